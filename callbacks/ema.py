@@ -1,0 +1,72 @@
+"""EMA: exponential moving average of the weights, on Lightning's WeightAveraging."""
+
+import contextlib
+from collections.abc import Iterator
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import WeightAveraging
+from torch import Tensor
+
+
+class EMA(WeightAveraging):
+    """Averages the weights after every optimiser step; validation, samples and checkpoints use the average.
+
+    A checkpoint holds the average as ``state_dict`` and the raw weights as ``current_model_state``.
+
+    Args:
+        decay: weight of the past, in [0, 1). It grows as (1 + n) / (10 + n) with the number n of updates until it gets there.
+
+    Raises:
+        ValueError: decay outside [0, 1).
+    """
+
+    def __init__(self, decay: float = 0.998) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"callbacks.ema.decay={decay} must be in [0, 1)")
+        super().__init__(use_buffers=False, multi_avg_fn=self._lerp)
+        self.decay = decay
+        self._swapped = False
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Make the average on the device on which training will run."""
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
+        if self._average_model is not None:
+            # The counter is read at every update; on a GPU that would wait for the device each time.
+            self._average_model.n_averaged = self._average_model.n_averaged.cpu()
+
+    @torch.no_grad()
+    def _lerp(self, averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor) -> None:
+        # num_averaged is a copy on the device; the counter itself is on the CPU and can be read without waiting.
+        n = int(self._average_model.n_averaged)  # pyright: ignore[reportOptionalMemberAccess]
+        torch._foreach_lerp_(averaged, current, 1 - min(self.decay, (1 + n) / (10 + n)))
+
+    def _swap_models(self, pl_module: pl.LightningModule) -> None:
+        super()._swap_models(pl_module)
+        self._swapped = not self._swapped
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Put the raw weights back, so that a checkpoint saved on the way out has both where they belong."""
+        if self._swapped:
+            self._swap_models(pl_module)
+
+    @contextlib.contextmanager
+    def averaged(self, pl_module: pl.LightningModule) -> Iterator[None]:
+        """The module has the averaged weights inside this context, whatever it has outside."""
+        if self._average_model is None or self._swapped:
+            yield
+            return
+        self._swap_models(pl_module)
+        try:
+            yield
+        finally:
+            self._swap_models(pl_module)
+
+
+def averaged_weights(trainer: pl.Trainer, pl_module: pl.LightningModule) -> contextlib.AbstractContextManager[None]:
+    """The averaged weights of the trainer's `EMA`; without one, the weights as they are."""
+    for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
+        if isinstance(callback, EMA):
+            return callback.averaged(pl_module)
+    return contextlib.nullcontext()

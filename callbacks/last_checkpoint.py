@@ -1,0 +1,50 @@
+"""LastCheckpoint: where training stands, always in one file."""
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint
+
+
+class LastCheckpoint(Checkpoint):
+    """Saves ``last.ckpt`` every so many steps, after every epoch (validation included), and on the way out of an exception.
+
+    Lightning's ModelCheckpoint writes its own ``last.ckpt`` only when the monitored metric improves, and does not save the end of
+    a run whose length is no multiple of its interval.
+
+    Args:
+        dirpath: folder of the checkpoints.
+        every_n_steps: optimiser steps between two saves within an epoch.
+
+    Raises:
+        ValueError: every_n_steps below 1.
+    """
+
+    def __init__(self, dirpath: str, every_n_steps: int = 500) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"callbacks.last.every_n_steps={every_n_steps} must be at least 1")
+        self.path = Path(dirpath) / "last.ckpt"
+        self.every_n_steps = every_n_steps
+        self._saved_step = 0
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save if the interval has passed."""
+        if trainer.global_step % self.every_n_steps == 0 and trainer.global_step != self._saved_step:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save where the epoch ended. The end of training is too late: there the average replaces the raw weights."""
+        self._save(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Save what was reached before the exception, if anything was."""
+        if trainer.training and trainer.global_step > self._saved_step:
+            self._save(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        if not trainer.fast_dev_run:
+            trainer.save_checkpoint(self.path)
+            self._saved_step = trainer.global_step

@@ -1,0 +1,384 @@
+"""Pictures: clips as animated stick figures, losses as curves. Nothing here knows a model, a trainer or a data set."""
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ddpm.skeleton import Skeleton
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Blue and vermilion stay apart for every common kind of colour blindness; the spine is neutral.
+SIDE_COLOURS = {"left": (0, 114, 178), "right": (213, 94, 0), "centre": (64, 68, 75)}
+PAPER, FLOOR, FLOOR_LINE = (252, 252, 252), (240, 240, 240), (228, 228, 228)  # multiples of 4: exact in a GIF
+SHADOW, TRAIL, INK, WARNING, BAR = (208, 208, 208), (150, 160, 172), (70, 74, 80), (176, 24, 56), (176, 182, 188)
+
+TURN, ELEVATION = np.radians(-26.0), np.radians(14.0)  # the camera stands in front, to the body's right, a bit above
+OVERSAMPLE = 3  # cells are drawn this many times larger and averaged down: that is the antialiasing
+MARGIN = 0.08  # of the cell, kept free on each side
+ZOOM_OUT = 1.6  # a clip that spans more than this many times the typical span gets a scale of its own
+DRAWABLE = 1e9  # metres; what lies beyond is treated as not finite, so that spans and squares cannot overflow
+FADED = 0.35  # strength of the last pose of a clip that has ended
+
+
+@dataclass(frozen=True)
+class _View:
+    """Where everything lies in its cell, in pixels of the finished picture, y downwards. NaN: cannot be drawn."""
+
+    points: np.ndarray  # (n, frames, joints, 3) metres, right-handed, axis 1 upwards
+    joints: np.ndarray  # (n, frames, joints, 2) pixels
+    shadows: np.ndarray  # (n, frames, joints, 2) pixels of the points on the floor straight below
+    depth: np.ndarray  # (n, frames, joints) metres, grows towards the camera
+    ground: np.ndarray  # (n,) metres, height of the floor
+    basis: np.ndarray  # (n, 3, 3) rows: the camera's right, its up, and the direction from the body to it
+    scale: np.ndarray  # (n,) pixels per metre
+    zoom: np.ndarray  # (n,) 1, or how many times smaller than the others a clip is drawn
+    offset: np.ndarray  # (n, 2) pixels at which the origin lies
+
+
+def _canonical(clips: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """``(..., coords)`` -> ``(..., 3)``: right-handed, axis 1 upwards; all NaN where any coordinate is not drawable."""
+    up, sign = skeleton.up_axis, skeleton.up_sign
+    points = np.where((np.abs(clips) < DRAWABLE).all(-1, keepdims=True), clips, np.nan).astype(np.float64)
+    if skeleton.coords == 2:
+        return np.stack([points[..., 1 - up], sign * points[..., up], 0.0 * points[..., 0]], axis=-1)
+    # Turning the axes round and flipping two or none keeps the handedness: nobody is shown in a mirror.
+    return np.stack([points[..., up - 1], sign * points[..., up], sign * points[..., (up + 1) % 3]], axis=-1)
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """``(n, frames, joints, 3)`` -> ``(n, 3)``: mean over the finite frames and joints, 0 where there are none."""
+    return np.nansum(values, axis=(1, 2)) / np.maximum(np.isfinite(values).sum(axis=(1, 2)), 1)
+
+
+def _facing(points: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """``(n,)`` radians about the up axis: where each body faces on average over its clip, 0 where nothing tells.
+
+    The pairs of left and right joints tell it: they are many and far apart. Where there are none, the toes tell it, if
+    the last joint of a foot lies ahead of its parent rather than below it. Cameras often turn a foot the wrong way.
+    """
+    toes = [j for j in map(skeleton.index, skeleton.feet) if j not in skeleton.parents and j != skeleton.root]
+    toe = _mean(points[:, :, toes] - points[:, :, [skeleton.parents[j] for j in toes]])
+    left, right = ([skeleton.index(pair[k]) for pair in skeleton.left_right] for k in (0, 1))
+    across = _mean(points[:, :, left] - points[:, :, right])  # to the body's left; its cross product with up is ahead
+    ahead = np.stack([-across[:, 2], across[:, 0]], axis=-1)
+    by_toes = (np.hypot(toe[:, 0], toe[:, 2]) > np.abs(toe[:, 1])) & (np.hypot(*ahead.T) < 1e-6)
+    ahead = np.where(by_toes[:, None], toe[:, ::2], ahead)
+    return np.arctan2(ahead[:, 0], ahead[:, 1])
+
+
+def _project(clips: np.ndarray, skeleton: Skeleton, size: int) -> _View:
+    """Choose one fixed orthographic camera per clip, ``(n, frames, joints, coords)``, and project with it.
+
+    A camera holds the whole motion and its shadow. All cells have one scale, so that bodies can be compared, except
+    those of clips far larger than the typical one (the lower median): these are zoomed out, each by itself.
+    The floor is at the 1st percentile of the heights of a clip's feet: a few frames of lost tracking do not move it,
+    and data measured from the pelvis or from the camera, where height 0 is in mid-air, has a floor as well.
+    """
+    points = _canonical(clips, skeleton)
+    n = len(points)
+    feet = [skeleton.index(name) for name in skeleton.feet] or list(range(len(skeleton.names)))
+    heights = points[:, :, feet, 1].reshape(n, -1)
+    ground = np.array([np.percentile(h[np.isfinite(h)], 1) if np.isfinite(h).any() else 0.0 for h in heights])
+
+    solid = skeleton.coords == 3
+    turn = _facing(points, skeleton) + TURN if solid else np.zeros(n)
+    rise = np.full(n, ELEVATION if solid else 0.0)
+    s, c, se, ce = np.sin(turn), np.cos(turn), np.sin(rise), np.cos(rise)
+    rows = [c, 0 * s, -s], [-se * s, ce, -se * c], [ce * s, se, ce * c]
+    basis = np.stack([np.stack(row, axis=-1) for row in rows], axis=1)
+
+    below = points.copy()
+    below[..., 1] = ground[:, None, None] + 0.0 * points[..., 1]
+    seen, shade = (np.einsum("nfjk,nck->nfjc", p, basis) for p in (points, below))
+    flat = np.concatenate([seen, shade], axis=2)[..., :2].reshape(n, -1, 2) * (1, -1)
+    flat = np.where(np.isfinite(flat).any(axis=1, keepdims=True), flat, 0.0)  # nothing to show: an empty cell
+    low, high = np.nanmin(flat, axis=1), np.nanmax(flat, axis=1)
+    span = (high - low).max(axis=-1)
+    bodies = np.sort(span[span > 0])
+    typical = bodies[(len(bodies) - 1) // 2] if len(bodies) else 1.0
+    common = span[span <= ZOOM_OUT * typical].max(initial=typical)
+    zoom = np.maximum(span / common, 1.0)
+    scale = size * (1 - 2 * MARGIN) / (common * zoom)
+    x = size / 2 - (low + high)[:, 0] / 2 * scale
+    offset = np.stack(
+        [x, size * (1 - 1.25 * MARGIN) - high[:, 1] * scale], axis=-1
+    )  # all stand at the bottom of their cells
+
+    joints, shadows = (p[..., :2] * (1, -1) * scale[:, None, None, None] + offset[:, None, None] for p in (seen, shade))
+    return _View(points, joints, shadows, seen[..., 2], ground, basis, scale, zoom, offset)
+
+
+def _floor(view: _View, i: int, size: int) -> Image.Image:
+    """The empty cell of clip ``i``, oversampled: paper and a squared floor under everything that moves."""
+    image = Image.new("RGB", (size * OVERSAMPLE, size * OVERSAMPLE), PAPER)
+    on_floor = view.points[i][np.isfinite(view.points[i]).all(-1)][:, ::2]
+    if not len(on_floor):
+        return image
+    draw = ImageDraw.Draw(image)
+    low, high = on_floor.min(0), on_floor.max(0)
+    reach = max(float((high - low).max()), size / view.scale[i] / 4)
+    power = 10.0 ** np.floor(np.log10(reach / 8))
+    step = power * next(k for k in (1, 2, 5, 10) if k * power >= reach / 8)  # squares of 0.2 m under one person
+    low, high = np.floor(low / step - 0.1) * step, np.ceil(high / step + 0.1) * step
+
+    def place(a: float, b: float) -> tuple[float, float]:
+        x, y = view.basis[i, :2] @ (a, view.ground[i], b) * (1, -1) * view.scale[i] + view.offset[i]
+        return float(x) * OVERSAMPLE, float(y) * OVERSAMPLE
+
+    (a0, b0), (a1, b1) = low, high
+    if view.basis[i, 2, 1] == 0:  # a camera that is not raised, as in 2-D, sees the floor as a line
+        draw.line([(0, place(a0, b0)[1]), (size * OVERSAMPLE, place(a0, b0)[1])], FLOOR_LINE, 2 * OVERSAMPLE)
+        return image
+    draw.polygon([place(a0, b0), place(a1, b0), place(a1, b1), place(a0, b1)], FLOOR)
+    for a in np.arange(a0, a1 + step / 2, step):
+        draw.line([place(a, b0), place(a, b1)], FLOOR_LINE, OVERSAMPLE)
+    for b in np.arange(b0, b1 + step / 2, step):
+        draw.line([place(a0, b), place(a1, b)], FLOOR_LINE, OVERSAMPLE)
+    return image
+
+
+def _disc(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, colour: tuple[int, int, int]) -> None:
+    draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
+
+
+def _figure_frames(view: _View, i: int, skeleton: Skeleton, size: int, length: int) -> np.ndarray:
+    """``(length, size, size, 3)`` uint8: the moving picture of clip ``i``."""
+    bones = np.array(skeleton.bones, dtype=np.int64).reshape(-1, 2)
+    colours = [SIDE_COLOURS[skeleton.side(child)] for child, _ in skeleton.bones]
+    lengths = np.linalg.norm(view.points[i][:, bones[:, 0]] - view.points[i][:, bones[:, 1]], axis=-1)
+    lengths = lengths[lengths > 1e-6]  # neither NaN nor the zeros of a body that a camera has lost
+    # Limbs are as thick as a quarter of the bones' length, within what can be seen and does not smear.
+    thick = np.clip(0.26 * np.median(lengths) * view.scale[i] if len(lengths) else 0, 0.007 * size, 0.026 * size)
+    limb, halo = (max(1, round(w * OVERSAMPLE)) for w in (thick, thick + 0.014 * size))
+    cap = limb / 2 - 0.5
+    head = skeleton.names.index("head") if "head" in skeleton.names else None
+    head_radius = 1.9 * thick * OVERSAMPLE
+
+    joints, shadows = view.joints[i] * OVERSAMPLE, view.shadows[i] * OVERSAMPLE
+    drawable = np.isfinite(joints).all(-1)
+    start, end = joints[:, bones[:, 0]], joints[:, bones[:, 1]]
+    cut = np.minimum(1.2 * limb / np.maximum(np.linalg.norm(end - start, axis=-1, keepdims=True), 1e-9), 0.5)
+    rims = np.concatenate([start + cut * (end - start), end + cut * (start - end)], axis=-1).tolist()
+    order = np.argsort(np.nan_to_num(view.depth[i][:, bones].mean(-1)), axis=1, kind="stable")  # far ones first
+    path = [tuple(p) for p in shadows[:, skeleton.root].tolist()]
+    known = drawable[:, skeleton.root]
+    empty = _floor(view, i, size)
+    out = np.empty((length, size, size, 3), dtype=np.uint8)
+    for t in range(length):
+        image = empty.copy()
+        draw = ImageDraw.Draw(image)
+        dots, shades, ok = joints[t].tolist(), shadows[t].tolist(), drawable[t].tolist()
+        visible = [b for b in order[t].tolist() if ok[bones[b, 0]] and ok[bones[b, 1]]]
+
+        if skeleton.coords == 3:
+            for b in visible:
+                child, parent = bones[b]
+                draw.line([*shades[child], *shades[parent]], SHADOW, limb)
+                _disc(draw, *shades[child], cap, SHADOW)
+            trail = [p for p, k in zip(path[: t + 1], known[: t + 1], strict=True) if k]
+            if len(trail) > 1:
+                draw.line(trail, TRAIL, OVERSAMPLE)
+        for b in visible:
+            child, parent = bones[b]
+            draw.line(rims[t][b], PAPER, halo)  # parts a limb from what lies behind it, not from its joints
+            if child == head:
+                _disc(draw, *dots[child], head_radius + (halo - limb) / 2, PAPER)
+                _disc(draw, *dots[child], head_radius, colours[b])
+            draw.line([*dots[child], *dots[parent]], colours[b], limb)
+            _disc(draw, *dots[child], cap, colours[b])
+            _disc(draw, *dots[parent], cap, colours[b])
+        out[t] = np.asarray(image.reduce(OVERSAMPLE))
+    return out
+
+
+def draw_clips(
+    clips: np.ndarray,
+    skeleton: Skeleton,
+    *,
+    titles: Sequence[str] | None = None,
+    columns: int | None = None,
+    size: int = 200,
+    lengths: Sequence[int] | None = None,
+) -> np.ndarray:
+    """Stick figures in a grid, one cell per clip, row by row.
+
+    3-D bodies are seen from the front at three quarters, whichever way they face; 2-D ones in their plane. Left is
+    blue, right vermilion. Numbers that are not finite are left out and the cell says so. A bar shows the time.
+
+    Args:
+        clips: ``(n, frames, joints, coords)`` metres, right-handed axes if 3-D.
+        skeleton: what the joints are. A joint called ``head`` gets a disc.
+        titles: one line per clip.
+        columns: cells in a row; as many as rows, or one more, by default.
+        size: width and height of a cell in pixels, at least 32; titles add to the height.
+        lengths: frames that each clip really has, all by default; after them it holds its last pose, faded.
+
+    Returns:
+        ``(frames, height, width, 3)`` uint8.
+
+    Raises:
+        ValueError: a wrong shape, or titles, lengths, columns or size that do not fit.
+    """
+    expected = (len(skeleton.names), skeleton.coords)
+    if clips.ndim != 4 or clips.shape[2:] != expected or 0 in clips.shape:
+        raise ValueError(
+            f"clips have shape {clips.shape}, expected (n >= 1, frames >= 1, {expected[0]}, {expected[1]})"
+        )
+    n, frames = clips.shape[:2]
+    lengths = [frames] * n if lengths is None else [int(length) for length in lengths]
+    if len(lengths) != n or not all(1 <= length <= frames for length in lengths):
+        raise ValueError(f"lengths must hold {n} numbers from 1 to {frames}, got {lengths}")
+    if titles is not None and len(titles) != n:
+        raise ValueError(f"titles must hold one line for each of the {n} clips, got {len(titles)}")
+    columns = int(np.ceil(np.sqrt(n))) if columns is None else columns
+    if columns < 1 or size < 32:
+        raise ValueError(f"columns must be at least 1 and size at least 32, got {columns} and {size}")
+
+    last = np.minimum(np.arange(frames), np.array(lengths)[:, None] - 1)
+    view = _project(clips[np.arange(n)[:, None], last], skeleton, size)
+    font = ImageFont.load_default(max(9, size // 15))
+    strip = 0 if titles is None else round(size * 0.11)
+    columns = min(columns, n)
+    rows = -(-n // columns)
+    sheet = Image.new("RGB", (columns * size, rows * (size + strip)), PAPER)
+    write = ImageDraw.Draw(sheet)
+    for i, title in enumerate(titles or ()):
+        while title and write.textlength(title, font) > 0.94 * size:
+            title = title.rstrip("…")[:-1] + "…" if len(title) > 2 else ""
+        x, y = i % columns * size + size / 2, i // columns * (size + strip) + strip * 0.62
+        write.text((x, y), title, INK, font, anchor="mm")
+    out = np.repeat(np.asarray(sheet)[None], frames, axis=0)
+    for i in range(n):
+        x, y = i % columns * size, i // columns * (size + strip) + strip
+        cell = out[:, y : y + size, x : x + size]
+        cell[: lengths[i]] = _figure_frames(view, i, skeleton, size, lengths[i])
+        pale = np.asarray(PAPER) + FADED * (cell[lengths[i] - 1].astype(np.float64) - PAPER)
+        cell[lengths[i] :] = np.rint(pale).astype(np.uint8)
+        notes = [] if np.isfinite(view.points[i]).all() else ["not finite"]
+        notes += [f"zoomed out {view.zoom[i]:.3g}x"] if view.zoom[i] > 1 else []
+        if notes:
+            label = Image.new("RGB", (size, max(12, size // 12)), PAPER)
+            ImageDraw.Draw(label).text((size * 0.03, 0), ", ".join(notes), WARNING, font)
+            cell[:, : label.height] = np.minimum(cell[:, : label.height], np.asarray(label))
+    for t in range(frames if frames > 1 else 0):
+        out[t, -max(2, size // 80) :, : (t + 1) * out.shape[2] // frames] = BAR
+    return out
+
+
+def gif_bytes(frames: np.ndarray, fps: float) -> bytes:
+    """An animated GIF that loops for ever and lasts ``len(frames) / fps`` seconds.
+
+    A GIF counts in hundredths of a second: the durations alternate so that their sum is right. Browsers slow pictures
+    of less than two hundredths down to ten, so that above 50 frames per second only every k-th frame is kept.
+
+    Args:
+        frames: ``(frames, height, width, 3)`` uint8.
+        fps: frames per second.
+
+    Raises:
+        ValueError: frames that are not such an array, or a rate below 0.01 or not finite.
+    """
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
+        raise ValueError(f"frames must be uint8 (frames >= 1, height, width, 3), got {frames.dtype} {frames.shape}")
+    if not 0.01 <= fps < np.inf:  # the format cannot hold a picture for much longer than a hundred seconds
+        raise ValueError(f"fps must be a finite number of at least 0.01, got {fps}")
+    stride = int(np.ceil(fps / 50))
+    ticks = np.rint(np.minimum(np.arange(0, len(frames) + stride, stride), len(frames)) * (100 / fps)).astype(int)
+    # One palette for all: the commonest colours as they are, the many in-between shades of the edges as they can be.
+    some = frames[:: max(1, len(frames) // 4)].reshape(-1, 3).astype(np.uint32)
+    codes, counts = np.unique(some[:, 0] << 16 | some[:, 1] << 8 | some[:, 2], return_counts=True)
+    codes = codes[np.argsort(-counts.astype(np.int64), kind="stable")]
+    colours = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=-1).astype(np.uint8)
+    common, rest = colours[:48], colours[48:]
+    if len(rest) > 200:
+        reduced = Image.fromarray(rest[None]).quantize(200, Image.Quantize.MEDIANCUT)
+        rest = np.array(reduced.getpalette(), dtype=np.uint8).reshape(-1, 3)[:200]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(np.concatenate([common, rest]).tobytes())
+    first, *others = (Image.fromarray(f).quantize(palette=palette, dither=Image.Dither.NONE) for f in frames[::stride])
+    buffer = io.BytesIO()
+    durations = (np.diff(ticks) * 10).tolist()
+    first.save(buffer, "GIF", save_all=True, append_images=others, duration=durations, loop=0, optimize=True)
+    return buffer.getvalue()
+
+
+def _write(path: str | Path, data: bytes) -> None:
+    """Write all of it or leave what was there: a picture is never seen half written. Folders are made."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_gif(path: str | Path, frames: np.ndarray, fps: float) -> None:
+    """Write ``gif_bytes(frames, fps)`` to a file, whole or not at all. Raises what it raises, and OSError."""
+    _write(path, gif_bytes(frames, fps))
+
+
+def plot_losses(
+    path: str | Path,
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    title: str = "",
+    log_y: bool = True,
+) -> "Figure":
+    """Draw loss curves, write them as a PNG and return the figure.
+
+    Args:
+        path: the PNG file, written whole or not at all.
+        curves: name -> (optimiser steps, losses). Losses that are not finite leave gaps; empty curves are left out.
+        title: above the axes.
+        log_y: logarithmic losses, if all are positive.
+
+    Raises:
+        ValueError: a curve with more steps than losses, or the reverse.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # half a second that only plots should cost
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    shown = []
+    palette = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#40444B")
+    for k, (name, (steps, losses)) in enumerate(curves.items()):
+        x, y = np.asarray(steps, dtype=np.float64), np.asarray(losses, dtype=np.float64)
+        if x.shape != y.shape or x.ndim != 1:
+            raise ValueError(f"curve {name!r}: {x.shape} steps and {y.shape} losses, expected as many of each")
+        y = np.where(np.isfinite(y), y, np.nan)
+        if np.isfinite(y).any():
+            # Dots while they can be told apart: a line through a single point would be invisible.
+            marker = "o" if np.isfinite(y).sum() <= 40 else ""
+            width = 1.6 if marker else 1.0
+            axes.plot(x, y, color=palette[k % len(palette)], marker=marker, markersize=3.5, linewidth=width, label=name)
+            shown.append(y[np.isfinite(y)])
+    if shown:
+        axes.legend(frameon=False)
+        if log_y and min(y.min() for y in shown) > 0:
+            axes.set_yscale("log")
+            narrow = max(y.max() for y in shown) < 10 * min(y.min() for y in shown)  # few or no powers of ten in view
+            axes.yaxis.set_major_formatter(lambda loss, _: f"{loss:g}")
+            axes.yaxis.set_minor_formatter(lambda loss, _: f"{loss:g}" if narrow else "")
+    else:
+        axes.text(0.5, 0.5, "no losses yet", transform=axes.transAxes, ha="center", va="center", color="0.5")
+    axes.set(xlabel="optimiser step", ylabel="loss", title=title)
+    axes.grid(True, which="major", color="0.88", linewidth=0.8)
+    axes.grid(True, which="minor", color="0.94", linewidth=0.5)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    buffer = io.BytesIO()
+    canvas.print_png(buffer)
+    _write(path, buffer.getvalue())
+    return figure

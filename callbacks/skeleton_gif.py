@@ -1,0 +1,75 @@
+"""SkeletonGIF: what the model generates, while it learns."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from callbacks.ema import averaged_weights
+from callbacks.render import draw_clips, gif_bytes, write_gif
+from ddpm.module import MotionDiffusion
+
+log = logging.getLogger(__name__)
+
+
+class SkeletonGIF(Callback):
+    """Draws clips sampled with the averaged weights from the same noise each time, so that pictures can be compared.
+
+    Writes ``samples/epoch_NNNN.gif`` and ``samples/final.gif`` in the run's directory and shows them in TensorBoard. A picture
+    that fails is a warning and never the end of training.
+
+    Args:
+        every: epochs between two pictures; the end of training always gets one.
+        n: clips in a picture.
+        seed: of the first clip's noise; the others follow.
+        size: pixels of one clip's cell.
+
+    Raises:
+        ValueError: every or n below 1.
+    """
+
+    def __init__(self, every: int = 5, n: int = 16, seed: int = 0, size: int = 160) -> None:
+        if every < 1 or n < 1:
+            raise ValueError(f"callbacks.skeleton_gif: every={every} and n={n} must be at least 1")
+        self.every = every
+        self.n = n
+        self.seed = seed
+        self.size = size
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: MotionDiffusion) -> None:  # pyright: ignore
+        """Draw if it is time."""
+        epoch = trainer.current_epoch + 1
+        if epoch % self.every == 0 and epoch != trainer.max_epochs:
+            self._draw(trainer, pl_module, f"epoch_{epoch:04d}.gif")
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: MotionDiffusion) -> None:  # pyright: ignore
+        """Draw the result."""
+        self._draw(trainer, pl_module, "final.gif")
+
+    def _draw(self, trainer: pl.Trainer, module: MotionDiffusion, name: str) -> None:
+        if not trainer.is_global_zero or trainer.fast_dev_run:
+            return
+        path = Path(trainer.default_root_dir) / "samples" / name
+        try:
+            with averaged_weights(trainer, module):
+                clips = module.sample(range(self.seed, self.seed + self.n)).numpy()
+            if not np.isfinite(clips).all():
+                log.warning("%s: %d of %d clips are not finite", path, (~np.isfinite(clips)).any((1, 2, 3)).sum(), self.n)
+            frames = draw_clips(clips, module.skeleton, titles=[f"seed {self.seed + i}" for i in range(self.n)], size=self.size)
+            write_gif(path, frames, module.fps)
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    _log_gif(logger, "samples", gif_bytes(frames, module.fps), frames.shape[1:3], trainer.global_step)
+        except Exception:  # whatever it is, hours of training are worth more than a picture
+            log.warning("%s: could not be drawn; training goes on", path, exc_info=True)
+
+
+def _log_gif(logger: TensorBoardLogger, tag: str, gif: bytes, size: tuple[int, int], step: int) -> None:
+    """Show an animated GIF in TensorBoard, which serves the bytes as they are; add_video would need moviepy."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    image = Summary.Image(height=size[0], width=size[1], colorspace=3, encoded_image_string=gif)
+    logger.experiment._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)

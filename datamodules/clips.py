@@ -1,0 +1,104 @@
+"""ClipSet: the one form in which recorded motion lives in memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm.skeleton import Skeleton
+
+
+class DataError(ValueError):
+    """Input that cannot be used. The message names the file, the place in it, the value, the limit and the remedy."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One recorded motion, as a reader returns it.
+
+    Args:
+        positions: ``(frames, joints, coords)`` float32, metres, joints in the order of the skeleton.
+        source: where it comes from, for messages (a file name, or the name of a generator and a number).
+        label: name of the action, None if unknown.
+        subject: who moves, None if unknown. Recordings of one subject can be kept on one side of a split.
+    """
+
+    positions: np.ndarray
+    source: str
+    label: str | None = None
+    subject: str | None = None
+
+
+@dataclass(frozen=True)
+class ClipSet:
+    """Recordings of any length, laid end to end so that a window of any of them is one indexed read.
+
+    Args:
+        frames: ``(total_frames, joints, coords)`` float32 in metres, all recordings one after another.
+        starts: ``(recordings,)`` int64, row of ``frames`` at which a recording begins.
+        lengths: ``(recordings,)`` int64, its number of frames, at least 1.
+        labels: ``(recordings,)`` int64 index into ``class_names``, -1 where unknown.
+        subjects: one name per recording, None where unknown.
+        sources: one name per recording, for messages and for splitting by sequence.
+        class_names: names of the actions.
+        fps: frames per second, the same for all.
+        skeleton: what the joints are.
+    """
+
+    frames: Tensor
+    starts: Tensor
+    lengths: Tensor
+    labels: Tensor
+    subjects: tuple[str | None, ...]
+    sources: tuple[str, ...]
+    class_names: tuple[str, ...]
+    fps: float
+    skeleton: Skeleton
+
+    @classmethod
+    def from_recordings(cls, recordings: Sequence[Recording], *, fps: float, skeleton: Skeleton) -> "ClipSet":
+        """Lay recordings end to end. Class names are the labels in sorted order.
+
+        Raises:
+            DataError: no recordings, a wrong shape, an empty recording, or a value that is not finite.
+        """
+        if not recordings:
+            raise DataError("no recordings: nothing to train on")
+        shape = (len(skeleton.names), skeleton.coords)
+        for r in recordings:
+            if r.positions.ndim != 3 or r.positions.shape[1:] != shape or len(r.positions) == 0:
+                raise DataError(
+                    f"{r.source}: positions have shape {r.positions.shape}, expected (frames >= 1, {shape[0]} joints, "
+                    f"{shape[1]} coords); choose the skeleton that matches the data (skeleton=...)"
+                )
+            bad = np.argwhere(~np.isfinite(r.positions))
+            if len(bad):
+                frame, joint, _ = bad[0]
+                raise DataError(
+                    f"{r.source}: frame {frame}, joint {skeleton.names[joint]}: {r.positions[tuple(bad[0])]} is not a "
+                    "position; repair or remove the recording"
+                )
+        names = tuple(sorted({r.label for r in recordings if r.label is not None}))
+        index = {name: i for i, name in enumerate(names)}
+        lengths = torch.tensor([len(r.positions) for r in recordings])
+        return cls(
+            frames=torch.from_numpy(np.concatenate([r.positions for r in recordings]).astype(np.float32, copy=False)),
+            starts=torch.cumsum(lengths, 0) - lengths,
+            lengths=lengths,
+            labels=torch.tensor([-1 if r.label is None else index[r.label] for r in recordings]),
+            subjects=tuple(r.subject for r in recordings),
+            sources=tuple(r.source for r in recordings),
+            class_names=names,
+            fps=float(fps),
+            skeleton=skeleton,
+        )
+
+    def __len__(self) -> int:
+        """Number of recordings."""
+        return len(self.sources)
+
+    def recording(self, i: int) -> Tensor:
+        """``(frames, joints, coords)`` of recording ``i``, a view."""
+        return self.frames[int(self.starts[i]) : int(self.starts[i] + self.lengths[i])]

@@ -1,0 +1,282 @@
+"""PoseDataModule: windows of recordings as batches, gathered in one indexed read."""
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from datamodules.clips import ClipSet, DataError
+from ddpm.seeding import derive_seed
+
+log = logging.getLogger(__name__)
+
+
+class Windows(Dataset[dict[str, Tensor]]):
+    """Windows of a fixed number of frames, anchored where the root stands in their first frame.
+
+    Args:
+        clips: the recordings.
+        frames: length of a window. A shorter recording is continued by its last pose, which the mask excludes from the loss.
+    """
+
+    def __init__(self, clips: ClipSet, frames: int) -> None:
+        self.clips = clips
+        self.frames = frames
+
+    def __getitems__(self, index: Tensor) -> dict[str, Tensor]:
+        """A whole batch at once.
+
+        Args:
+            index: ``(batch, 2)`` int64: recording, and first frame in it.
+
+        Returns:
+            ``clips`` ``(batch, joint, coord, frame)`` float32 metres, ``mask`` ``(batch, 1, 1, frame)`` float32, ``labels``
+            ``(batch,)`` int64, -1 where unknown.
+        """
+        recording, first = index.unbind(1)
+        place = first[:, None] + torch.arange(self.frames)
+        length = self.clips.lengths[recording][:, None]
+        rows = self.clips.starts[recording][:, None] + torch.minimum(place, length - 1)
+        windows = self.clips.frames[rows]
+        skeleton = self.clips.skeleton
+        anchor = windows[:, :1, skeleton.root : skeleton.root + 1].clone()
+        anchor[..., skeleton.up_axis] = 0
+        return {
+            "clips": (windows - anchor).permute(0, 2, 3, 1).contiguous(),
+            "mask": (place < length).float()[:, None, None],
+            "labels": self.clips.labels[recording],
+        }
+
+
+class RandomWindows(Sampler[Tensor]):
+    """An endless shuffled walk through recordings, cut into epochs; batch k is a function of the seed and k alone.
+
+    Every pass visits each recording once, a window of it at a random place. Batches run on over the end of a pass, so that no
+    recording is left out and every batch is full.
+
+    Args:
+        recordings: ``(n,)`` int64, which recordings to draw from.
+        lengths: ``(n,)`` int64, their numbers of frames.
+        frames: length of a window.
+        batch_size: windows per batch of one process.
+        batches: batches per epoch.
+        seed: of order and windows.
+        position: number of batches processed since the run began; read when an epoch begins or is resumed.
+        rank: number of this process.
+        world_size: processes that share a batch of ``world_size * batch_size`` windows.
+    """
+
+    def __init__(
+        self,
+        recordings: Tensor,
+        lengths: Tensor,
+        frames: int,
+        batch_size: int,
+        batches: int,
+        seed: int,
+        position: Callable[[], int],
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.recordings = recordings
+        self.lengths = lengths
+        self.frames = frames
+        self.batch_size = batch_size
+        self.batches = batches
+        self.seed = seed
+        self.position = position
+        self.rank = rank
+        self.world_size = world_size
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        return self.batches
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """The rest of the epoch in which the run stands."""
+        k = self.position()
+        for batch in range(k, (k // self.batches + 1) * self.batches):
+            yield self.batch(batch)
+
+    def batch(self, k: int) -> Tensor:
+        """``(batch_size, 2)`` recording and first frame of batch k of the run."""
+        n = len(self.recordings)
+        place = (k * self.world_size + self.rank) * self.batch_size + np.arange(self.batch_size)
+        passes, member = place // n, place % n
+        orders = {p: self._order(p) for p in range(int(passes[0]), int(passes[-1]) + 1)}
+        chosen = torch.tensor([orders[p][m] for p, m in zip(passes.tolist(), member.tolist(), strict=True)])
+        room = (self.lengths[chosen] - self.frames).clamp(min=0) + 1
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "window", k, self.rank))
+        first = (torch.rand(self.batch_size, generator=generator, dtype=torch.float64) * room).long()
+        return torch.stack([self.recordings[chosen], first], dim=1)
+
+    def _order(self, number: int) -> list[int]:
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "pass", number))
+        return torch.randperm(len(self.recordings), generator=generator).tolist()
+
+
+class PoseDataModule(pl.LightningDataModule):
+    """Splits recordings into training and validation and serves windows of them.
+
+    Args:
+        clips: the recordings.
+        frames: length of a window.
+        batch_size: windows per batch and process.
+        steps_per_epoch: batches per epoch of training; None for as many as one pass through the recordings takes.
+        val_fraction: fraction of the recordings held out, at least; 0 validates on the training recordings.
+        split: ``subject`` keeps all recordings of a person on one side, ``sequence`` splits by recording.
+        num_workers: processes that gather batches; 0, in this process, is fastest for data in memory.
+        seed: of split, order and windows.
+
+    Raises:
+        ValueError: a value outside its limits.
+        DataError: a split that leaves one side empty, or by subject where subjects are unknown.
+    """
+
+    def __init__(
+        self,
+        clips: ClipSet,
+        frames: int,
+        batch_size: int = 64,
+        steps_per_epoch: int | None = None,
+        val_fraction: float = 0.1,
+        split: Literal["subject", "sequence"] = "subject",
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if frames < 1:
+            raise ValueError(f"frames={frames} must be at least 1")
+        if batch_size < 1:
+            raise ValueError(f"loader.batch_size={batch_size} must be at least 1")
+        if steps_per_epoch is not None and steps_per_epoch < 1:
+            raise ValueError(f"loader.steps_per_epoch={steps_per_epoch} must be at least 1, or null for one pass")
+        if not 0 <= val_fraction < 1:
+            raise ValueError(f"loader.val_fraction={val_fraction} must be in [0, 1)")
+        self.clips = clips
+        self.frames = frames
+        self.batch_size = batch_size
+        self.steps_per_epoch = steps_per_epoch
+        self.num_workers = num_workers
+        self.seed = seed
+        self.windows = Windows(clips, frames)
+        self.train_recordings, self.val_recordings = split_recordings(clips, val_fraction, split, seed)
+        short = int((clips.lengths < frames).sum())
+        log.info(
+            "%d recordings (%d frames at %g fps, %d classes): %d to train, %d to validate (split by %s)%s",
+            len(clips), len(clips.frames), clips.fps, len(clips.class_names),
+            len(self.train_recordings), len(self.val_recordings), split,
+            f"; {short} shorter than {frames} frames are padded, the padding does not count in the loss" if short else "",
+        )  # fmt: skip
+
+    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """Random windows, in an order that depends on the seed and the number of batches already processed."""
+        trainer = self.trainer
+        rank, world_size, position = (
+            (0, 1, lambda: 0)
+            if trainer is None
+            else (
+                trainer.global_rank,
+                trainer.world_size,
+                lambda: trainer.fit_loop.epoch_loop.batch_progress.total.processed,
+            )
+        )
+        per_pass = -(-len(self.train_recordings) // (self.batch_size * world_size))
+        sampler = RandomWindows(
+            self.train_recordings,
+            self.clips.lengths[self.train_recordings],
+            self.frames,
+            self.batch_size,
+            per_pass if self.steps_per_epoch is None else self.steps_per_epoch,
+            self.seed,
+            position,
+            rank,
+            world_size,
+        )
+        return self._loader(sampler)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """The same windows every time: one from the middle of each held-out recording."""
+        rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        mine = self.val_recordings[rank::world_size]
+        first = (self.clips.lengths[mine] - self.frames).clamp(min=0) // 2
+        return self._loader(list(torch.stack([mine, first], dim=1).split(self.batch_size)))
+
+    def statistics_batch(self, limit: int = 4096) -> dict[str, Tensor]:
+        """Windows of the training recordings from which to measure means and scales, spread over all of them.
+
+        Args:
+            limit: windows at most.
+        """
+        n = len(self.train_recordings)
+        per_recording = max(1, min(4, limit // n))
+        chosen = self.train_recordings[torch.linspace(0, n - 1, min(n, limit)).round().long()]
+        room = (self.clips.lengths[chosen] - self.frames).clamp(min=0)
+        first = torch.cat([(room * (i + 0.5) / per_recording).long() for i in range(per_recording)])
+        return self.windows.__getitems__(torch.stack([chosen.repeat(per_recording), first], dim=1))
+
+    def _loader(self, batches: Sampler[Tensor] | list[Tensor]) -> DataLoader[dict[str, Tensor]]:
+        return DataLoader(
+            self.windows,
+            batch_sampler=batches,  # pyright: ignore[reportArgumentType]
+            collate_fn=_already_collated,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+        )
+
+
+def split_recordings(clips: ClipSet, val_fraction: float, split: str, seed: int) -> tuple[Tensor, Tensor]:
+    """Which recordings train and which validate.
+
+    Args:
+        clips: the recordings.
+        val_fraction: fraction of them to hold out, at least; 0 gives all of them to both sides.
+        split: ``subject`` or ``sequence``: what is never on both sides.
+        seed: decides who is held out.
+
+    Returns:
+        Two sorted int64 index tensors.
+
+    Raises:
+        DataError: an unknown subject under ``subject``, or one side left empty.
+        ValueError: an unknown split.
+    """
+    everything = torch.arange(len(clips))
+    if val_fraction == 0:
+        log.warning("loader.val_fraction=0: val/loss is measured on the training recordings")
+        return everything, everything
+    if split == "subject":
+        unknown = [source for source, subject in zip(clips.sources, clips.subjects, strict=True) if subject is None]
+        if unknown:
+            raise DataError(f"{unknown[0]}: no subject is known, cannot split by subject; use loader.split=sequence")
+        groups = [str(subject) for subject in clips.subjects]
+    elif split == "sequence":
+        groups = list(clips.sources)
+    else:
+        raise ValueError(f"loader.split={split!r} must be 'subject' or 'sequence'")
+    names = sorted(set(groups))
+    order = torch.randperm(len(names), generator=torch.Generator().manual_seed(derive_seed(seed, "split"))).tolist()
+    held_out: set[str] = set()
+    number = 0
+    for i in order:
+        if number >= val_fraction * len(clips):
+            break
+        held_out.add(names[i])
+        number += groups.count(names[i])
+    is_val = torch.tensor([group in held_out for group in groups])
+    if number in (0, len(clips)):
+        raise DataError(
+            f"{len(clips)} recordings of {len(names)} {split}s cannot be split with loader.val_fraction={val_fraction}: one side "
+            "stays empty; use loader.split=sequence, more data, or loader.val_fraction=0"
+        )
+    return everything[~is_val], everything[is_val]
+
+
+def _already_collated(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    return batch

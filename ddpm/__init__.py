@@ -1,0 +1,1 @@
+"""Denoising diffusion of human motion: schedules, diffusion, samplers, networks and the training module."""

@@ -1,0 +1,241 @@
+"""Configuration -> objects, with every constructor and value checked first."""
+
+import functools
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+
+from ddpm.diffusion import DenoiseDiffusion
+from ddpm.module import MotionDiffusion, warmup_constant, warmup_cosine
+from ddpm.normalizer import Normalizer
+from ddpm.prediction import X0, Epsilon
+from ddpm.samplers import ddpm, dpmpp_2m
+from ddpm.schedules import cosine, linear
+from ddpm.skeleton import Skeleton
+from ddpm.unet import MDM_UNetModel
+from ddpm.weighting import min_snr, simple
+
+PARTS: dict[str, Callable[..., Any]] = {
+    f"{part.__module__}.{part.__qualname__}": part
+    for part in (MDM_UNetModel, linear, cosine, Epsilon, X0, simple, min_snr, ddpm, dpmpp_2m, Skeleton)
+}
+"""Everything that a checkpoint may ask for by name. A new network, schedule or sampler is added here."""
+
+ALLOWED = (
+    "ddpm.module.warmup_",
+    "datamodules.",
+    "callbacks.",
+    "torch.optim.",
+    "pytorch_lightning.callbacks.",
+    "pytorch_lightning.loggers.",
+    "pytorch_lightning.strategies.",
+    "pytorch_lightning.profilers.",
+    "pytorch_lightning.Trainer",
+    "pytorch_lightning.trainer.trainer.Trainer",
+)
+"""What else a configuration may construct. Here and not in YAML, so that no configuration can widen it."""
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be built. The message names the key, the value and what is possible."""
+
+
+def construct(config: Any, key: str) -> Any:
+    """Build a checked plain configuration node: its ``_target_`` with its other keys as arguments, nested nodes first.
+
+    Args:
+        config: plain containers, all interpolations resolved.
+        key: where it stands in the configuration, for messages.
+
+    Raises:
+        ConfigError: a constructor that is not allowed, an argument it does not take, or a value of the wrong type.
+    """
+    check(config, key)
+    return instantiate(config, _convert_="all")
+
+
+def construct_part(config: Mapping[str, Any], key: str) -> Any:
+    """Build a node whose ``_target_`` is one of `PARTS`; nothing else can be reached, so it is safe on a file's content.
+
+    Args:
+        config: plain containers.
+        key: where it stands in the configuration, for messages.
+
+    Raises:
+        ConfigError: not one of `PARTS`, an argument it does not take, or a value of the wrong type.
+    """
+    target = config.get("_target_")
+    if target not in PARTS:
+        raise ConfigError(f"{key}._target_={target!r} is not a known part; known are {sorted(PARTS)}")
+    check(config, key)
+    arguments = {name: value for name, value in config.items() if name not in ("_target_", "_partial_")}
+    part = PARTS[target]
+    return functools.partial(part, **arguments) if config.get("_partial_", False) else part(**arguments)
+
+
+def build_module(
+    config: Mapping[str, Any],
+    fps: float,
+    class_names: Sequence[str] = (),
+    trainable: bool = False,
+) -> MotionDiffusion:
+    """The untrained module that a configuration describes.
+
+    Args:
+        config: the resolved configuration as plain containers.
+        fps: of the data.
+        class_names: of the data.
+        trainable: also build optimiser and learning rate schedule, which sampling does not need.
+
+    Raises:
+        ConfigError: see `construct_part`.
+    """
+    skeleton: Skeleton = construct_part(config["skeleton"], "skeleton")
+    diffusion = DenoiseDiffusion(
+        construct_part(config["model"], "model"),
+        config["T"],
+        beta_schedule=construct_part(config["schedule"], "schedule"),
+        prediction=construct_part(config["prediction"], "prediction"),
+        weighting=construct_part(config["weighting"], "weighting"),
+    )
+    module = MotionDiffusion(
+        diffusion,
+        Normalizer(len(skeleton.names), skeleton.coords, skeleton.root),
+        skeleton,
+        fps,
+        config["frames"],
+        construct_part(config["sampler"], "sampler"),
+        class_names,
+        optimizer=construct(config["optimizer"], "optimizer") if trainable else None,
+        lr_scheduler=construct(config["lr_scheduler"], "lr_scheduler") if trainable else None,
+        seed=config["seed"],
+    )
+    return module
+
+
+def with_channels(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with the network's channels set to what the skeleton has.
+
+    Args:
+        config: plain containers.
+
+    Raises:
+        ConfigError: they were given and are something else.
+    """
+    skeleton = config["skeleton"]
+    joints, coords = len(skeleton["joints"]), skeleton["coords"]
+    model = dict(config["model"])
+    for name in ("in_channels", "out_channels"):
+        if model.get(name) not in (None, joints * coords):
+            raise ConfigError(
+                f"model.{name}={model[name]}, but the skeleton has {joints} joints x {coords} coords = {joints * coords}; "
+                "leave it null"
+            )
+        model[name] = joints * coords
+    return {**config, "model": model}
+
+
+def check(config: Any, key: str = "") -> None:
+    """Look at every node with a ``_target_`` before anything is constructed.
+
+    Args:
+        config: plain containers.
+        key: where it stands in the configuration, for messages.
+
+    Raises:
+        ConfigError: a constructor that is not allowed, an argument it does not take, or a value of the wrong type.
+    """
+    for path, node in _nodes(config, key):
+        target = node["_target_"]
+        constructor = PARTS.get(target) or _locate(target, path)
+        parameters = inspect.signature(constructor).parameters
+        hints = _hints(constructor)
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        for name, value in node.items():
+            if name in ("_target_", "_partial_"):
+                continue
+            if name not in parameters and not takes_any:
+                raise ConfigError(f"{path}.{name}: {target} takes no such argument; it takes {sorted(parameters)}")
+            if name in hints and not _fits(value, hints[name]):
+                raise ConfigError(f"{path}.{name}={value!r}: {target} wants {_name(hints[name])}")
+
+
+def _nodes(config: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(path, node) of every node with a ``_target_``, at any depth."""
+    if isinstance(config, Mapping):
+        if "_target_" in config:
+            yield key, config
+        for name, value in config.items():
+            yield from _nodes(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(config, list | tuple):
+        for i, value in enumerate(config):
+            yield from _nodes(value, f"{key}[{i}]")
+
+
+def _locate(target: Any, key: str) -> Callable[..., Any]:
+    """The allowed class or function with this dotted name.
+
+    The object's own name must be allowed too, not only the path that leads to it: ``torch.nn.modules.module.torch.load`` starts
+    well and is something else.
+    """
+    refusal = ConfigError(f"{key}._target_={target!r} is not something a configuration may construct; allowed are {ALLOWED}")
+    if not isinstance(target, str) or "." not in target:
+        raise refusal
+    module_name, _, name = target.rpartition(".")
+    if not target.startswith(ALLOWED):
+        raise refusal
+    try:
+        found = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{key}._target_={target!r} does not exist: {error}") from error
+    own_name = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
+    is_constructor = inspect.isclass(found) or inspect.isfunction(found)
+    if not is_constructor or not own_name.startswith(ALLOWED):
+        raise refusal
+    return found
+
+
+def _hints(constructor: Callable[..., Any]) -> dict[str, Any]:
+    function = constructor.__init__ if inspect.isclass(constructor) else constructor
+    try:
+        return typing.get_type_hints(function)
+    except (NameError, TypeError):  # names that a library imports for type checkers only
+        return {}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value can be what a type hint says. What this cannot judge fits."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if isinstance(value, Mapping) and "_target_" in value:
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, arg) for arg in args)
+    if origin is typing.Literal:
+        return value in args
+    if hint is None or hint is type(None):
+        return value is None
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint in (str, Path):
+        return isinstance(value, str)
+    container = origin or hint
+    if inspect.isclass(container) and issubclass(container, Mapping):
+        return isinstance(value, Mapping)
+    if inspect.isclass(container) and issubclass(container, Sequence | list | tuple):
+        element = args[0] if args else Any
+        return isinstance(value, list | tuple) and all(_fits(v, element) for v in value)
+    return True
+
+
+def _name(hint: Any) -> str:
+    return hint.__name__ if inspect.isclass(hint) else str(hint).replace("typing.", "")

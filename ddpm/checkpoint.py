@@ -1,0 +1,134 @@
+"""Checkpoints that survive a full disk and a power cut, and that are looked at before they are trusted."""
+
+import io
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import Tensor
+
+from ddpm.build import build_module
+from ddpm.module import MotionDiffusion
+
+SAMPLING_KEYS = ("state_dict", "hyper_parameters", "motion")
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be written or trusted. The message names the file, what is wrong and the remedy."""
+
+
+class DurableCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint files, written beside the old file and put in its place in one step.
+
+    The stock class stages in another directory and moves, which on another file system is a copy over the old file, and swallows
+    missing permissions; here the previous checkpoint stays whole whatever happens.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write ``checkpoint`` to ``path``.
+
+        Raises:
+            CheckpointError: weights that are not finite, or a disk that does not take the file. The old file is untouched.
+        """
+        bad = [name for name, value in checkpoint["state_dict"].items() if not _is_finite(value)]
+        if bad:
+            raise CheckpointError(f"{path}: not written, {bad[0]} is not finite: training has diverged before this point")
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_durably(path, buffer.getbuffer())
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Callable[..., Any] | None = None,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Read a checkpoint with `read_checkpoint`; ``weights_only`` cannot be switched off."""
+        return read_checkpoint(path)
+
+
+def write_durably(path: str | Path, content: bytes | memoryview) -> None:
+    """Replace a file in one step, on the disk when this returns.
+
+    Raises:
+        CheckpointError: the disk does not take it; names the path, the bytes needed and the bytes free.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        free = shutil.disk_usage(path.parent).free if path.parent.exists() else 0
+        raise CheckpointError(
+            f"{path}: not written ({error.strerror}), {len(content)} bytes needed, {free} free; what was there before is intact"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint file, every byte of it checked, on the CPU.
+
+    Nothing in the file can run code: it holds tensors, numbers, strings and containers, or it is refused.
+
+    Raises:
+        CheckpointError: no such file, a damaged one, or one that holds anything else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # torch.load does not compare checksums: a flipped bit would become a silently different weight.
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint, or cut short ({error}); use another, e.g. best.ckpt") from error
+    if damaged is not None:
+        raise CheckpointError(f"{path}: damaged, {damaged} fails its checksum; use another checkpoint, e.g. best.ckpt")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a hostile or foreign archive
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path}: refused, it holds more than tensors and plain values ({reason})") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: not a checkpoint of this project: it holds a {type(content).__name__}")
+    return content
+
+
+def load_module(path: str | Path) -> MotionDiffusion:
+    """The trained module of a checkpoint, with its averaged weights if it has any, ready to sample.
+
+    Raises:
+        CheckpointError: see `read_checkpoint`; or a file of another project; or weights that do not fit the configuration.
+        ConfigError: a configuration in the file that cannot be built.
+    """
+    content = read_checkpoint(path)
+    missing = [key for key in SAMPLING_KEYS if key not in content]
+    if missing:
+        raise CheckpointError(f"{path}: not a checkpoint of this project: it lacks {missing}")
+    motion: Mapping[str, Any] = content["motion"]
+    module = build_module(content["hyper_parameters"], motion["fps"], motion["class_names"])
+    try:
+        module.load_state_dict(content["state_dict"], strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: its weights do not fit its own configuration: {error}") from error
+    return module.eval()
+
+
+def _is_finite(value: Any) -> bool:
+    return not isinstance(value, Tensor) or not value.is_floating_point() or bool(torch.isfinite(value).all())

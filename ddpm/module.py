@@ -1,0 +1,209 @@
+"""MotionDiffusion: the LightningModule between clips in metres and the diffusion of normalised ones."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from ddpm.diffusion import DenoiseDiffusion
+from ddpm.normalizer import Normalizer
+from ddpm.samplers import Observer, Sampler, SeededNoise
+from ddpm.seeding import derive_seed
+from ddpm.skeleton import Skeleton
+
+CHECK_EVERY = 50
+
+
+class MotionDiffusion(pl.LightningModule):
+    """Trains a `DenoiseDiffusion` on clips and samples new ones.
+
+    A batch is a dict with ``clips`` ``(batch, joint, coord, frame)`` in metres and ``mask`` ``(batch, 1, 1, frame)``, 1 where a
+    frame is real. Logs ``train/loss``, ``train/grad_norm`` and ``val/loss``.
+
+    Args:
+        diffusion: schedule, network, prediction and loss.
+        normalizer: metres <-> normalised; fitted before training, or loaded.
+        skeleton: what the joints are.
+        fps: frames per second of the clips.
+        frames: length of the clips.
+        sampler: the sampler that `sample` uses unless told otherwise.
+        class_names: names of the actions of the training data, kept for whoever opens the checkpoint.
+        optimizer: parameters -> optimiser; None for a module that is not trained.
+        lr_scheduler: (optimiser, total steps) -> scheduler stepped after every optimiser step; None for none.
+        seed: of all that is random in training.
+    """
+
+    def __init__(
+        self,
+        diffusion: DenoiseDiffusion,
+        normalizer: Normalizer,
+        skeleton: Skeleton,
+        fps: float,
+        frames: int,
+        sampler: Sampler,
+        class_names: Sequence[str] = (),
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
+        lr_scheduler: Callable[[Optimizer, int], LRScheduler] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.diffusion = diffusion
+        self.normalizer = normalizer
+        self.skeleton = skeleton
+        self.fps = fps
+        self.frames = frames
+        self.sampler = sampler
+        self.class_names = tuple(class_names)
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self.seed = seed
+
+    def on_fit_start(self) -> None:
+        """Refuse to train on clips whose scale nobody measured.
+
+        Raises:
+            RuntimeError: the normaliser is not fitted.
+        """
+        if not self.normalizer.fitted:
+            raise RuntimeError("the normalizer is not fitted: call normalizer.fit(clips, mask), or load a checkpoint, first")
+
+    def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Tie t, noise and dropout to the number of the batch, so that a resumed run draws what the uninterrupted one does."""
+        torch.manual_seed(derive_seed(self.seed, "step", self.batches_done, self.global_rank))
+
+    @property
+    def batches_done(self) -> int:
+        """Training batches processed since the run began, also across interruptions."""
+        return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Algorithm 1 on one batch."""
+        loss = self.diffusion.loss(self.normalizer(batch["clips"]), mask=batch["mask"])
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """The same loss with t and eps fixed by the number of the batch, t spread evenly over all steps."""
+        x0 = self.normalizer(batch["clips"])
+        generator = torch.Generator().manual_seed(derive_seed("validation", batch_idx, self.global_rank))
+        place = (torch.randperm(len(x0), generator=generator) + 0.5) / len(x0)
+        t = (place * self.diffusion.n_steps).long().to(x0.device)
+        eps = torch.randn(x0.shape, generator=generator).to(x0)
+        loss = self.diffusion.loss(x0, eps, t=t, mask=batch["mask"])
+        self.log("val/loss", loss, prog_bar=True, on_epoch=True, batch_size=len(x0), sync_dist=True)
+        return loss
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm of the gradient, log it, and stop a run whose gradient is no number before it spoils the weights.
+
+        Raises:
+            FloatingPointError: the gradient is not finite. On a GPU this is looked at every 50 batches only, because looking
+                makes the processor wait for the device.
+        """
+        norm = nn.utils.clip_grad_norm_(self.parameters(), math.inf if gradient_clip_val is None else gradient_clip_val)
+        self.log("train/grad_norm", norm)
+        if (norm.device.type == "cpu" or self.batches_done % CHECK_EVERY == 0) and not torch.isfinite(norm):
+            lr = optimizer.param_groups[0]["lr"]
+            raise FloatingPointError(
+                f"the gradient is {norm.item()} at step {self.global_step} (learning rate {lr:.3g}): training has diverged. "
+                "Lower optimizer.lr, keep trainer.gradient_clip_val, or look for outliers in the data; "
+                "the last checkpoint is from before."
+            )
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimiser, and the learning rate's schedule over the whole run.
+
+        Raises:
+            RuntimeError: the module was built without an optimiser.
+        """
+        if self.optimizer is None:
+            raise RuntimeError("this module was built for sampling: it has no optimiser")
+        optimizer = self.optimizer(self.parameters())
+        if self.lr_scheduler is None:
+            return optimizer
+        scheduler = self.lr_scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what a sampler needs beside weights: skeleton, fps, frames and class names as plain containers."""
+        checkpoint["motion"] = {
+            "skeleton": self.skeleton.to_config(),
+            "fps": self.fps,
+            "frames": self.frames,
+            "class_names": list(self.class_names),
+        }
+
+    @torch.no_grad()
+    def sample(
+        self,
+        seeds: Sequence[int],
+        *,
+        frames: int | None = None,
+        sampler: Sampler | None = None,
+        batch_size: int = 64,
+        observer: Observer | None = None,
+    ) -> Tensor:
+        """New clips, one per seed; a clip depends on its own seed alone, not on the clips beside it.
+
+        Args:
+            seeds: one per clip.
+            frames: length, None for that of training.
+            sampler: None for the module's own.
+            batch_size: clips per network call.
+            observer: called once a step of every batch, see `ddpm.samplers.Observer`.
+
+        Returns:
+            ``(clips, frames, joints, coords)`` float32 in metres, on the CPU.
+        """
+        sampler = self.sampler if sampler is None else sampler
+        shape = (len(self.skeleton.names), self.skeleton.coords, self.frames if frames is None else frames)
+        was_training = self.training
+        self.eval()
+        clips = []
+        for start in range(0, len(seeds), batch_size):
+            randn = SeededNoise(seeds[start : start + batch_size], shape, self.device)
+            x0 = sampler(self.diffusion.denoise, randn(), self.diffusion.alpha_bar, randn=randn, observer=observer)
+            clips.append(self.normalizer.inverse(x0).permute(0, 3, 1, 2).float().cpu())
+        self.train(was_training)
+        return torch.cat(clips)
+
+
+def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup: int = 100, final: float = 0.02) -> LambdaLR:
+    """Learning rate: linear from 0 over ``warmup`` steps, then half a cosine down to ``final`` times its peak.
+
+    Args:
+        optimizer: whose learning rate is the peak.
+        total_steps: length of the run in optimiser steps.
+        warmup: steps of the rise.
+        final: fraction of the peak at the end, in [0, 1].
+    """
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        done = min((step - warmup) / max(total_steps - warmup, 1), 1.0)
+        return final + (1 - final) * (1 + math.cos(math.pi * done)) / 2
+
+    return LambdaLR(optimizer, factor)
+
+
+def warmup_constant(optimizer: Optimizer, total_steps: int, warmup: int = 5000) -> LambdaLR:
+    """Learning rate: linear from 0 over ``warmup`` steps, then constant (Ho et al. 2020, appendix B).
+
+    Args:
+        optimizer: whose learning rate is the peak.
+        total_steps: length of the run; not used, here so that schedules are interchangeable.
+        warmup: steps of the rise.
+    """
+    return LambdaLR(optimizer, lambda step: min((step + 1) / (warmup + 1), 1.0))

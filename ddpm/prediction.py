@@ -1,0 +1,57 @@
+"""What the network's output means. Each class turns it into (x0_hat, eps_hat); nothing else knows which one is in use.
+
+Network + conversion is the epsilon-model of Ho et al. 2020, whatever the network itself outputs: with
+eps_hat = (xt - sqrt(alpha_bar) x0_hat) / sqrt(1 - alpha_bar) the loss ||eps - eps_hat||^2 is SNR ||x0 - x0_hat||^2.
+"""
+
+from typing import Protocol
+
+from torch import Tensor
+
+
+class Prediction(Protocol):
+    """Meaning of a network's output. ``alpha_bar`` broadcasts against ``xt``."""
+
+    def target(self, x0: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
+        """What the network should output."""
+        ...
+
+    def convert(self, output: Tensor, xt: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
+        """(x0_hat, eps_hat) from the network's output."""
+        ...
+
+    def eps_scale(self, alpha_bar: Tensor) -> Tensor:
+        """k such that ||eps - eps_hat||^2 = k ||target - output||^2."""
+        ...
+
+
+class Epsilon:
+    """The network outputs the noise (Ho et al. 2020)."""
+
+    def target(self, x0: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
+        """The noise itself."""
+        return eps
+
+    def convert(self, output: Tensor, xt: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
+        """x0_hat from xt = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps."""
+        return (xt - (1 - alpha_bar).sqrt() * output) / alpha_bar.sqrt(), output
+
+    def eps_scale(self, alpha_bar: Tensor) -> Tensor:
+        """1: the target is the noise."""
+        return alpha_bar.new_ones(()).expand_as(alpha_bar)
+
+
+class X0:
+    """The network outputs the clean clip (as MDM, Tevet et al. 2022)."""
+
+    def target(self, x0: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
+        """The clean clip itself."""
+        return x0
+
+    def convert(self, output: Tensor, xt: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
+        """eps_hat from xt = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps."""
+        return output, (xt - alpha_bar.sqrt() * output) / (1 - alpha_bar).sqrt()
+
+    def eps_scale(self, alpha_bar: Tensor) -> Tensor:
+        """The signal-to-noise ratio."""
+        return alpha_bar / (1 - alpha_bar)

@@ -1,0 +1,79 @@
+"""Noise schedules: number of diffusion steps -> beta, in float64.
+
+A schedule is defined by its reference curve of alpha_bar over 1000 steps, the paper's own T. Any other T reads the same curve at
+T equally spaced places (`respace`), so that the amount of noise at the end, and at every fraction of the way, does not depend on T.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+REFERENCE_STEPS = 1000
+
+
+def linear(n_steps: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> Tensor:
+    """Linear schedule of Ho et al. 2020, section 4: exactly the paper's betas at T=1000.
+
+    Args:
+        n_steps: T, at least 2.
+        beta_start: beta of the first of 1000 steps.
+        beta_end: beta of the last of 1000 steps.
+
+    Returns:
+        ``(n_steps,)`` float64, each in (0, 1).
+
+    Raises:
+        ValueError: T below 2, or betas that are not 0 < beta_start <= beta_end < 1.
+    """
+    if not 0 < beta_start <= beta_end < 1:
+        raise ValueError(f"schedule.linear: needs 0 < beta_start <= beta_end < 1, got {beta_start} and {beta_end}")
+    beta = torch.linspace(beta_start, beta_end, REFERENCE_STEPS, dtype=torch.float64)
+    return respace(torch.log1p(-beta).cumsum(0), n_steps)
+
+
+def cosine(n_steps: int, s: float = 0.008, beta_max: float = 0.999) -> Tensor:
+    """Cosine schedule of Nichol & Dhariwal 2021, equation 17: exactly theirs at T=1000.
+
+    Args:
+        n_steps: T, at least 2.
+        s: offset that keeps the first betas from vanishing.
+        beta_max: largest beta of the 1000 steps; the curve itself ends at alpha_bar = 0.
+
+    Returns:
+        ``(n_steps,)`` float64, each in (0, 1).
+
+    Raises:
+        ValueError: T below 2, s not positive, or beta_max outside (0, 1).
+    """
+    if s <= 0 or not 0 < beta_max < 1:
+        raise ValueError(f"schedule.cosine: needs s > 0 and 0 < beta_max < 1, got s={s} and beta_max={beta_max}")
+    u = torch.linspace(0, 1, REFERENCE_STEPS + 1, dtype=torch.float64)
+    f = torch.cos((u + s) / (1 + s) * math.pi / 2) ** 2
+    beta = (1 - f[1:] / f[:-1]).clamp(max=beta_max)
+    return respace(torch.log1p(-beta).cumsum(0), n_steps)
+
+
+def respace(log_alpha_bar: Tensor, n_steps: int) -> Tensor:
+    """Betas of T steps that follow a given curve of alpha_bar.
+
+    log(alpha_bar) is interpolated linearly, which keeps alpha_bar strictly falling and so every beta inside (0, 1) for any T,
+    while scaling the betas by 1000/T passes 1 below T=20.
+
+    Args:
+        log_alpha_bar: ``(reference_steps,)`` float64, log of alpha_bar after each step of the reference, falling from below 0.
+        n_steps: T, at least 2.
+
+    Returns:
+        ``(n_steps,)`` float64 beta.
+
+    Raises:
+        ValueError: T below 2.
+    """
+    if n_steps < 2:
+        raise ValueError(f"T={n_steps}: a diffusion needs at least 2 steps")
+    knots = torch.cat([log_alpha_bar.new_zeros(1), log_alpha_bar])
+    place = torch.arange(n_steps + 1, dtype=torch.float64) * (len(log_alpha_bar) / n_steps)
+    left = place.floor().long().clamp(max=len(log_alpha_bar) - 1)
+    curve = torch.lerp(knots[left], knots[left + 1], place - left)
+    return -torch.expm1(curve.diff())

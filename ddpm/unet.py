@@ -1,0 +1,175 @@
+"""MDM_UNetModel: the temporal UNet with attention that looks at a noisy clip and says what is in it."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ddpm.blocks import (
+    Conv3,
+    Downsample,
+    ResBlock,
+    SelfAttention,
+    TimeEmbedding,
+    TimestepEmbedSequential,
+    Upsample,
+    group_norm,
+    zero,
+)
+
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+
+
+class MDM_UNetModel(nn.Module):
+    """UNet over frames; joints and coordinates together are its channels (guided-diffusion, Dhariwal & Nichol 2021).
+
+    Args:
+        image_size: number of frames it is trained for; other numbers work too (see `SelfAttention`).
+        in_channels: joints times coords.
+        model_channels: width of the first level, a multiple of 4.
+        out_channels: joints times coords of the output.
+        num_res_blocks: residual blocks per level.
+        attention_resolutions: downsampling rates (1, 2, 4, ...) at which attention acts.
+        dropout: probability in the residual blocks.
+        channel_mult: width of each level as a multiple of model_channels; the number of levels.
+        conv_resample: resample between levels by convolution, otherwise by averaging and repeating.
+        num_heads: heads of every attention.
+        use_scale_shift_norm: how the diffusion step enters a residual block, see `ResBlock`.
+        resblock_updown: resample between levels by a residual block.
+        padding: frames of padding of every 3-tap convolution, which is also the distance of its taps.
+        padding_mode: zeros, reflect, replicate or circular. Circular makes the network equivariant to cyclic shifts by
+            multiples of its stride.
+        clip_dim: width of an optional embedding of the whole clip (text, class, ...), None for none.
+
+    Raises:
+        ValueError: a value outside its limits, named with its key.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        in_channels: int,
+        model_channels: int,
+        out_channels: int,
+        num_res_blocks: int,
+        attention_resolutions: Sequence[int],
+        dropout: float = 0.0,
+        channel_mult: Sequence[int] = (1, 2, 4),
+        conv_resample: bool = True,
+        num_heads: int = 4,
+        use_scale_shift_norm: bool = True,
+        resblock_updown: bool = False,
+        padding: int = 1,
+        padding_mode: str = "zeros",
+        clip_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.stride = 2 ** (len(channel_mult) - 1)
+        _check(image_size >= self.stride, "image_size", image_size, f"at least {self.stride}, the stride of the network")
+        _check(in_channels > 0, "in_channels", in_channels, "positive")
+        _check(out_channels > 0, "out_channels", out_channels, "positive")
+        _check(model_channels > 0 and model_channels % 4 == 0, "model_channels", model_channels, "a positive multiple of 4")
+        _check(num_res_blocks > 0, "num_res_blocks", num_res_blocks, "positive")
+        _check(0 <= dropout < 1, "dropout", dropout, "in [0, 1)")
+        _check(len(channel_mult) > 0 and min(channel_mult) > 0, "channel_mult", channel_mult, "a list of positive numbers")
+        rates = [2**level for level in range(len(channel_mult))]
+        _check(set(attention_resolutions) <= set(rates), "attention_resolutions", attention_resolutions, f"among {rates}")
+        _check(num_heads > 0, "num_heads", num_heads, "positive")
+        _check(padding > 0, "padding", padding, "positive: a convolution without padding would lose frames")
+        _check(padding_mode in PADDING_MODES, "padding_mode", padding_mode, f"one of {PADDING_MODES}")
+        _check(clip_dim is None or clip_dim > 0, "clip_dim", clip_dim, "positive, or null")
+        self.in_channels = in_channels
+        self.padding = padding
+        self.padding_mode = padding_mode
+
+        emb_dim = 4 * model_channels
+        self.time_embed = TimeEmbedding(model_channels, emb_dim)
+        self.clip_embed = None if clip_dim is None else nn.Linear(clip_dim, emb_dim)
+
+        def res_block(in_ch: int, out_ch: int, resample: nn.Module | None = None) -> ResBlock:
+            return ResBlock(in_ch, out_ch, emb_dim, dropout, use_scale_shift_norm, padding, padding_mode, resample)
+
+        def level_block(in_ch: int, out_ch: int, rate: int) -> list[nn.Module]:
+            attention = [SelfAttention(out_ch, num_heads, -(-image_size // rate))] if rate in attention_resolutions else []
+            return [res_block(in_ch, out_ch), *attention]
+
+        def resampler(kind: type[Downsample] | type[Upsample], ch: int) -> nn.Module:
+            if resblock_updown:
+                return res_block(ch, ch, kind(ch, False, padding, padding_mode))
+            return kind(ch, conv_resample, padding, padding_mode)
+
+        ch = model_channels * channel_mult[0]
+        skips = [ch]
+        self.input_blocks = nn.ModuleList([TimestepEmbedSequential(Conv3(in_channels, ch, padding, padding_mode))])
+        for level, mult in enumerate(channel_mult):
+            if level > 0:
+                self.input_blocks.append(TimestepEmbedSequential(resampler(Downsample, ch)))
+                skips.append(ch)
+            for _ in range(num_res_blocks):
+                self.input_blocks.append(TimestepEmbedSequential(*level_block(ch, mult * model_channels, rates[level])))
+                ch = mult * model_channels
+                skips.append(ch)
+
+        self.middle_block = TimestepEmbedSequential(
+            res_block(ch, ch), SelfAttention(ch, num_heads, -(-image_size // self.stride)), res_block(ch, ch)
+        )
+
+        self.output_blocks = nn.ModuleList()
+        for level, mult in reversed(list(enumerate(channel_mult))):
+            for i in range(num_res_blocks + 1):
+                layers = level_block(ch + skips.pop(), mult * model_channels, rates[level])
+                ch = mult * model_channels
+                if level > 0 and i == num_res_blocks:
+                    layers.append(resampler(Upsample, ch))
+                self.output_blocks.append(TimestepEmbedSequential(*layers))
+
+        self.out = nn.Sequential(group_norm(ch), nn.SiLU(), zero(Conv3(ch, out_channels, padding, padding_mode)))
+
+    def forward(self, xt: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        """The network's output for a noisy clip.
+
+        Args:
+            xt: ``(batch, ..., frame)``, the axes between are its channels: joints and coords.
+            t: ``(batch,)`` int64, diffusion step.
+            cond: ``(batch, clip_dim)``, or None.
+
+        Returns:
+            ``(batch, ..., frame)``, shaped like xt if out_channels = in_channels, else ``(batch, out_channels, frame)``.
+
+        Raises:
+            ValueError: a wrong number of channels, more padding than frames, or frames that break circular padding.
+        """
+        h = xt.flatten(1, -2)
+        frames = h.shape[-1]
+        if h.shape[1] != self.in_channels:
+            raise ValueError(f"the network takes {self.in_channels} channels (joints x coords), got {tuple(xt.shape)}")
+        if self.padding_mode == "circular" and frames % self.stride:
+            raise ValueError(
+                f"frames={frames}: with padding_mode=circular the number of frames must be a multiple of {self.stride}"
+            )
+        coarsest = -(-frames // self.stride)
+        if self.padding_mode in ("circular", "reflect") and coarsest < self.padding + (self.padding_mode == "reflect"):
+            raise ValueError(f"frames={frames} leaves {coarsest} at the coarsest level, too few to pad by {self.padding}")
+        if cond is not None and self.clip_embed is None:
+            raise ValueError("a condition was given to a network without one; set model.clip_dim to its width")
+
+        emb = self.time_embed(t)
+        if cond is not None and self.clip_embed is not None:
+            emb = emb + self.clip_embed(cond)
+        skips = []
+        for block in self.input_blocks:
+            h = block(h, emb)
+            skips.append(h)
+        h = self.middle_block(h, emb)
+        for block in self.output_blocks:
+            skip = skips.pop()
+            # Halving rounds up, so doubling can give one frame too many where the number of frames was odd.
+            h = block(torch.cat([h[..., : skip.shape[-1]], skip], dim=1), emb)
+        h = self.out(h)
+        return h.view(xt.shape) if h.shape[1] == self.in_channels else h
+
+
+def _check(good: bool, key: str, value: object, limit: str) -> None:
+    """Raise a ValueError that names the key, its value and its limit, unless ``good``."""
+    if not good:
+        raise ValueError(f"model.{key}={value} must be {limit}")

@@ -1,0 +1,308 @@
+"""Train a diffusion model of motion: ``python train.py [group=option ...] [key=value ...]``."""
+
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytorch_lightning as pl
+import torch
+from filelock import FileLock, Timeout
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from callbacks.interrupt import StopBetweenBatches
+from datamodules.clips import ClipSet, DataError
+from datamodules.pose import PoseDataModule
+from ddpm.build import ConfigError, build_module, check, construct, with_channels
+from ddpm.checkpoint import CheckpointError, DurableCheckpointIO, read_checkpoint
+
+log = logging.getLogger("train")
+
+SAVED = (
+    "T", "frames", "seed", "model", "schedule", "prediction", "weighting", "sampler", "skeleton", "data", "loader", "optimizer",
+    "lr_scheduler",
+)  # fmt: skip
+"""What of the configuration a checkpoint keeps: all that decides what is learnt, and nothing about the machine."""
+MAY_DIFFER = ("sampler", "data.root", "loader.num_workers")
+"""What may be changed when a run is resumed; the rest would make it another run."""
+
+
+@dataclass
+class Config:
+    """Types of the top-level keys; the groups are checked against their constructors when they are built."""
+
+    T: int
+    frames: int
+    seed: int
+    resume: str | None
+    out: str | None
+    loader: Any
+    model: Any
+    schedule: Any
+    prediction: Any
+    weighting: Any
+    sampler: Any
+    skeleton: Any
+    data: Any
+    optimizer: Any
+    lr_scheduler: Any
+    trainer: Any
+    callbacks: Any
+    logger: Any
+
+
+def run_directory(out: str | None, resume: str | None) -> str:
+    """Where a single run goes: ``out`` if given, the directory of the run to resume, or a new one named by the time."""
+    if resume not in (None, "auto"):
+        path = Path(resume)
+        return str(path.parent.parent if path.suffix == ".ckpt" else path)
+    if out is not None:
+        return out
+    started = sorted(Path("outputs").glob("*/*/checkpoints/last.ckpt"), key=lambda p: p.stat().st_mtime)
+    if resume == "auto" and started:
+        return str(started[-1].parent.parent)
+    return datetime.now().strftime("outputs/%Y-%m-%d/%H-%M-%S")
+
+
+def sweep_directory(out: str | None) -> str:
+    """Where a multirun goes: ``out`` if given, else a new directory named by the time."""
+    return datetime.now().strftime("multirun/%Y-%m-%d/%H-%M-%S") if out is None else out
+
+
+ConfigStore.instance().store(name="base", node=Config)
+OmegaConf.register_new_resolver("run_dir", run_directory, replace=True, use_cache=True)
+OmegaConf.register_new_resolver("sweep_dir", sweep_directory, replace=True, use_cache=True)
+
+
+def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
+    """Train as configured.
+
+    Args:
+        cfg: the composed configuration with ``out`` set.
+        overrides: the command line it was composed from, kept in the checkpoint so that a resumed run is composed alike.
+
+    Returns:
+        The last val/loss, the value for a sweeper to minimise; nan if nothing was validated.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: input that cannot be used, before anything is trained.
+    """
+    config = plain(cfg)
+    out = Path(config["out"])
+    out.mkdir(parents=True, exist_ok=True)
+    with lock(out):
+        resume = checkpoint_to_resume(config["resume"], out)
+        if resume is not None:
+            refuse_another_run(resume, config)
+        pl.seed_everything(config["seed"], workers=True, verbose=False)
+        quiet_lightning()
+
+        clips: ClipSet = construct(config["data"], "data")
+        data: PoseDataModule = construct(config["loader"], "loader")(clips=clips)
+        module = build_module(config, clips.fps, clips.class_names, trainable=True)
+        statistics = data.statistics_batch()
+        module.normalizer.fit(statistics["clips"], statistics["mask"])
+        saved = {key: config[key] for key in SAVED}
+        module.save_hyperparameters({**saved, "overrides": list(overrides)}, logger=False)
+
+        trainer: pl.Trainer = construct(config["trainer"], "trainer")(
+            callbacks=[construct(node, f"callbacks.{name}") for name, node in config["callbacks"].items()]
+            + [StopBetweenBatches()],
+            logger=[construct(node, f"logger.{name}") for name, node in config["logger"].items()],
+            plugins=[DurableCheckpointIO()],
+            default_root_dir=str(out),
+            use_distributed_sampler=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+        for logger in trainer.loggers:
+            logger.log_hyperparams(flat(saved), {"val/loss": float("nan")})
+        parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
+        log.info(
+            "%s with %.2f M parameters, T=%d, clips of %d frames, on %s in %s",
+            type(module.diffusion.eps_model).__name__, parameters / 1e6, config["T"], config["frames"],
+            trainer.strategy.root_device, trainer.precision,
+        )  # fmt: skip
+        if resume is not None:
+            log.info("resuming from %s", resume)
+        began = time.monotonic()
+        trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+        log.info("%d steps in %.0f s; everything is in %s", trainer.global_step, time.monotonic() - began, out)
+        for name, what in PRODUCTS.items():
+            if any(out.glob(name)):
+                log.info("  %-26s %s", name, what)
+        return float(trainer.callback_metrics.get("val/loss", torch.nan))
+
+
+PRODUCTS = {
+    "samples/final.gif": "generated clips",
+    "samples/*.gif": "the same noise, while it learnt",
+    "loss.png": "the loss curve",
+    "loss.csv": "its numbers",
+    "checkpoints/last.ckpt": "for sample.py, and for resume=",
+    "checkpoints/best.ckpt": "the lowest val/loss",
+    "events.out.tfevents.*": "tensorboard --logdir",
+    ".hydra/config.yaml": "the configuration",
+}
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration as plain containers: all interpolations resolved, nothing missing, every node checked.
+
+    Raises:
+        ConfigError: see `ddpm.build.check`; or a value of T, frames or out outside its limits.
+    """
+    cfg = cfg.copy()
+    if cfg.trainer.get("precision") == "auto":
+        cfg.trainer.precision = suitable_precision(cfg.trainer.accelerator)
+    config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    if not isinstance(config, dict) or config["out"] is None:
+        raise ConfigError("out: the directory of the run must be given")
+    config = with_channels(config)
+    check(config)
+    return config
+
+
+def suitable_precision(accelerator: str) -> str:
+    """bf16-mixed on a CUDA device that computes in it, else 32-true."""
+    on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+
+
+def lock(out: Path) -> FileLock:
+    """The run directory's lock, taken; the other processes of a distributed run share the first one's.
+
+    Raises:
+        ConfigError: another process trains in this directory.
+    """
+    rank = os.environ.get("LOCAL_RANK", "0")
+    held = FileLock(out / f".lock-{rank}")
+    try:
+        held.acquire(timeout=0)
+    except Timeout as error:
+        raise ConfigError(f"out={out}: another process trains in this directory; wait for it or choose another") from error
+    return held
+
+
+def checkpoint_to_resume(resume: str | None, out: Path) -> Path | None:
+    """The checkpoint that ``resume`` names: none, that of ``out`` if there is one (auto), a file, or the last of a run.
+
+    Raises:
+        CheckpointError: it was named and is not there.
+    """
+    if resume is None:
+        return None
+    if resume == "auto":
+        path = out / "checkpoints" / "last.ckpt"
+        return path if path.exists() else None
+    path = Path(resume)
+    path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+    if not path.is_file():
+        raise CheckpointError(f"resume={resume}: there is no {path}; resume=auto starts anew where there is nothing to resume")
+    if path.resolve().parent.parent != out.resolve():
+        raise ConfigError(f"resume={resume} continues in {path.parent.parent}, but out={out}; leave out away")
+    return path
+
+
+def refuse_another_run(checkpoint: Path, config: Mapping[str, Any]) -> None:
+    """Compare the configuration with the checkpoint's.
+
+    Raises:
+        ConfigError: they differ in what decides the result; lists key, saved and given value.
+    """
+    content = read_checkpoint(checkpoint)
+    if "hyper_parameters" not in content:
+        raise CheckpointError(f"{checkpoint}: not a checkpoint of this project: it lacks hyper_parameters")
+    before = flat({k: v for k, v in content["hyper_parameters"].items() if k in SAVED})
+    now = flat({k: config[k] for k in SAVED})
+    differences = [
+        f"  {key}: {before.get(key, 'absent')} in the checkpoint, {now.get(key, 'absent')} now"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not key.startswith(MAY_DIFFER)
+    ]
+    if differences:
+        raise ConfigError("\n".join([f"{checkpoint} is of another run; start a new one or drop these:", *differences]))
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` -> ``{"a.b": 1}``; lists become text, as tables of hyperparameters want."""
+    out: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            out |= flat(value, f"{prefix}{key}.")
+        else:
+            out[f"{prefix}{key}"] = str(value) if isinstance(value, list) or value is None else value
+    return out
+
+
+def quiet_lightning() -> None:
+    """Hide Lightning's advertisements and the advice that does not apply to data in memory."""
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage().lower())
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")
+    warnings.filterwarnings("ignore", message=".*The number of training batches.*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+
+
+def as_it_was_begun(cfg: DictConfig, overrides: Sequence[str]) -> tuple[DictConfig, list[str]]:
+    """For a run that is resumed: the configuration from its own first command line, changed by this one.
+
+    Args:
+        cfg: composed from this command line.
+        overrides: this command line.
+
+    Returns:
+        The configuration and the command line that both make together.
+    """
+    checkpoint = checkpoint_to_resume(cfg.resume, Path(cfg.out))
+    if checkpoint is None:
+        return cfg, list(overrides)
+    saved = read_checkpoint(checkpoint).get("hyper_parameters", {}).get("overrides", [])
+    given = {override_key(o) for o in overrides}
+    merged = [o for o in saved if override_key(o) not in given] + list(overrides)
+    out, resume = cfg.out, cfg.resume
+    cfg = hydra.compose("config", overrides=[o for o in merged if override_key(o) not in ("out", "resume")])
+    cfg.out, cfg.resume = out, resume
+    return cfg, merged
+
+
+def override_key(override: str) -> str:
+    """``+a.b=1`` -> ``a.b``."""
+    return override.lstrip("+~").partition("=")[0]
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(cfg: DictConfig) -> float:
+    """The command. Input errors end it with one message and status 1; in a multirun they are raised, and the other jobs run."""
+    context = HydraConfig.get()
+    try:
+        if context.mode == RunMode.MULTIRUN and cfg.trainer.get("strategy") == "ddp":
+            raise ConfigError(
+                "trainer=ddp under --multirun: every process would run the whole sweep again. Use trainer.strategy=ddp_spawn, or a "
+                "launcher that starts one job a process (hydra/launcher=joblib)"
+            )
+        cfg.out = context.runtime.output_dir
+        cfg, overrides = as_it_was_begun(cfg, context.overrides.task)
+        return train(cfg, overrides)
+    except (ConfigError, DataError, CheckpointError) as error:
+        if context.mode == RunMode.MULTIRUN:
+            raise
+        log.error("%s: %s", type(error).__name__, error)
+        sys.exit(1)
+    except SIGTERMException:
+        sys.exit(143)
+
+
+if __name__ == "__main__":
+    main()
