@@ -19,6 +19,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from callbacks.interrupt import StopBetweenBatches
@@ -116,10 +117,13 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
         saved = {key: config[key] for key in SAVED}
         module.save_hyperparameters({**saved, "overrides": list(overrides)}, logger=False)
 
+        loggers = [construct(node, f"logger.{name}") for name, node in config["logger"].items()]
+        callbacks = [construct(node, f"callbacks.{name}") for name, node in config["callbacks"].items()]
+        # It refuses to run without a logger, and logger=none is a legitimate wish.
+        callbacks = [c for c in callbacks if loggers or not isinstance(c, LearningRateMonitor)]
         trainer: pl.Trainer = construct(config["trainer"], "trainer")(
-            callbacks=[construct(node, f"callbacks.{name}") for name, node in config["callbacks"].items()]
-            + [StopBetweenBatches()],
-            logger=[construct(node, f"logger.{name}") for name, node in config["logger"].items()],
+            callbacks=[*callbacks, StopBetweenBatches()],
+            logger=loggers,
             plugins=[DurableCheckpointIO()],
             default_root_dir=str(out),
             use_distributed_sampler=False,
@@ -248,7 +252,11 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def quiet_lightning() -> None:
     """Hide Lightning's advertisements and the advice that does not apply to data in memory."""
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage().lower())
+    noise = ("litlogger", "`weights_only` was not set", "to estimate number of stepping batches", "TPU available")
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
+        lambda record: not any(words in record.getMessage() for words in noise)
+    )
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")
     warnings.filterwarnings("ignore", message=".*The number of training batches.*")

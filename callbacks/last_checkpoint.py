@@ -33,7 +33,7 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         """Save if the interval has passed."""
         if trainer.global_step % self.every_n_steps == 0 and trainer.global_step != self._saved_step:
-            self._save(trainer)
+            self._save_within_epoch(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save where the epoch ended. The end of training is too late: there the average replaces the raw weights."""
@@ -42,6 +42,12 @@ class LastCheckpoint(Checkpoint):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save what was reached before the exception, if anything was."""
         if trainer.training and trainer.global_step > self._saved_step:
+            self._save_within_epoch(trainer)
+
+    def _save_within_epoch(self, trainer: pl.Trainer) -> None:
+        # Between the last batch and the end of the epoch Lightning would resume after the validation, without its result: there the
+        # checkpoint before is the better one, since repeating its steps gives the same bits.
+        if trainer.fit_loop.epoch_loop.batch_progress.current.processed < trainer.num_training_batches:
             self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:

@@ -53,9 +53,7 @@ class _Body:
     def people(cls, rng: np.random.Generator) -> "_Body":
         """Draw ``PERSONS`` bodies, 1.52 to 1.93 m tall."""
         u = rng.random((PERSONS, 12)).T
-        height = (
-            1.52 + 0.41 * (rng.permutation(PERSONS) + u[0]) / PERSONS
-        )  # stratified: short and tall are always there
+        height = 1.52 + 0.41 * (rng.permutation(PERSONS) + u[0]) / PERSONS  # stratified: never all short or all tall
         leg, arm = height * (0.97 + 0.06 * u[1]), height * (0.96 + 0.08 * u[2])
         ankle, thigh, shank, hip_drop = 0.047 * height, 0.243 * leg, 0.238 * leg, 0.043 * height
         torso = 0.822 * height - ankle - STRAIGHT * (thigh + shank) - hip_drop  # a long-legged person has a short trunk
@@ -172,9 +170,9 @@ def _steps(
     """
     p = phase[:, None] + np.array([0.0, 0.5])
     count, u, lift = np.floor(p), p % 1, lift[:, None]
-    a, b, c, d, e = (duty + share * (1 - duty) for share in (0.05, 0.3, 0.35, 0.62, 0.8))
+    a, b, c, d, e, f = (duty + share * (1 - duty) for share in (0.05, 0.3, 0.35, 0.62, 0.76, 0.94))
     m.toe_y = _keys(u, (0, 0), (duty, 0), (c, lift), (d, 0.75 * lift))
-    m.heel = _keys(u, (0, 0), (0.6 * duty, 0), (a, off), (b, mid), (e, -0.12))
+    m.heel = _keys(u, (0, 0), (0.6 * duty, 0), (a, off), (b, mid), (e, -0.12), (f, 0))  # the sole is level as it lands
     return count + _smooth(((u - duty) / (1 - duty) - wait) / (1 - 2 * wait))
 
 

@@ -1,4 +1,4 @@
-"""The synthetic set: bodies keep their bones, planted feet stay, joints bend as joints do, same seed gives the same bits."""
+"""The synthetic set: bodies keep their bones, planted feet stay, joints bend as joints do, a seed fixes every bit."""
 
 import numpy as np
 import pytest
@@ -75,7 +75,7 @@ def test_counts_labels_and_names(clips: ClipSet) -> None:
 
 
 def test_same_seed_same_bits_and_any_n_is_a_prefix(skeleton: Skeleton, clips: ClipSet) -> None:
-    np.random.seed(1)  # noqa: NPY002  # the global state must not matter
+    np.random.seed(1)  # the global state must not matter
     again = synthetic(skeleton)
     assert torch.equal(again.frames, clips.frames) and again.sources == clips.sources
     few = synthetic(skeleton, n=7)
@@ -124,10 +124,12 @@ def test_planted_feet_do_not_slide(clips: ClipSet, frames: np.ndarray, follows: 
         assert 0.3 < planted[walking].mean() < 0.9  # they do step, and they do stand
         moved = np.linalg.norm(np.diff(toe, axis=0)[:, [0, 2]], axis=-1)
         assert moved[planted].max() < 1e-3
-        # The heel may rise about a toe that stays; while it is at rest too, it does not move along the ground.
-        flat = planted & (np.abs(np.diff(ankle[:, 1])) < 1e-4)
+        # The heel may rise about a toe that stays. While it is down as well, it stays as well.
+        rest = np.minimum.reduceat(np.where(down, ankle[:, 1], np.inf), clips.starts.numpy())
+        low = down & (ankle[:, 1] < per_frame(clips, rest) + 0.001)
+        flat = low[1:] & low[:-1] & follows
         assert flat.mean() > 0.3
-        assert np.linalg.norm(np.diff(ankle, axis=0), axis=-1)[flat].max() < 1e-3
+        assert np.linalg.norm(np.diff(ankle, axis=0)[:, [0, 2]], axis=-1)[flat].max() < 1e-3
 
 
 def test_floor_and_flight(clips: ClipSet, frames: np.ndarray, skeleton: Skeleton) -> None:
@@ -152,11 +154,11 @@ def test_motion_is_smooth_and_never_frozen(frames: np.ndarray, follows: np.ndarr
 
 
 def test_root_path_has_no_kinks_at_high_frame_rate(skeleton: Skeleton) -> None:
-    """At 200 fps a step in velocity of 1 m/s would show as 200 m/s^2; a C1 curve stays far below."""
+    """At 200 fps a step of 1 m/s in the pelvis' velocity would show as 200 m/s^2; a jump needs some 60."""
     clips = synthetic(skeleton, n=130, fps=200)
     for k in range(len(clips)):
         root = clips.recording(k)[:, skeleton.root].double().numpy()
-        assert np.abs(np.diff(root, 2, axis=0)).max() * 200**2 < 60, clips.sources[k]
+        assert np.abs(np.diff(root, 2, axis=0)).max() * 200**2 < 100, clips.sources[k]
 
 
 def test_knees_bend_forward_and_legs_never_overstretch(frames: np.ndarray, skeleton: Skeleton) -> None:

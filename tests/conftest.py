@@ -1,0 +1,55 @@
+"""Fixtures that several test files share."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from ddpm.skeleton import Skeleton
+
+# The tensors of the tests are small: more threads would only wait for each other.
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def skeleton_config() -> dict[str, Any]:
+    """The shipped skeleton of 20 joints as plain containers, with its ``_target_``."""
+    config = OmegaConf.to_container(OmegaConf.load(Path(__file__).parents[1] / "conf" / "skeleton" / "kinect20.yaml"))
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}
+
+
+@pytest.fixture
+def skeleton(skeleton_config: dict[str, Any]) -> Skeleton:
+    """The shipped skeleton of 20 joints."""
+    return Skeleton(**{key: value for key, value in skeleton_config.items() if key != "_target_"})
+
+
+@pytest.fixture
+def tiny_config(skeleton_config: dict[str, Any]) -> dict[str, Any]:
+    """Everything that `ddpm.build.build_module` reads, for the smallest network that has all its parts."""
+    return {
+        "T": 8,
+        "frames": 8,
+        "seed": 0,
+        "skeleton": skeleton_config,
+        "model": {
+            "_target_": "ddpm.unet.MDM_UNetModel",
+            "image_size": 8,
+            "in_channels": 60,
+            "model_channels": 8,
+            "out_channels": 60,
+            "num_res_blocks": 1,
+            "attention_resolutions": [2],
+            "channel_mult": [1, 2],
+            "num_heads": 2,
+        },
+        "schedule": {"_target_": "ddpm.schedules.cosine", "_partial_": True},
+        "prediction": {"_target_": "ddpm.prediction.X0"},
+        "weighting": {"_target_": "ddpm.weighting.min_snr", "_partial_": True, "gamma": 5.0},
+        "sampler": {"_target_": "ddpm.samplers.dpmpp_2m", "_partial_": True, "steps": 4},
+        "optimizer": {"_target_": "torch.optim.AdamW", "_partial_": True, "lr": 1e-3},
+        "lr_scheduler": {"_target_": "ddpm.module.warmup_cosine", "_partial_": True, "warmup": 10},
+    }

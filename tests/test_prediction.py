@@ -1,0 +1,79 @@
+"""Predictions and weightings: two coordinates of one thing, and closed forms."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm.prediction import X0, Epsilon, Prediction
+from ddpm.weighting import min_snr, simple
+
+PREDICTIONS = [Epsilon(), X0()]
+
+
+def example(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(x0, eps, alpha_bar, xt) in float64, one noise level a clip, from nearly clean to nearly noise."""
+    g = torch.Generator().manual_seed(seed)
+    x0, eps = torch.randn(2, 9, 3, 2, generator=g, dtype=torch.float64)
+    alpha_bar = torch.tensor([0.9999, 0.99, 0.9, 0.7, 0.5, 0.2, 0.05, 1e-3, 5e-5], dtype=torch.float64).view(9, 1, 1)
+    return x0, eps, alpha_bar, alpha_bar**0.5 * x0 + (1 - alpha_bar) ** 0.5 * eps
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_the_target_converts_back(prediction: Prediction) -> None:
+    x0, eps, alpha_bar, xt = example()
+    x0_hat, eps_hat = prediction.convert(prediction.target(x0, eps, alpha_bar), xt, alpha_bar)
+    torch.testing.assert_close(x0_hat, x0, rtol=0, atol=1e-10)
+    torch.testing.assert_close(eps_hat, eps, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_any_output_explains_xt(prediction: Prediction) -> None:
+    """Whatever a network says, x0_hat and eps_hat together make xt: this is what every sampler relies on."""
+    _, _, alpha_bar, xt = example()
+    x0_hat, eps_hat = prediction.convert(torch.randn_like(xt), xt, alpha_bar)
+    torch.testing.assert_close(alpha_bar**0.5 * x0_hat + (1 - alpha_bar) ** 0.5 * eps_hat, xt, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_eps_scale_translates_the_error(prediction: Prediction) -> None:
+    x0, eps, alpha_bar, xt = example()
+    output = torch.randn_like(xt)
+    _, eps_hat = prediction.convert(output, xt, alpha_bar)
+    error = (prediction.target(x0, eps, alpha_bar) - output).square().sum(dim=(1, 2), keepdim=True)
+    expected = (eps - eps_hat).square().sum(dim=(1, 2), keepdim=True)
+    scale = prediction.eps_scale(alpha_bar)
+    assert scale.shape == alpha_bar.shape
+    torch.testing.assert_close(scale * error, expected, rtol=1e-8, atol=0)
+
+
+def test_targets_are_what_the_names_say() -> None:
+    x0, eps, alpha_bar, _ = example()
+    assert torch.equal(Epsilon().target(x0, eps, alpha_bar), eps)
+    assert torch.equal(X0().target(x0, eps, alpha_bar), x0)
+
+
+SNR = torch.tensor([1e-6, 0.1, 1.0, 4.999, 5.0, 5.001, 100.0, 1e8], dtype=torch.float64)
+
+
+def test_simple_weighs_all_alike() -> None:
+    assert torch.equal(simple(SNR), torch.ones(8, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("gamma", [0.5, 5.0, 20.0])
+def test_min_snr_is_the_capped_snr_on_x0(gamma: float) -> None:
+    """Hang et al. 2023: min(SNR, gamma) on ||x0 - x0_hat||^2, which is SNR^-1 ||eps - eps_hat||^2."""
+    torch.testing.assert_close(min_snr(SNR, gamma) * SNR, SNR.clamp(max=gamma), rtol=1e-12, atol=0)
+    assert (min_snr(SNR, gamma) <= 1).all()
+    alpha_bar = SNR / (1 + SNR)
+    on_x0 = min_snr(alpha_bar / (1 - alpha_bar), gamma) * X0().eps_scale(alpha_bar)
+    torch.testing.assert_close(on_x0, SNR.clamp(max=gamma), rtol=1e-7, atol=0)
+
+
+def test_min_snr_has_the_published_cap() -> None:
+    assert torch.equal(min_snr(SNR), min_snr(SNR, 5.0)) and not torch.equal(min_snr(SNR), min_snr(SNR, 4.0))
+
+
+@pytest.mark.parametrize("gamma", [0.0, -1.0, float("nan")])
+def test_min_snr_refuses_a_cap_that_is_not_positive(gamma: float) -> None:
+    with pytest.raises(ValueError, match=f"gamma.*{gamma}"):
+        min_snr(SNR, gamma)

@@ -1,0 +1,115 @@
+"""A run that is stopped anywhere and resumed is the run that was never stopped, to the bit."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+import train as train_script
+from tests.configs import compose
+
+SMALL = [
+    "T=20", "frames=8", "data.n=40", "loader.batch_size=4", "loader.steps_per_epoch=4", "trainer=cpu", "trainer.max_epochs=3",
+    "model.model_channels=8", "model.num_res_blocks=1", "model.dropout=0.1", "callbacks.last.every_n_steps=1", "logger=none",
+    "~callbacks.skeleton_gif", "~callbacks.progress_bar", "lr_scheduler.warmup=2",
+]  # fmt: skip
+
+
+class Stop(Exception):
+    """What stops a run in these tests."""
+
+
+class Spy(pl.Callback):
+    """Notes the loss of every step and can stop the run after one, or in a validation."""
+
+    def __init__(self, stop_after: int | None = None, stop_in_validation: int | None = None) -> None:
+        self.losses: dict[int, float] = {}
+        self.stop_after = stop_after
+        self.stop_in_validation = stop_in_validation
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.losses[trainer.global_step] = float(outputs["loss"])
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == self.stop_after:
+            raise Stop
+
+    def on_validation_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        if trainer.global_step == self.stop_in_validation:
+            raise Stop
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if trainer.global_step == self.stop_after:
+            raise Stop
+
+
+def run(out: Path, monkeypatch: pytest.MonkeyPatch, spy: Spy, *overrides: str) -> dict[int, float]:
+    """Train into ``out`` with the spy among the callbacks."""
+    monkeypatch.setattr(train_script, "StopBetweenBatches", lambda: spy)
+    train_script.train(compose("config", [*SMALL, f"out={out}", *overrides]))
+    return spy.losses
+
+
+def state(out: Path) -> dict[str, Any]:
+    """What the last checkpoint holds."""
+    return torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def assert_equal(a: Any, b: Any, where: str) -> None:
+    """Equal to the bit, at any depth."""
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_equal(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_equal(x, y, f"{where}[{i}]")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b or (a != a and b != b), f"{where}: {a} and {b}"
+
+
+COMPARED = ("state_dict", "current_model_state", "averaging_state", "optimizer_states", "lr_schedulers", "global_step", "epoch")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, float]]:
+    out = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        return out, run(out, patch, Spy())
+
+
+@pytest.mark.parametrize("step", range(1, 12))
+def test_stop_at_any_step_and_resume(
+    step: int, uninterrupted: tuple[Path, dict[int, float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, losses = uninterrupted
+    with pytest.raises(Stop):
+        run(tmp_path, monkeypatch, Spy(stop_after=step))
+    resumed = run(tmp_path, monkeypatch, Spy(), "resume=auto")
+    assert resumed == {k: losses[k] for k in range(min(resumed), 13)}
+    assert step <= min(resumed) <= step + 1, "at most the last batch of an epoch is trained again"
+    a, b = state(whole), state(tmp_path)
+    for key in COMPARED:
+        assert_equal(a[key], b[key], key)
+    assert (whole / "loss.csv").read_text() == (tmp_path / "loss.csv").read_text()
+
+
+@pytest.mark.parametrize("step", [4, 8, 12])
+def test_stop_in_validation_and_resume(
+    step: int, uninterrupted: tuple[Path, dict[int, float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, losses = uninterrupted
+    with pytest.raises(Stop):
+        run(tmp_path, monkeypatch, Spy(stop_in_validation=step))
+    resumed = run(tmp_path, monkeypatch, Spy(), "resume=auto")
+    assert resumed == {k: losses[k] for k in range(step, 13)}
+    a, b = state(whole), state(tmp_path)
+    for key in COMPARED:
+        assert_equal(a[key], b[key], key)
+    assert (whole / "loss.csv").read_text() == (tmp_path / "loss.csv").read_text()
