@@ -234,6 +234,8 @@ def _fits(value: Any, hint: Any) -> bool:
     if inspect.isclass(container) and issubclass(container, Sequence | list | tuple):
         element = args[0] if args else Any
         return isinstance(value, list | tuple) and all(_fits(v, element) for v in value)
+    if inspect.isclass(hint) and hint is not object:
+        return isinstance(value, hint) or not isinstance(value, str | int | float)
     return True
 
 

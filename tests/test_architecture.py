@@ -1,0 +1,120 @@
+"""The layers: who may import whom, read off the source."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+LAYERS = [
+    {"ddpm.schedules", "ddpm.prediction", "ddpm.weighting", "ddpm.skeleton", "ddpm.seeding"},
+    {"ddpm.blocks"},
+    {"ddpm.unet", "ddpm.normalizer"},
+    {"ddpm.diffusion"},
+    {"ddpm.samplers"},
+    {"ddpm.module"},
+    {"ddpm.build"},
+    {"ddpm.checkpoint"},
+]
+"""Lowest first; a module imports only from lower layers."""
+
+ONLY = {
+    "matplotlib": {"callbacks.render"},
+    "hydra": {"ddpm.build", "train", "sample"},
+    "omegaconf": {"train", "sample"},
+    "pytorch_lightning": {"ddpm.module", "ddpm.checkpoint", "train", "datamodules.pose"},
+}
+"""Libraries that only these modules know; every callback may know Lightning."""
+
+
+def modules() -> dict[str, ast.Module]:
+    """Dotted name -> source of everything that is product."""
+    files = [p for d in ("ddpm", "datamodules", "callbacks") for p in (ROOT / d).rglob("*.py")] + list(ROOT.glob("*.py"))
+    names = {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p for p in files}
+    return {name: ast.parse(path.read_text()) for name, path in names.items()}
+
+
+def imports(tree: ast.Module) -> set[str]:
+    """Dotted names of everything that a module imports, also inside functions."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            found.add(str(node.module))
+    return found
+
+
+MODULES = modules()
+
+
+def test_every_module_of_the_core_has_a_layer() -> None:
+    layered = set().union(*LAYERS)
+    assert {name for name in MODULES if name.startswith("ddpm.")} == layered
+
+
+@pytest.mark.parametrize("number", range(len(LAYERS)))
+def test_the_core_imports_downwards_only(number: int) -> None:
+    below = set().union(*LAYERS[:number])
+    for name in LAYERS[number]:
+        own = {i for i in imports(MODULES[name]) if i.split(".")[0] in ("ddpm", "datamodules", "callbacks")}
+        assert own <= below, f"{name} imports {own - below}"
+
+
+def test_data_knows_no_diffusion() -> None:
+    for name, tree in MODULES.items():
+        if name.startswith("datamodules"):
+            own = {i for i in imports(tree) if i.startswith(("ddpm", "callbacks"))}
+            assert own <= {"ddpm.skeleton", "ddpm.seeding"}, f"{name} imports {own}"
+
+
+def test_callbacks_know_the_module_and_no_other_part_of_the_core() -> None:
+    for name, tree in MODULES.items():
+        if name.startswith("callbacks"):
+            own = {i for i in imports(tree) if i.startswith(("ddpm", "datamodules"))}
+            assert own <= {"ddpm.module", "ddpm.skeleton"}, f"{name} imports {own}"
+
+
+def test_nobody_imports_a_script() -> None:
+    for name, tree in MODULES.items():
+        assert not imports(tree) & {"train", "sample"}, name
+
+
+@pytest.mark.parametrize("library", ONLY)
+def test_libraries_stay_where_they_belong(library: str) -> None:
+    users = {name for name, tree in MODULES.items() if any(i.split(".")[0] == library for i in imports(tree))}
+    if library == "pytorch_lightning":
+        users = {name for name in users if not name.startswith("callbacks.")}
+    assert users == ONLY[library]
+
+
+def test_no_forbidden_habits() -> None:
+    for name, tree in MODULES.items():
+        assert not name.endswith("utils"), name
+        for node in ast.walk(tree):
+            where = f"{name}:{getattr(node, 'lineno', 0)}"
+            assert not isinstance(node, ast.Assert), f"{where}: assert is for tests"
+            if isinstance(node, ast.FunctionDef):
+                assert node.args.kwarg is None, f"{where}: **{node.args.kwarg} swallows misspelt arguments"
+                defaults = [*node.args.defaults, *node.args.kw_defaults]
+                assert not any(isinstance(d, ast.List | ast.Dict | ast.Set) for d in defaults), f"{where}: mutable default"
+            if isinstance(node, ast.ExceptHandler):
+                assert node.type is not None, f"{where}: bare except"
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id not in ("print", "eval", "exec"), f"{where}: {node.func.id}"
+
+
+def test_public_names_are_typed_and_documented() -> None:
+    for name, tree in MODULES.items():
+        assert ast.get_docstring(tree), name
+        classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+        for node in [*tree.body, *(member for c in classes for member in c.body)]:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+                assert ast.get_docstring(node), f"{name}.{node.name} has no docstring"
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef):
+                given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                untyped = [a.arg for a in given if a.annotation is None and a.arg not in ("self", "cls")]
+                assert not untyped and node.returns is not None, f"{name}.{node.name}: untyped {untyped or 'result'}"

@@ -1,0 +1,346 @@
+"""Configuration -> objects: nothing but the project's own parts and a few libraries can be constructed, and nothing by surprise."""
+
+import copy
+import pickle
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from callbacks.loss_plot import LossPlot
+from ddpm.build import ALLOWED, PARTS, ConfigError, build_module, check, construct, construct_part, with_channels
+from ddpm.prediction import X0
+from ddpm.samplers import dpmpp_2m
+from ddpm.schedules import cosine, linear
+from ddpm.skeleton import Skeleton
+from ddpm.unet import MDM_UNetModel
+
+UNET = {
+    "_target_": "ddpm.unet.MDM_UNetModel",
+    "image_size": 8,
+    "in_channels": 6,
+    "model_channels": 8,
+    "out_channels": 6,
+    "num_res_blocks": 1,
+    "attention_resolutions": [2],
+    "channel_mult": [1, 2],
+}
+
+# What each would do if it were called with its arguments: leave the file {canary} behind, or load the pickle {payload} that does.
+HOSTILE: dict[str, dict[str, Any]] = {
+    "os.system": {"command": "touch {canary}"},
+    "posix.system": {"command": "touch {canary}"},
+    "subprocess.run": {"args": ["touch", "{canary}"]},
+    "subprocess.Popen": {"args": ["touch", "{canary}"]},
+    "subprocess.check_output": {"_args_": [["touch", "{canary}"]]},
+    "builtins.exec": {"_args_": ["open('{canary}', 'w')"]},
+    "builtins.eval": {"_args_": ["open('{canary}', 'w')"]},
+    "builtins.open": {"file": "{canary}", "mode": "w"},
+    "io.open": {"file": "{canary}", "mode": "w"},
+    "pickle.load": {"_args_": ["{payload}"]},
+    "torch.load": {"f": "{payload}", "weights_only": False},
+    "torch.serialization.load": {"f": "{payload}", "weights_only": False},
+    "numpy.load": {"file": "{payload}", "allow_pickle": True},
+    "torch.hub.load": {"repo_or_dir": "{folder}", "model": "entry", "source": "local"},
+    "sympy.sympify": {"a": "open('{canary}', 'w')"},
+    "numpy.testing.rundocs": {"filename": "{doctest}"},
+    "pathlib.Path.write_text": {"self": {"_target_": "pathlib.Path", "_args_": ["{canary}"]}, "data": "x"},
+    "shutil.copyfile": {"src": "{payload}", "dst": "{canary}"},
+    "os.makedirs": {"name": "{canary}"},
+    "runpy.run_path": {"path_name": "{folder}/hubconf.py"},
+    "torch.nn.modules.module.torch.load": {"f": "{payload}", "weights_only": False},
+    "torch.optim.adamw.torch.load": {"f": "{payload}", "weights_only": False},
+    "torch.optim.optimizer.torch.load": {"f": "{payload}", "weights_only": False},
+    "torch.optim.lr_scheduler.torch.load": {"f": "{payload}", "weights_only": False},
+    "pytorch_lightning.loggers.os.system": {"command": "touch {canary}"},
+    "pytorch_lightning.loggers.tensorboard.os.system": {"command": "touch {canary}"},
+    "pytorch_lightning.loggers.csv_logs.os.makedirs": {"name": "{canary}"},
+    "pytorch_lightning.callbacks.model_checkpoint.shutil.copyfile": {"src": "{payload}", "dst": "{canary}"},
+    "pytorch_lightning.callbacks.model_checkpoint.os.makedirs": {"name": "{canary}"},
+    "pytorch_lightning.strategies.launchers.subprocess_script.subprocess.Popen": {"args": ["touch", "{canary}"]},
+    "datamodules.pose.torch.load": {"f": "{payload}", "weights_only": False},
+    "datamodules.readers.msr_action3d.np.load": {"file": "{payload}", "allow_pickle": True},
+    "callbacks.render.os.makedirs": {"name": "{canary}"},
+    "callbacks.render.io.open": {"file": "{canary}", "mode": "w"},
+    "callbacks.render.np.load": {"file": "{payload}", "allow_pickle": True},
+    "callbacks.render.Path.write_text": {"self": "{canary}", "data": "x"},
+    "callbacks.render.Path": {"_args_": ["{canary}"]},
+    "callbacks.skeleton_gif.Path.touch": {"self": "{canary}"},
+    "ddpm.checkpoint.write_durably": {"path": "{canary}", "content": "x"},
+    "ddpm.checkpoint.torch.load": {"f": "{payload}", "weights_only": False},
+    "ddpm.module.os.system": {"command": "touch {canary}"},
+    "ddpm.module.warmup_cosine.__globals__": {},
+    "ddpm.build.construct": {"config": {}, "key": ""},
+    "hydra.utils.instantiate": {"config": {"_target_": "os.system", "command": "touch {canary}"}},
+    "hydra.utils.get_method": {"path": "os.system"},
+}
+
+# What is not even a dotted name.
+MALFORMED = ["", "system", ".", "torch.optim.", "torch.optim..AdamW", "torch.optim", "callbacks.", "datamodules.pose.", None, 3, True, ["os.system"], {"a": 1}]
+
+
+class Payload:
+    """Unpickles by touching a file."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (self.canary,))
+
+
+def filled(value: Any, places: dict[str, str]) -> Any:
+    """The value with ``{canary}`` and so on replaced in every string."""
+    if isinstance(value, dict):
+        return {k: filled(v, places) for k, v in value.items()}
+    if isinstance(value, list):
+        return [filled(v, places) for v in value]
+    for name, place in places.items() if isinstance(value, str) else ():
+        value = value.replace("{" + name + "}", place)
+    return value
+
+
+@pytest.fixture
+def canary(tmp_path: Path) -> Path:
+    return tmp_path / "canary"
+
+
+@pytest.fixture
+def places(tmp_path: Path, canary: Path) -> dict[str, str]:
+    """Loaded guns: a pickle, a hub folder and a doctest, each of which touches the canary."""
+    (tmp_path / "payload").write_bytes(pickle.dumps(Payload(canary)))
+    (tmp_path / "hubconf.py").write_text(f"open({str(canary)!r}, 'w')\ndef entry(): pass\n")
+    (tmp_path / "doctest.py").write_text(f'"""\n>>> f = open({str(canary)!r}, "w")\n"""\n')
+    return {
+        "canary": str(canary),
+        "payload": str(tmp_path / "payload"),
+        "folder": str(tmp_path),
+        "doctest": str(tmp_path / "doctest.py"),
+    }
+
+
+def test_the_canary_sings(places: dict[str, str], canary: Path) -> None:
+    """Without the check they work: otherwise the tests below would prove nothing."""
+    torch.load(places["payload"], weights_only=False, pickle_module=pickle) if False else pickle.loads(Path(places["payload"]).read_bytes())
+    assert canary.exists()
+
+
+@pytest.mark.parametrize("target", HOSTILE)
+def test_hostile_targets_are_refused_before_anything_runs(target: str, places: dict[str, str], canary: Path) -> None:
+    node = {"_target_": target, **filled(HOSTILE[target], places)}
+    modules = set(sys.modules)
+    carriers = [
+        (lambda n: n, "node"),
+        (lambda n: {**n, "_partial_": True}, "node"),
+        (lambda n: {"a": [{"b": [1, "x", n]}]}, r"node\.a\[0\]\.b\[2\]"),
+        (lambda n: {"_target_": "callbacks.loss_plot.LossPlot", "every": n}, r"node\.every"),
+        (lambda n: {"_target_": "torch.optim.AdamW", "_partial_": True, "betas": [n, 0.9]}, r"node\.betas\[0\]"),
+    ]
+    for carry, path in carriers:
+        for call in (check, construct):
+            with pytest.raises(ConfigError, match=rf"{path}\._target_='{target}'") as e:
+                call(carry(copy.deepcopy(node)), "node")
+            assert str(e.value).count("\n") == 0
+    for call in (construct_part, lambda n, key: construct_part({**UNET, "image_size": n}, key)):
+        with pytest.raises(ConfigError, match=target):
+            call(copy.deepcopy(node), "model")
+    assert not canary.exists()
+    own = {"torch", "pytorch_lightning", "callbacks", "datamodules", "lightning_fabric", "lightning_utilities"}
+    foreign = {"sympy", "runpy", "numpy.testing", "torch.hub"} & (set(sys.modules) - modules)
+    assert not foreign, f"looking at a target imported {foreign}, outside {own}"
+
+
+@pytest.mark.parametrize("target", MALFORMED, ids=repr)
+def test_what_is_no_name_of_a_constructor_is_refused(target: Any) -> None:
+    for call in (check, construct, construct_part):
+        with pytest.raises(ConfigError, match="model._target_="):
+            call({"_target_": target}, "model")
+    with pytest.raises(ConfigError, match=r"a\[1\]\._target_="):
+        check({"a": [0, {"_target_": target}]})
+
+
+def test_nothing_can_widen_what_is_allowed() -> None:
+    assert isinstance(ALLOWED, tuple)
+    with pytest.raises(ConfigError, match="takes no such argument"):
+        check({**UNET, "_allowed_": ["os."]}, "model")
+    with pytest.raises(ConfigError, match="not something a configuration may construct"):
+        check({"_target_": "os.system", "_partial_": True, "_recursive_": False}, "x")
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["torch.optim.AdamW", "pytorch_lightning.Trainer", "callbacks.loss_plot.LossPlot", "ddpm.module.warmup_cosine", "os.system", None],
+)
+def test_a_file_reaches_nothing_outside_the_parts(target: str | None) -> None:
+    """construct_part is what a checkpoint's configuration goes through: also what a configuration may build is refused."""
+    with pytest.raises(ConfigError, match=rf"model\._target_={target!r}.*ddpm\.unet\.MDM_UNetModel"):
+        construct_part({"_target_": target}, "model")
+
+
+@pytest.mark.parametrize("inner", ["torch.optim.AdamW", "callbacks.loss_plot.LossPlot", "ddpm.skeleton.Skeleton"])
+def test_parts_have_no_nodes_inside(inner: str) -> None:
+    """A value that is itself a node is no number: it is refused by name, not with a trace from inside the network."""
+    with pytest.raises(ConfigError, match=r"model\.image_size"):
+        construct_part({**UNET, "image_size": {"_target_": inner, "_partial_": True}}, "model")
+
+
+def test_every_part_is_found_under_its_own_name() -> None:
+    for name, part in PARTS.items():
+        module, _, attribute = name.rpartition(".")
+        assert getattr(sys.modules[module], attribute) is part and module.startswith("ddpm.")
+
+
+# --- what is legitimate
+
+
+@pytest.mark.parametrize(
+    ("node", "kind"),
+    [
+        ({"_target_": "pytorch_lightning.callbacks.ModelCheckpoint", "dirpath": "x", "monitor": "val/loss", "save_top_k": 1}, pl.Callback),
+        ({"_target_": "pytorch_lightning.callbacks.LearningRateMonitor", "logging_interval": "step"}, pl.Callback),
+        ({"_target_": "pytorch_lightning.loggers.CSVLogger", "save_dir": "x"}, pl.loggers.CSVLogger),
+        ({"_target_": "callbacks.loss_plot.LossPlot", "every": 3}, LossPlot),
+        ({"_target_": "pytorch_lightning.Trainer", "max_epochs": 1, "logger": False, "accelerator": "cpu"}, pl.Trainer),
+        ({**UNET}, MDM_UNetModel),
+        ({"_target_": "ddpm.prediction.X0"}, X0),
+    ],
+    ids=lambda x: x.get("_target_") if isinstance(x, dict) else "",
+)
+def test_legitimate_targets_are_built(node: dict[str, Any], kind: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(construct(node, "node"), kind)
+
+
+def test_partial_nodes_keep_their_arguments() -> None:
+    built = construct({"_target_": "torch.optim.AdamW", "_partial_": True, "lr": 0.5, "betas": [0.1, 0.2]}, "optimizer")
+    group = built([torch.nn.Parameter(torch.zeros(1))]).param_groups[0]
+    assert group["lr"] == 0.5 and tuple(group["betas"]) == (0.1, 0.2)
+    schedule = construct_part({"_target_": "ddpm.schedules.linear", "_partial_": True, "beta_end": 0.1}, "schedule")
+    assert isinstance(schedule, partial) and torch.equal(schedule(7), linear(7, beta_end=0.1))
+    assert schedule is not construct_part({"_target_": "ddpm.schedules.linear", "_partial_": True}, "schedule")
+
+
+def test_nested_nodes_are_built_first() -> None:
+    trainer = construct(
+        {"_target_": "pytorch_lightning.Trainer", "logger": False, "accelerator": "cpu", "enable_checkpointing": False,
+         "callbacks": [{"_target_": "callbacks.loss_plot.LossPlot", "every": 3}]}, "trainer",
+    )  # fmt: skip
+    assert any(isinstance(callback, LossPlot) for callback in trainer.callbacks)
+
+
+# --- arguments
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_chanels": 8}, r"model\.model_chanels.*takes no such argument.*model_channels"),
+        ({"image_size": "8"}, r"model\.image_size='8'.*int"),
+        ({"image_size": True}, r"model\.image_size=True.*int"),
+        ({"image_size": 8.0}, r"model\.image_size=8\.0.*int"),
+        ({"image_size": None}, r"model\.image_size=None.*int"),
+        ({"image_size": [8]}, r"model\.image_size=\[8\].*int"),
+        ({"image_size": {"n": 8}}, r"model\.image_size=\{'n': 8\}.*int"),
+        ({"dropout": "0.1"}, r"model\.dropout='0\.1'.*float"),
+        ({"dropout": False}, r"model\.dropout=False.*float"),
+        ({"dropout": [0.1]}, r"model\.dropout=\[0\.1\].*float"),
+        ({"conv_resample": 1}, r"model\.conv_resample=1.*bool"),
+        ({"conv_resample": "false"}, r"model\.conv_resample='false'.*bool"),
+        ({"channel_mult": 2}, r"model\.channel_mult=2.*Sequence\[int\]"),
+        ({"channel_mult": "12"}, r"model\.channel_mult='12'.*Sequence\[int\]"),
+        ({"channel_mult": [1, 2.5]}, r"model\.channel_mult=\[1, 2\.5\].*Sequence\[int\]"),
+        ({"padding_mode": 0}, r"model\.padding_mode=0.*str"),
+        ({"clip_dim": 1.5}, r"model\.clip_dim=1\.5.*int \| None"),
+        ({"clip_dim": "none"}, r"model\.clip_dim='none'.*int \| None"),
+    ],
+)
+def test_wrong_arguments_are_named_with_key_and_value(changes: dict[str, Any], message: str) -> None:
+    for call in (check, construct, construct_part):
+        with pytest.raises(ConfigError, match=message):
+            call({**UNET, **changes}, "model")
+    with pytest.raises(ConfigError, match=r"x\[0\]\." + message):
+        check({"x": [{"model": {**UNET, **changes}}]})
+
+
+@pytest.mark.parametrize("changes", [{"dropout": 0}, {"clip_dim": None}, {"clip_dim": 4}, {"channel_mult": (1, 2)}, {"padding_mode": "circular"}])
+def test_right_arguments_pass(changes: dict[str, Any]) -> None:
+    assert isinstance(construct_part({**UNET, **changes}, "model"), MDM_UNetModel)
+
+
+def test_a_value_outside_its_limits_is_named() -> None:
+    with pytest.raises(ValueError, match=r"model\.padding_mode=loud"):
+        construct_part({**UNET, "padding_mode": "loud"}, "model")
+
+
+@pytest.mark.parametrize("name", ["image_size", "num_res_blocks"])
+def test_missing_arguments_are_named(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"model.*{name}"):
+        construct_part({key: value for key, value in UNET.items() if key != name}, "model")
+
+
+def test_library_constructors_are_checked_too() -> None:
+    with pytest.raises(ConfigError, match=r"callbacks\.best\.save_topk.*no such argument"):
+        check({"best": {"_target_": "pytorch_lightning.callbacks.ModelCheckpoint", "save_topk": 1}}, "callbacks")
+    with pytest.raises(ConfigError, match=r"callbacks\.best\.save_top_k='one'"):
+        check({"best": {"_target_": "pytorch_lightning.callbacks.ModelCheckpoint", "save_top_k": "one"}}, "callbacks")
+    with pytest.raises(ConfigError, match=r"trainer\.max_epocs"):
+        check({"_target_": "pytorch_lightning.Trainer", "_partial_": True, "max_epocs": 1}, "trainer")
+
+
+# --- the whole module
+
+
+def test_build_module_builds_what_the_configuration_says(tiny_config: dict[str, Any], skeleton: Skeleton) -> None:
+    module = build_module(tiny_config, fps=15.0, class_names=["wave", "bow"])
+    assert module.skeleton == skeleton and module.fps == 15.0 and module.class_names == ("wave", "bow") and module.frames == 8
+    assert module.diffusion.n_steps == 8 and isinstance(module.diffusion.prediction, X0)
+    torch.testing.assert_close(module.diffusion.beta, cosine(8).float())
+    snr = torch.tensor([1.0, 10.0])
+    torch.testing.assert_close(module.diffusion.weighting(snr), torch.tensor([1.0, 0.5]))
+    assert isinstance(module.sampler, partial) and module.sampler.func is dpmpp_2m and module.sampler.keywords["steps"] == 4
+    assert module.diffusion.eps_model.in_channels == 60 and module.normalizer.mean.shape == (20, 3, 1)
+    assert module.optimizer is None and module.lr_scheduler is None and not module.normalizer.fitted
+
+
+def test_only_a_trainable_module_has_an_optimizer(tiny_config: dict[str, Any]) -> None:
+    trainable = build_module(tiny_config, fps=15.0, trainable=True)
+    optimizer = trainable.optimizer(trainable.parameters())
+    assert isinstance(optimizer, torch.optim.AdamW) and optimizer.param_groups[0]["lr"] == 1e-3
+    scheduler = trainable.lr_scheduler(optimizer, 100)
+    assert scheduler.get_last_lr()[0] == pytest.approx(1e-3 / 11)
+    tiny_config["optimizer"] = {"_target_": "os.system", "command": "true"}
+    build_module(tiny_config, fps=15.0)  # sampling does not look at it
+    with pytest.raises(ConfigError, match="optimizer._target_='os.system'"):
+        build_module(tiny_config, fps=15.0, trainable=True)
+
+
+@pytest.mark.parametrize("part", ["skeleton", "model", "schedule", "prediction", "weighting", "sampler"])
+def test_each_part_is_guarded(tiny_config: dict[str, Any], part: str) -> None:
+    tiny_config[part] = {"_target_": "torch.optim.AdamW", "_partial_": True}
+    with pytest.raises(ConfigError, match=rf"{part}\._target_='torch\.optim\.AdamW' is not a known part"):
+        build_module(tiny_config, fps=15.0)
+
+
+def test_channels_come_from_the_skeleton(tiny_config: dict[str, Any]) -> None:
+    model = {**tiny_config["model"], "in_channels": None}
+    del model["out_channels"]
+    config = {**tiny_config, "model": model}
+    before = copy.deepcopy(config)
+    filled_in = with_channels(config)
+    assert config == before, "the input was written to"
+    assert filled_in["model"]["in_channels"] == filled_in["model"]["out_channels"] == 60
+    assert {k: v for k, v in filled_in.items() if k != "model"} == {k: v for k, v in config.items() if k != "model"}
+    assert with_channels(filled_in) == filled_in
+    flat = with_channels({**config, "skeleton": {**config["skeleton"], "coords": 2, "up": "y"}})
+    assert flat["model"]["in_channels"] == 40
+
+
+@pytest.mark.parametrize("name", ["in_channels", "out_channels"])
+def test_other_channels_are_refused(tiny_config: dict[str, Any], name: str) -> None:
+    tiny_config["model"][name] = 63
+    with pytest.raises(ConfigError, match=rf"model\.{name}=63.*20 joints x 3 coords = 60"):
+        with_channels(tiny_config)
