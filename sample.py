@@ -47,8 +47,8 @@ def sample(cfg: DictConfig) -> Path:
         cfg: the composed configuration.
 
     Returns:
-        The path of clips.npz: ``clips`` float32 (n, frames, joints, coords) in metres, ``fps``, ``joint_names``, ``parents`` (-1 for
-        the root), ``seeds``.
+        The path of clips.npz: ``clips`` float32 (n, frames, joints, coords) in metres, ``fps``, ``joint_names``, ``parents`` (-1
+        for the root), ``seeds``.
 
     Raises:
         ConfigError: a value outside its limits.

@@ -19,11 +19,13 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.callbacks import LearningRateMonitor
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from callbacks.interrupt import StopBetweenBatches
-from datamodules.clips import ClipSet, DataError
+from datamodules.clips import ClipSet
 from datamodules.pose import PoseDataModule
 from ddpm.build import ConfigError, build_module, check, construct, with_channels
 from ddpm.checkpoint import CheckpointError, DurableCheckpointIO, read_checkpoint
@@ -104,8 +106,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     out.mkdir(parents=True, exist_ok=True)
     with lock(out):
         resume = checkpoint_to_resume(config["resume"], out)
-        if resume is not None:
-            refuse_another_run(resume, config)
+        resumed_step = None if resume is None else refuse_another_run(resume, config)
         pl.seed_everything(config["seed"], workers=True, verbose=False)
         quiet_lightning()
 
@@ -117,7 +118,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
         saved = {key: config[key] for key in SAVED}
         module.save_hyperparameters({**saved, "overrides": list(overrides)}, logger=False)
 
-        loggers = [construct(node, f"logger.{name}") for name, node in config["logger"].items()]
+        loggers = make_loggers(config["logger"], resumed_step)
         callbacks = [construct(node, f"callbacks.{name}") for name, node in config["callbacks"].items()]
         # It refuses to run without a logger, and logger=none is a legitimate wish.
         callbacks = [c for c in callbacks if loggers or not isinstance(c, LearningRateMonitor)]
@@ -130,8 +131,9 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
-        for logger in trainer.loggers:
-            logger.log_hyperparams(flat(saved), {"val/loss": float("nan")})
+        if resume is None:
+            for logger in trainer.loggers:
+                logger.log_hyperparams(flat(saved), {"val/loss": float("nan")})
         parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
         log.info(
             "%s with %.2f M parameters, T=%d, clips of %d frames, on %s in %s",
@@ -219,8 +221,11 @@ def checkpoint_to_resume(resume: str | None, out: Path) -> Path | None:
     return path
 
 
-def refuse_another_run(checkpoint: Path, config: Mapping[str, Any]) -> None:
+def refuse_another_run(checkpoint: Path, config: Mapping[str, Any]) -> int:
     """Compare the configuration with the checkpoint's.
+
+    Returns:
+        The optimiser step at which the checkpoint was saved.
 
     Raises:
         ConfigError: they differ in what decides the result; lists key, saved and given value.
@@ -237,6 +242,16 @@ def refuse_another_run(checkpoint: Path, config: Mapping[str, Any]) -> None:
     ]
     if differences:
         raise ConfigError("\n".join([f"{checkpoint} is of another run; start a new one or drop these:", *differences]))
+    return int(content["global_step"])
+
+
+def make_loggers(nodes: Mapping[str, Mapping[str, Any]], resumed_step: int | None) -> list[Logger]:
+    """The loggers of the configuration; TensorBoard forgets what a resumed run will log again."""
+    loggers = []
+    for name, node in nodes.items():
+        purge = resumed_step is not None and node["_target_"].endswith(".TensorBoardLogger")
+        loggers.append(construct({**node, "purge_step": resumed_step} if purge else node, f"logger.{name}"))
+    return loggers
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -292,19 +307,22 @@ def override_key(override: str) -> str:
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> float:
-    """The command. Input errors end it with one message and status 1; in a multirun they are raised, and the other jobs run."""
+    """The command. Input errors end it with one message and status 1; in a multirun they are raised, and the other jobs run.
+
+    With the environment variable HYDRA_FULL_ERROR they are raised too, with everything that led to them.
+    """
     context = HydraConfig.get()
     try:
         if context.mode == RunMode.MULTIRUN and cfg.trainer.get("strategy") == "ddp":
             raise ConfigError(
-                "trainer=ddp under --multirun: every process would run the whole sweep again. Use trainer.strategy=ddp_spawn, or a "
-                "launcher that starts one job a process (hydra/launcher=joblib)"
+                "trainer=ddp under --multirun: every process would run the whole sweep again. Use trainer.strategy=ddp_spawn, "
+                "or a launcher that starts one job a process (hydra/launcher=joblib)"
             )
         cfg.out = context.runtime.output_dir
         cfg, overrides = as_it_was_begun(cfg, context.overrides.task)
         return train(cfg, overrides)
-    except (ConfigError, DataError, CheckpointError) as error:
-        if context.mode == RunMode.MULTIRUN:
+    except (ValueError, CheckpointError, FloatingPointError, OmegaConfBaseException) as error:
+        if context.mode == RunMode.MULTIRUN or os.environ.get("HYDRA_FULL_ERROR"):
             raise
         log.error("%s: %s", type(error).__name__, error)
         sys.exit(1)

@@ -45,8 +45,8 @@ class LastCheckpoint(Checkpoint):
             self._save_within_epoch(trainer)
 
     def _save_within_epoch(self, trainer: pl.Trainer) -> None:
-        # Between the last batch and the end of the epoch Lightning would resume after the validation, without its result: there the
-        # checkpoint before is the better one, since repeating its steps gives the same bits.
+        # A checkpoint from between the last batch and the end of the epoch would be resumed after the validation, without its
+        # result. The one before is better: repeating its steps gives the same bits.
         if trainer.fit_loop.epoch_loop.batch_progress.current.processed < trainer.num_training_batches:
             self._save(trainer)
 

@@ -108,9 +108,7 @@ def _project(clips: np.ndarray, skeleton: Skeleton, size: int) -> _View:
     zoom = np.maximum(span / common, 1.0)
     scale = size * (1 - 2 * MARGIN) / (common * zoom)
     x = size / 2 - (low + high)[:, 0] / 2 * scale
-    offset = np.stack(
-        [x, size * (1 - 1.25 * MARGIN) - high[:, 1] * scale], axis=-1
-    )  # all stand at the bottom of their cells
+    offset = np.stack([x, size * (1 - 1.25 * MARGIN) - high[:, 1] * scale], axis=-1)  # all stand at the bottom of their cells
 
     joints, shadows = (p[..., :2] * (1, -1) * scale[:, None, None, None] + offset[:, None, None] for p in (seen, shade))
     return _View(points, joints, shadows, seen[..., 2], ground, basis, scale, zoom, offset)
@@ -229,9 +227,7 @@ def draw_clips(
     """
     expected = (len(skeleton.names), skeleton.coords)
     if clips.ndim != 4 or clips.shape[2:] != expected or 0 in clips.shape:
-        raise ValueError(
-            f"clips have shape {clips.shape}, expected (n >= 1, frames >= 1, {expected[0]}, {expected[1]})"
-        )
+        raise ValueError(f"clips have shape {clips.shape}, expected (n >= 1, frames >= 1, {expected[0]}, {expected[1]})")
     n, frames = clips.shape[:2]
     lengths = [frames] * n if lengths is None else [int(length) for length in lengths]
     if len(lengths) != n or not all(1 <= length <= frames for length in lengths):

@@ -496,9 +496,7 @@ def synthetic(skeleton: Skeleton, n: int = 895, fps: float = 20.0, seed: int = 0
         joints = _pose(motion)
         missing, spare = sorted(set(joints) - set(skeleton.names)), sorted(set(skeleton.names) - set(joints))
         if missing or spare:
-            raise ValueError(
-                f"synthetic: makes the 20 Kinect joints; the skeleton lacks {missing} and has {spare} besides"
-            )
+            raise ValueError(f"synthetic: makes the 20 Kinect joints; the skeleton lacks {missing} and has {spare} besides")
         positions = _place(joints, skeleton.names, uniform[rows, 1:5][row])
         for k, clip in zip(rows, np.split(positions, ends[:-1]), strict=True):
             recordings[k] = Recording(clip, f"synthetic/{action}_{k:04d}", action, f"p{person[k]:02d}")

@@ -1,10 +1,13 @@
 """Building blocks of the UNet, on tensors ``(batch, channel, frame)``."""
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 
 class TimeEmbedding(nn.Module):
@@ -51,7 +54,7 @@ class Conv3(nn.Conv1d):
         stride: 1, or 2 to halve the number of frames.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, padding: int, padding_mode: str, stride: int = 1) -> None:
+    def __init__(self, in_channels: int, out_channels: int, padding: int, padding_mode: PaddingMode, stride: int = 1) -> None:
         super().__init__(
             in_channels, out_channels, 3, stride=stride, padding=padding, dilation=padding, padding_mode=padding_mode
         )
@@ -67,7 +70,7 @@ class Downsample(nn.Module):
         padding_mode: as in `Conv3`.
     """
 
-    def __init__(self, channels: int, conv: bool, padding: int, padding_mode: str) -> None:
+    def __init__(self, channels: int, conv: bool, padding: int, padding_mode: PaddingMode) -> None:
         super().__init__()
         self.op = (
             Conv3(channels, channels, padding, padding_mode, stride=2)
@@ -90,7 +93,7 @@ class Upsample(nn.Module):
         padding_mode: as in `Conv3`.
     """
 
-    def __init__(self, channels: int, conv: bool, padding: int, padding_mode: str) -> None:
+    def __init__(self, channels: int, conv: bool, padding: int, padding_mode: PaddingMode) -> None:
         super().__init__()
         self.op = Conv3(channels, channels, padding, padding_mode) if conv else nn.Identity()
 
@@ -121,7 +124,7 @@ class ResBlock(nn.Module):
         dropout: float,
         use_scale_shift_norm: bool,
         padding: int,
-        padding_mode: str,
+        padding_mode: PaddingMode,
         resample: nn.Module | None = None,
     ) -> None:
         super().__init__()

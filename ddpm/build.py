@@ -9,10 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
-
 from ddpm.diffusion import DenoiseDiffusion
-from ddpm.module import MotionDiffusion, warmup_constant, warmup_cosine
+from ddpm.module import MotionDiffusion
 from ddpm.normalizer import Normalizer
 from ddpm.prediction import X0, Epsilon
 from ddpm.samplers import ddpm, dpmpp_2m
@@ -47,21 +45,23 @@ class ConfigError(ValueError):
 
 
 def construct(config: Any, key: str) -> Any:
-    """Build a checked plain configuration node: its ``_target_`` with its other keys as arguments, nested nodes first.
+    """Build a plain configuration: every node with a ``_target_`` with its other keys as arguments, nested nodes first.
+
+    As Hydra's instantiate, with what it may call checked before anything is called; ``_partial_: true`` binds the arguments only.
 
     Args:
         config: plain containers, all interpolations resolved.
         key: where it stands in the configuration, for messages.
 
     Raises:
-        ConfigError: a constructor that is not allowed, an argument it does not take, or a value of the wrong type.
+        ConfigError: see `check`.
     """
     check(config, key)
-    return instantiate(config, _convert_="all")
+    return _construct(config, key)
 
 
-def construct_part(config: Mapping[str, Any], key: str) -> Any:
-    """Build a node whose ``_target_`` is one of `PARTS`; nothing else can be reached, so it is safe on a file's content.
+def construct_part(config: Any, key: str) -> Any:
+    """Build a node of `PARTS`; nothing else can be reached, so it is safe on a file's content.
 
     Args:
         config: plain containers.
@@ -70,13 +70,11 @@ def construct_part(config: Mapping[str, Any], key: str) -> Any:
     Raises:
         ConfigError: not one of `PARTS`, an argument it does not take, or a value of the wrong type.
     """
-    target = config.get("_target_")
-    if target not in PARTS:
-        raise ConfigError(f"{key}._target_={target!r} is not a known part; known are {sorted(PARTS)}")
-    check(config, key)
-    arguments = {name: value for name, value in config.items() if name not in ("_target_", "_partial_")}
-    part = PARTS[target]
-    return functools.partial(part, **arguments) if config.get("_partial_", False) else part(**arguments)
+    for path, node in _nodes(config, key):
+        target = node["_target_"]
+        if not isinstance(target, str) or target not in PARTS:
+            raise ConfigError(f"{path}._target_={target!r} is not a known part; known are {sorted(PARTS)}")
+    return construct(config, key)
 
 
 def build_module(
@@ -149,21 +147,36 @@ def check(config: Any, key: str = "") -> None:
         key: where it stands in the configuration, for messages.
 
     Raises:
-        ConfigError: a constructor that is not allowed, an argument it does not take, or a value of the wrong type.
+        ConfigError: a constructor that is not allowed, an argument it lacks or does not take, a value of the wrong type, or an
+            interpolation that is not resolved.
     """
-    for path, node in _nodes(config, key):
+    constructors = [(path, node, _locate(node["_target_"], path)) for path, node in _nodes(config, key)]
+    for path, node, constructor in constructors:
         target = node["_target_"]
-        constructor = PARTS.get(target) or _locate(target, path)
         parameters = inspect.signature(constructor).parameters
+        named = {name: p for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
         hints = _hints(constructor)
-        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        for name, value in node.items():
-            if name in ("_target_", "_partial_"):
-                continue
-            if name not in parameters and not takes_any:
-                raise ConfigError(f"{path}.{name}: {target} takes no such argument; it takes {sorted(parameters)}")
-            if name in hints and not _fits(value, hints[name]):
-                raise ConfigError(f"{path}.{name}={value!r}: {target} wants {_name(hints[name])}")
+        arguments = {name: value for name, value in node.items() if name not in ("_target_", "_partial_")}
+        for name, value in arguments.items():
+            if name not in named and len(named) == len(parameters):
+                raise ConfigError(f"{path}.{name}: {target} takes no such argument; it takes {sorted(named)}")
+            if (name in hints and not _fits(value, hints[name])) or (isinstance(value, str) and "${" in value):
+                raise ConfigError(f"{path}.{name}={value!r}: {target} wants {_name(hints.get(name, 'a plain value'))}")
+        lacking = [name for name, p in named.items() if p.default is p.empty and name not in arguments]
+        if lacking and not node.get("_partial_", False):
+            raise ConfigError(f"{path}: {target} needs {lacking} too")
+
+
+def _construct(config: Any, key: str) -> Any:
+    if isinstance(config, Mapping):
+        values = {name: _construct(value, f"{key}.{name}") for name, value in config.items()}
+        if "_target_" not in values:
+            return values
+        constructor = _locate(values.pop("_target_"), key)
+        return functools.partial(constructor, **values) if values.pop("_partial_", False) else constructor(**values)
+    if isinstance(config, list | tuple):
+        return [_construct(value, f"{key}[{i}]") for i, value in enumerate(config)]
+    return config
 
 
 def _nodes(config: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -184,6 +197,8 @@ def _locate(target: Any, key: str) -> Callable[..., Any]:
     The object's own name must be allowed too, not only the path that leads to it: ``torch.nn.modules.module.torch.load`` starts
     well and is something else.
     """
+    if isinstance(target, str) and target in PARTS:
+        return PARTS[target]
     refusal = ConfigError(f"{key}._target_={target!r} is not something a configuration may construct; allowed are {ALLOWED}")
     if not isinstance(target, str) or "." not in target:
         raise refusal
@@ -212,8 +227,6 @@ def _hints(constructor: Callable[..., Any]) -> dict[str, Any]:
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a plain value can be what a type hint says. What this cannot judge fits."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if isinstance(value, Mapping) and "_target_" in value:
-        return True
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, arg) for arg in args)
     if origin is typing.Literal:

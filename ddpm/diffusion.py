@@ -30,7 +30,6 @@ class DenoiseDiffusion(nn.Module):
     beta: Tensor
     alpha: Tensor
     alpha_bar: Tensor
-    alpha_bar_prev: Tensor
     sigma2: Tensor
 
     def __init__(
@@ -56,7 +55,6 @@ class DenoiseDiffusion(nn.Module):
             "beta": beta,
             "alpha": 1 - beta,
             "alpha_bar": alpha_bar,
-            "alpha_bar_prev": torch.cat([alpha_bar.new_ones(1), alpha_bar[:-1]]),
             "sigma2": beta,
         }
         for name, table in tables.items():
@@ -106,10 +104,9 @@ class DenoiseDiffusion(nn.Module):
             noise: the z of the algorithm, shaped like xt; drawn here if None.
         """
         _, eps_theta = self.denoise(xt, t)
-        beta, alpha, alpha_bar = (gather(table, t, xt) for table in (self.beta, self.alpha, self.alpha_bar))
-        mean = (xt - beta / (1 - alpha_bar).sqrt() * eps_theta) / alpha.sqrt()
+        mean = reverse_mean(xt, eps_theta, gather(self.alpha, t, xt), gather(self.alpha_bar, t, xt))
         z = torch.randn_like(xt) if noise is None else noise
-        return mean + gather(self.sigma2.sqrt(), t, xt) * z * gather((torch.arange(self.n_steps, device=t.device) > 0), t, xt)
+        return mean + gather(self.sigma2, t, xt).sqrt() * per_clip(t > 0, xt) * z
 
     def loss(
         self,
@@ -146,6 +143,23 @@ class DenoiseDiffusion(nn.Module):
         return (weight * error * mask).sum() / mask.sum()
 
 
+def reverse_mean(xt: Tensor, eps_hat: Tensor, alpha: Tensor | float, alpha_bar: Tensor | float) -> Tensor:
+    """Mean of a reverse step, equation 11 of Ho et al. 2020.
+
+    Args:
+        xt: ``(batch, ...)``.
+        eps_hat: the predicted noise, shaped like xt.
+        alpha: ratio of alpha_bar at this step to that at the next one (of the step itself, where no step is left out).
+        alpha_bar: at this step.
+    """
+    return (xt - (1 - alpha) / (1 - alpha_bar) ** 0.5 * eps_hat) / alpha**0.5
+
+
 def gather(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
     """``table[t]`` as ``(batch, 1, ...)`` with as many axes as ``like``."""
-    return table[t].reshape(-1, *[1] * (like.ndim - 1))
+    return per_clip(table[t], like)
+
+
+def per_clip(values: Tensor, like: Tensor) -> Tensor:
+    """``(batch,)`` -> ``(batch, 1, ...)`` with as many axes as ``like``."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))

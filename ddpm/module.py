@@ -80,7 +80,7 @@ class MotionDiffusion(pl.LightningModule):
     @property
     def batches_done(self) -> int:
         """Training batches processed since the run began, also across interruptions."""
-        return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # pyright: ignore[reportAttributeAccessIssue]
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Algorithm 1 on one batch."""

@@ -4,10 +4,13 @@ A sampler is ``(denoise, noise, alpha_bar, randn, ...) -> x0``. It owns the loop
 network predicts, guidance and constraints are all inside ``denoise``, randomness is all in its arguments.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
+
+from ddpm.diffusion import reverse_mean
 
 Denoise = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """``(xt, t) -> (x0_hat, eps_hat)`` with t int64 ``(batch,)``."""
@@ -85,7 +88,7 @@ def ddpm(
 ) -> Tensor:
     """Ancestral sampling, Algorithm 2 of Ho et al. 2020, over all steps or any subset of them.
 
-    Between two visited steps t > s the one-step rule holds with alpha = alpha_bar_t / alpha_bar_s, beta = 1 - alpha, sigma^2 = beta.
+    Between two visited steps t > s the one-step rule holds with alpha = alpha_bar_t / alpha_bar_s and sigma^2 = beta = 1 - alpha.
 
     Args:
         denoise: see `Denoise`.
@@ -107,7 +110,7 @@ def ddpm(
         if observer is not None:
             observer(t, x, x0_hat)
         alpha = alpha_bar_at[t] / (1.0 if s is None else alpha_bar_at[s])
-        x = (x - (1 - alpha) / (1 - alpha_bar_at[t]) ** 0.5 * eps_hat) / alpha**0.5
+        x = reverse_mean(x, eps_hat, alpha, alpha_bar_at[t])
         if s is not None:
             x = x + (1 - alpha) ** 0.5 * randn()
     return x
@@ -155,7 +158,7 @@ def dpmpp_2m(
         if previous is not None:
             last_x0_hat, last_h = previous
             d = x0_hat + h / (2 * last_h) * (x0_hat - last_x0_hat)
-        x = sigma[s] / sigma[t] * x - signal[s] * torch.expm1(torch.tensor(-h, dtype=torch.float64)).item() * d
+        x = sigma[s] / sigma[t] * x - signal[s] * math.expm1(-h) * d
         previous = (x0_hat, h)
     return x
 

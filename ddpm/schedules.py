@@ -1,7 +1,7 @@
 """Noise schedules: number of diffusion steps -> beta, in float64.
 
-A schedule is defined by its reference curve of alpha_bar over 1000 steps, the paper's own T. Any other T reads the same curve at
-T equally spaced places (`respace`), so that the amount of noise at the end, and at every fraction of the way, does not depend on T.
+A schedule is defined by its reference curve of alpha_bar over 1000 steps, the paper's own T. Any other T reads the same curve
+at T equally spaced places (`respace`): the amount of noise at the end, and at every fraction of the way, does not depend on T.
 """
 
 import math

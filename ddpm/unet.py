@@ -1,6 +1,7 @@
 """MDM_UNetModel: the temporal UNet with attention that looks at a noisy clip and says what is in it."""
 
 from collections.abc import Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from ddpm.blocks import (
     Conv3,
     Downsample,
+    PaddingMode,
     ResBlock,
     SelfAttention,
     TimeEmbedding,
@@ -16,8 +18,6 @@ from ddpm.blocks import (
     group_norm,
     zero,
 )
-
-PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
 class MDM_UNetModel(nn.Module):
@@ -60,7 +60,7 @@ class MDM_UNetModel(nn.Module):
         use_scale_shift_norm: bool = True,
         resblock_updown: bool = False,
         padding: int = 1,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         clip_dim: int | None = None,
     ) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class MDM_UNetModel(nn.Module):
         _check(set(attention_resolutions) <= set(rates), "attention_resolutions", attention_resolutions, f"among {rates}")
         _check(num_heads > 0, "num_heads", num_heads, "positive")
         _check(padding > 0, "padding", padding, "positive: a convolution without padding would lose frames")
-        _check(padding_mode in PADDING_MODES, "padding_mode", padding_mode, f"one of {PADDING_MODES}")
+        _check(padding_mode in get_args(PaddingMode), "padding_mode", padding_mode, f"one of {get_args(PaddingMode)}")
         _check(clip_dim is None or clip_dim > 0, "clip_dim", clip_dim, "positive, or null")
         self.in_channels = in_channels
         self.padding = padding

@@ -21,7 +21,7 @@ LAYERS = [
 
 ONLY = {
     "matplotlib": {"callbacks.render"},
-    "hydra": {"ddpm.build", "train", "sample"},
+    "hydra": {"train", "sample"},
     "omegaconf": {"train", "sample"},
     "pytorch_lightning": {"ddpm.module", "ddpm.checkpoint", "train", "datamodules.pose"},
 }

@@ -30,15 +30,14 @@ def test_every_option_composes_and_its_values_fit(group: str, option: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("group", "option"), [o for o in OPTIONS if o[0] in ("model", "schedule", "prediction", "weighting", "sampler", "skeleton")]
+    ("group", "option"),
+    [o for o in OPTIONS if o[0] in ("model", "schedule", "prediction", "weighting", "sampler", "skeleton")],
 )
 def test_every_part_builds_through_the_registry(group: str, option: str) -> None:
     assert construct_part(composed(f"{group}={option}")[group], group) is not None
 
 
-@pytest.mark.parametrize(
-    ("group", "option"), [o for o in OPTIONS if o[0] in ("callbacks", "logger")]
-)
+@pytest.mark.parametrize(("group", "option"), [o for o in OPTIONS if o[0] in ("callbacks", "logger")])
 def test_callbacks_and_loggers_build(group: str, option: str) -> None:
     for name, node in composed(f"{group}={option}")[group].items():
         assert construct(node, name) is not None
@@ -70,7 +69,11 @@ def test_the_paper_is_pinned() -> None:
     assert (config["optimizer"]["_target_"], config["optimizer"]["lr"]) == ("torch.optim.Adam", 2e-4)
     assert config["lr_scheduler"] == {"_target_": "ddpm.module.warmup_constant", "_partial_": True, "warmup": 5000}
     assert config["callbacks"]["ema"]["decay"] == 0.9999
-    assert (config["model"]["dropout"], config["loader"]["batch_size"], config["trainer"]["max_steps"]) == (0.1, 128, 800000)
+    assert (config["model"]["dropout"], config["loader"]["batch_size"], config["trainer"]["max_steps"]) == (
+        0.1,
+        128,
+        800000,
+    )
     assert config["trainer"]["gradient_clip_val"] == 1.0
 
 
@@ -128,7 +131,7 @@ def test_schemas_name_every_top_level_key() -> None:
         assert keys == set(OmegaConf.structured(schema)), "a key without a type, or a type without a key"
 
 
-def test_frames_and_T_reach_every_place() -> None:
+def test_frames_and_steps_reach_every_place() -> None:
     config = composed("frames=48", "T=7")
     module = build_module(config, fps=15.0)
     assert (config["model"]["image_size"], config["loader"]["frames"], module.frames) == (48, 48, 48)

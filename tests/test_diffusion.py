@@ -53,7 +53,6 @@ def test_tables_follow_the_betas(schedule: Callable[[int], Tensor], T: int) -> N
     beta = schedule(T)
     alpha_bar = (1 - beta).cumprod(0)
     expected = {"beta": beta, "alpha": 1 - beta, "alpha_bar": alpha_bar, "sigma2": beta}
-    expected["alpha_bar_prev"] = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
     for name, table in expected.items():
         got = getattr(diffusion, name)
         assert got.dtype == torch.float32
@@ -69,7 +68,7 @@ def test_default_is_the_paper() -> None:
 
 def test_tables_move_with_the_module_and_stay_out_of_files() -> None:
     diffusion = DenoiseDiffusion(Affine(), 10)
-    tables = {"beta", "alpha", "alpha_bar", "alpha_bar_prev", "sigma2"}
+    tables = {"beta", "alpha", "alpha_bar", "sigma2"}
     assert {name for name, _ in diffusion.named_buffers()} == tables
     assert set(diffusion.state_dict()) == {"eps_model.a"} and {n for n, _ in diffusion.named_parameters()} == {"eps_model.a"}
     diffusion.to("meta")
@@ -90,7 +89,15 @@ def test_too_few_steps_are_refused(T: int) -> None:
 
 @pytest.mark.parametrize(
     "betas",
-    [[0.1, 0.0, 0.1], [0.1, 1.0, 0.1], [0.1, -0.2, 0.1], [0.1, float("nan"), 0.1], [0.1, 0.2], [0.1, 0.2, 0.3, 0.4], [[0.1, 0.2, 0.3]]],
+    [
+        [0.1, 0.0, 0.1],
+        [0.1, 1.0, 0.1],
+        [0.1, -0.2, 0.1],
+        [0.1, float("nan"), 0.1],
+        [0.1, 0.2],
+        [0.1, 0.2, 0.3, 0.4],
+        [[0.1, 0.2, 0.3]],
+    ],
 )
 def test_bad_schedules_are_refused(betas: list) -> None:
     with pytest.raises(ValueError, match=r"3 betas inside \(0, 1\)"):
@@ -207,8 +214,8 @@ def reverse(diffusion: DenoiseDiffusion, xT: Tensor, noises: Callable[[int, Tens
 def sampled_moments(diffusion: DenoiseDiffusion) -> tuple[float, float]:
     """Exact mean and variance of what Algorithm 2 draws around a network that is linear in xt.
 
-    Its result is then linear in x_T and every z: a row of the batch without noise gives the mean, and rows with a single 1 each give
-    the coefficients, whose squares add up to the variance.
+    Its result is then linear in x_T and every z: a row of the batch without noise gives the mean, and rows with a single 1
+    each give the coefficients, whose squares add up to the variance.
     """
     T = diffusion.n_steps
     xT = torch.zeros(T + 1, 1, dtype=torch.float64)

@@ -13,7 +13,9 @@ def clips(batch: int = 6, joints: int = 5, frames: int = 12, seed: int = 0) -> t
     """(clips, mask): joints around a root that travels, on a scale of metres, each clip with its own number of real frames."""
     g = torch.Generator().manual_seed(seed)
     travel = torch.randn(batch, 1, 3, frames, generator=g).cumsum(-1) + torch.tensor([0.5, 1.0, 3.0])[:, None]
-    body = torch.tensor([0.1, 0.4, 0.2])[:, None] * torch.randn(batch, joints, 3, frames, generator=g) + torch.randn(joints, 3, 1, generator=g)
+    body = torch.tensor([0.1, 0.4, 0.2])[:, None] * torch.randn(batch, joints, 3, frames, generator=g) + torch.randn(
+        joints, 3, 1, generator=g
+    )
     body[:, ROOT] = 0
     lengths = torch.randint(3, frames + 1, (batch,), generator=g)
     lengths[0] = frames

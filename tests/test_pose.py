@@ -122,7 +122,7 @@ def test_loaders_serve_whole_batches() -> None:
     train, val = list(data.train_dataloader()), list(data.val_dataloader())
     assert len(train) == 4 and all(b["clips"].shape == (4, 2, 3, 6) for b in train)
     assert sum(len(b["clips"]) for b in val) == len(data.val_recordings)
-    assert torch.equal(val[0]["clips"], list(data.val_dataloader())[0]["clips"]), "validation does not change"
+    assert torch.equal(val[0]["clips"], next(iter(data.val_dataloader()))["clips"]), "validation does not change"
 
 
 def test_statistics_cover_the_training_recordings() -> None:

@@ -103,9 +103,7 @@ def test_gif_shows_thousands_of_shades() -> None:
     assert np.abs(decoded.astype(int) - ramp).mean() < 8
 
 
-def test_writing_is_all_or_nothing_and_repeatable(
-    tmp_path: Path, noise: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_writing_is_all_or_nothing_and_repeatable(tmp_path: Path, noise: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "new" / "folder" / "clip.gif"
     render.write_gif(path, noise, 15)
     before = path.read_bytes()

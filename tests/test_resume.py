@@ -74,7 +74,15 @@ def assert_equal(a: Any, b: Any, where: str) -> None:
         assert a == b or (a != a and b != b), f"{where}: {a} and {b}"
 
 
-COMPARED = ("state_dict", "current_model_state", "averaging_state", "optimizer_states", "lr_schedulers", "global_step", "epoch")
+COMPARED = (
+    "state_dict",
+    "current_model_state",
+    "averaging_state",
+    "optimizer_states",
+    "lr_schedulers",
+    "global_step",
+    "epoch",
+)
 
 
 @pytest.fixture(scope="module")

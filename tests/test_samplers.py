@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -96,7 +97,7 @@ def test_steps_fall_from_the_last_to_the_first(T: int, schedule: Callable[[int],
         visited = spaced_steps(alpha_bar, steps, spacing)
         assert len(visited) == min(steps, T)
         assert visited[0] == T - 1 and visited[-1] == 0
-        assert all(isinstance(t, int) and t > s for t, s in zip(visited, visited[1:], strict=False))
+        assert all(isinstance(t, int) and t > s for t, s in pairwise(visited))
     assert spaced_steps(alpha_bar, None, spacing) == list(reversed(range(T)))
     assert spaced_steps(alpha_bar, 1, spacing) == [T - 1]
 
@@ -222,7 +223,9 @@ def test_ddpm_over_all_steps_is_algorithm_2() -> None:
     got = ddpm(diffusion.denoise, noise, diffusion.alpha_bar, randn=standard_normal(noise))
     # p_sample reads beta from a float32 table, ddpm divides two float32 numbers near 1: four digits of the first betas.
     torch.testing.assert_close(got, x, rtol=1e-4, atol=1e-4)
-    assert not torch.allclose(got, ddpm(diffusion.denoise, noise, diffusion.alpha_bar, randn=standard_normal(noise, 1)), atol=1e-2)
+    assert not torch.allclose(
+        got, ddpm(diffusion.denoise, noise, diffusion.alpha_bar, randn=standard_normal(noise, 1)), atol=1e-2
+    )
 
 
 @pytest.mark.parametrize(("steps", "draws"), [(None, 29), (30, 29), (10, 9), (2, 1), (1, 0)])
@@ -346,6 +349,11 @@ def test_dpmpp_2m_is_algorithm_2_of_lu(steps: int) -> None:
             d = (1 + 1 / (2 * r)) * outputs[-1] - 1 / (2 * r) * outputs[-2]
         x = sigma[s] / sigma[t] * x - a[s] * (2.718281828459045 ** (-h) - 1) * d
     got = dpmpp_2m(
-        curved(alpha_bar), torch.tensor([[1.1]], dtype=torch.float64), alpha_bar, randn=forbidden, steps=steps, spacing="uniform"
+        curved(alpha_bar),
+        torch.tensor([[1.1]], dtype=torch.float64),
+        alpha_bar,
+        randn=forbidden,
+        steps=steps,
+        spacing="uniform",
     )
     assert got.item() == pytest.approx(x0_hat(x, 0), rel=1e-9)

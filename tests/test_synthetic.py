@@ -92,9 +92,7 @@ def test_another_frame_rate_samples_the_same_motion(skeleton: Skeleton) -> None:
         torch.testing.assert_close(slow.recording(k)[:45], fast.recording(k)[::2][:45], atol=1e-5, rtol=0)
 
 
-def test_bones_are_rigid_symmetric_and_one_set_per_person(
-    clips: ClipSet, frames: np.ndarray, skeleton: Skeleton
-) -> None:
+def test_bones_are_rigid_symmetric_and_one_set_per_person(clips: ClipSet, frames: np.ndarray, skeleton: Skeleton) -> None:
     lengths = bone_lengths(frames, skeleton)
     person = per_frame(clips, np.array([int(s[1:]) for s in clips.subjects]))
     bodies = np.stack([lengths[person == p].mean(0) for p in range(PERSONS)])
@@ -183,9 +181,7 @@ def test_elbows_bend_forward_on_hanging_arms(clips: ClipSet, frames: np.ndarray,
         upper, lower = elbow - shoulder, wrist - elbow
         hanging = (upper[:, 1] < -0.9 * np.linalg.norm(upper, axis=-1)) & is_action(clips, "walk", "march", "run")
         assert hanging.sum() > 1000
-        bend = lower / np.linalg.norm(lower, axis=-1, keepdims=True) - upper / np.linalg.norm(
-            upper, axis=-1, keepdims=True
-        )
+        bend = lower / np.linalg.norm(lower, axis=-1, keepdims=True) - upper / np.linalg.norm(upper, axis=-1, keepdims=True)
         assert ((bend * front).sum(-1)[hanging] > 0).all()
 
 
@@ -197,9 +193,7 @@ def test_walkers_go_forward_turn_to_their_left_hand_side_and_swing_against_the_l
     ahead = (np.diff(frames[:, skeleton.root], axis=0) * front).sum(-1) * FPS
     assert ahead[gait].min() > 0.3  # never backwards: left and right are not swapped
     reach = {
-        joint: (
-            (frames[1:, skeleton.index(f"left_{joint}")] - frames[1:, skeleton.index(f"right_{joint}")]) * front
-        ).sum(-1)
+        joint: ((frames[1:, skeleton.index(f"left_{joint}")] - frames[1:, skeleton.index(f"right_{joint}")]) * front).sum(-1)
         for joint in ("ankle", "hand")
     }
     assert np.corrcoef(reach["ankle"][gait], reach["hand"][gait])[0, 1] < -0.6

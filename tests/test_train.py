@@ -19,8 +19,8 @@ import train as train_script
 from callbacks.ema import EMA
 from callbacks.loss_plot import LossPlot
 from callbacks.skeleton_gif import SkeletonGIF
-from datamodules.pose import PoseDataModule
 from datamodules.clips import ClipSet, Recording
+from datamodules.pose import PoseDataModule
 from datamodules.synthetic import synthetic
 from ddpm.build import ConfigError, build_module
 from ddpm.checkpoint import CheckpointError, load_module
@@ -40,7 +40,12 @@ def command(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProc
     """Run a script as a user does, from another directory."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, str(ROOT / script), *arguments], cwd=cwd, capture_output=True, text=True, env=environment, timeout=300
+        [sys.executable, str(ROOT / script), *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
     )
 
 
@@ -61,11 +66,18 @@ def test_a_run_leaves_everything_and_says_where(run: tuple[Path, str]) -> None:
     ):  # fmt: skip
         assert (out / name).stat().st_size > 0, name
     assert f"everything is in {out}" in printed
-    for named in ("checkpoints/last.ckpt", "loss.png", "loss.csv", "samples/final.gif", "tensorboard", ".hydra/config.yaml"):
+    for named in (
+        "checkpoints/last.ckpt",
+        "loss.png",
+        "loss.csv",
+        "samples/final.gif",
+        "tensorboard",
+        ".hydra/config.yaml",
+    ):
         assert named in printed.split("everything is in")[1]
 
 
-def test_T_reaches_the_tables(run: tuple[Path, str]) -> None:
+def test_the_number_of_steps_reaches_the_tables(run: tuple[Path, str]) -> None:
     module = load_module(run[0] / "checkpoints" / "last.ckpt")
     diffusion = module.diffusion
     assert diffusion.n_steps == 7
@@ -152,7 +164,10 @@ def test_a_sweep_has_a_directory_a_job_and_one_failure_does_not_end_it(tmp_path:
 
 
 def small(out: Path, *overrides: str) -> Any:
-    return compose("config", [*SMALL, "T=7", "logger=none", "~callbacks.skeleton_gif", "~callbacks.loss_plot", f"out={out}", *overrides])
+    return compose(
+        "config",
+        [*SMALL, "T=7", "logger=none", "~callbacks.skeleton_gif", "~callbacks.loss_plot", f"out={out}", *overrides],
+    )
 
 
 def test_train_returns_what_a_sweeper_minimises(tmp_path: Path) -> None:
@@ -328,7 +343,11 @@ def test_learning_rates() -> None:
 
 @pytest.mark.parametrize(
     ("make", "named"),
-    [(lambda: EMA(decay=1.0), "decay=1.0"), (lambda: SkeletonGIF(every=0), "every=0"), (lambda: LossPlot(every=0), "every=0")],
+    [
+        (lambda: EMA(decay=1.0), "decay=1.0"),
+        (lambda: SkeletonGIF(every=0), "every=0"),
+        (lambda: LossPlot(every=0), "every=0"),
+    ],
 )
 def test_callbacks_name_their_limits(make: Any, named: str) -> None:
     with pytest.raises(ValueError, match=named):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddpm.blocks import SelfAttention, TimeEmbedding
-from ddpm.unet import PADDING_MODES, MDM_UNetModel
+from ddpm.unet import MDM_UNetModel
 
 BASE: dict[str, Any] = {
     "image_size": 16,
@@ -70,7 +70,9 @@ def test_the_output_of_a_new_network_is_zero() -> None:
     assert out.shape == xt.shape and not out.any()
 
 
-@pytest.mark.parametrize("changes", [{}, *({key: value} for key, value in OTHER.items() if key not in ("in_channels", "image_size"))])
+@pytest.mark.parametrize(
+    "changes", [{}, *({key: value} for key, value in OTHER.items() if key not in ("in_channels", "image_size"))]
+)
 def test_every_parameter_gets_a_gradient(changes: dict[str, Any]) -> None:
     network = unet(**changes)
     xt, t = clip()
@@ -123,7 +125,19 @@ def test_sizes_are_what_the_arguments_say() -> None:
     assert len(network.input_blocks) == 1 + 3 * 2 + 2 and len(network.output_blocks) == 3 * 3
     where = [i for i, block in enumerate(network.input_blocks) if any(isinstance(m, SelfAttention) for m in block)]
     assert where == [1, 2, 7, 8]
-    assert [m.frames for m in network.modules() if isinstance(m, SelfAttention)] == [16, 16, 4, 4, 4, 4, 4, 4, 16, 16, 16]
+    assert [m.frames for m in network.modules() if isinstance(m, SelfAttention)] == [
+        16,
+        16,
+        4,
+        4,
+        4,
+        4,
+        4,
+        4,
+        16,
+        16,
+        16,
+    ]
     assert network.input_blocks[0][0].weight.shape == (8, 6, 3) and network.out[-1].weight.shape == (6, 8, 3)
     assert isinstance(network.out[0], nn.GroupNorm) and isinstance(network.out[1], nn.SiLU)
     linear1, silu, linear2 = network.time_embed.mlp
@@ -161,7 +175,9 @@ def test_bad_values_are_named_with_key_value_and_limit(name: str, value: Any, li
 # --- frames
 
 
-@pytest.mark.parametrize("changes", [{}, {"conv_resample": False}, {"resblock_updown": True}, {"padding": 2}, {"padding_mode": "reflect"}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"conv_resample": False}, {"resblock_updown": True}, {"padding": 2}, {"padding_mode": "reflect"}]
+)
 def test_any_number_of_frames_and_each_of_them_counts(changes: dict[str, Any]) -> None:
     network = unet(channel_mult=[1, 2, 2], **changes)
     for frames in (5, 6, 7, 8, 9, 13, 16, 23, 31, 40):
@@ -184,7 +200,7 @@ def test_circular_padding_is_equivariant_to_shifts_by_the_stride(changes: dict[s
     assert (network(xt.roll(1, -1), t) - out.roll(1, -1)).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("padding_mode", sorted(set(PADDING_MODES) - {"circular"}))
+@pytest.mark.parametrize("padding_mode", ["zeros", "reflect", "replicate"])
 def test_other_paddings_know_the_ends(padding_mode: str) -> None:
     xt, t = clip()
     network = unet(padding_mode=padding_mode)
