@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -92,6 +91,7 @@ class RandomWindows(Sampler[Tensor]):
         self.position = position
         self.rank = rank
         self.world_size = world_size
+        self._orders: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -106,18 +106,19 @@ class RandomWindows(Sampler[Tensor]):
     def batch(self, k: int) -> Tensor:
         """``(batch_size, 2)`` recording and first frame of batch k of the run."""
         n = len(self.recordings)
-        place = (k * self.world_size + self.rank) * self.batch_size + np.arange(self.batch_size)
-        passes, member = place // n, place % n
-        orders = {p: self._order(p) for p in range(int(passes[0]), int(passes[-1]) + 1)}
-        chosen = torch.tensor([orders[p][m] for p, m in zip(passes.tolist(), member.tolist(), strict=True)])
+        place = (k * self.world_size + self.rank) * self.batch_size + torch.arange(self.batch_size)
+        passes = range(int(place[0]) // n, int(place[-1]) // n + 1)
+        # Orders of past passes are dropped, and the present one is kept: making it takes time in proportion to the data set.
+        self._orders = {p: self._orders[p] if p in self._orders else self._order(p) for p in passes}
+        chosen = torch.cat([self._orders[p][place[place // n == p] % n] for p in passes])
         room = (self.lengths[chosen] - self.frames).clamp(min=0) + 1
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "window", k, self.rank))
         first = (torch.rand(self.batch_size, generator=generator, dtype=torch.float64) * room).long()
         return torch.stack([self.recordings[chosen], first], dim=1)
 
-    def _order(self, number: int) -> list[int]:
+    def _order(self, number: int) -> Tensor:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "pass", number))
-        return torch.randperm(len(self.recordings), generator=generator).tolist()
+        return torch.randperm(len(self.recordings), generator=generator)
 
 
 class PoseDataModule(pl.LightningDataModule):

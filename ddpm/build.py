@@ -70,6 +70,8 @@ def construct_part(config: Any, key: str) -> Any:
     Raises:
         ConfigError: not one of `PARTS`, an argument it does not take, or a value of the wrong type.
     """
+    if not isinstance(config, Mapping) or "_target_" not in config:
+        raise ConfigError(f"{key}={config!r} must be a node with a _target_; known are {sorted(PARTS)}")
     for path, node in _nodes(config, key):
         target = node["_target_"]
         if not isinstance(target, str) or target not in PARTS:
@@ -94,6 +96,9 @@ def build_module(
     Raises:
         ConfigError: see `construct_part`.
     """
+    for key in ("T", "frames"):
+        if not _fits(config[key], int) or config[key] < 1:
+            raise ConfigError(f"{key}={config[key]!r} must be a whole number of at least 1")
     skeleton: Skeleton = construct_part(config["skeleton"], "skeleton")
     diffusion = DenoiseDiffusion(
         construct_part(config["model"], "model"),

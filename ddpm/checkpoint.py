@@ -1,5 +1,6 @@
 """Checkpoints that survive a full disk and a power cut, and that are looked at before they are trusted."""
 
+import contextlib
 import io
 import os
 import shutil
@@ -75,10 +76,12 @@ def write_durably(path: str | Path, content: bytes | memoryview) -> None:
     except OSError as error:
         free = shutil.disk_usage(path.parent).free if path.parent.exists() else 0
         raise CheckpointError(
-            f"{path}: not written ({error.strerror}), {len(content)} bytes needed, {free} free; what was there before is intact"
+            f"{path}: not written ({error.strerror}), {len(content)} bytes needed, {free} free; the file has its old content or, after "
+            "a failing fsync, its new one, never half of it"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -95,15 +98,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             # torch.load does not compare checksums: a flipped bit would become a silently different weight.
+            # Nor does it mind an entry that claims to be a folder: it would read a weight of uninitialised memory.
+            for member in archive.infolist():
+                if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 or member.external_attr:
+                    raise zipfile.BadZipFile(f"{member.filename} is not stored as torch does")
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, ValueError) as error:
+    except Exception as error:  # zipfile raises many kinds for a damaged archive
         raise CheckpointError(f"{path}: not a checkpoint, or cut short ({error}); use another, e.g. best.ckpt") from error
     if damaged is not None:
         raise CheckpointError(f"{path}: damaged, {damaged} fails its checksum; use another checkpoint, e.g. best.ckpt")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a hostile or foreign archive
-        reason = str(error).splitlines()[0]
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise CheckpointError(f"{path}: refused, it holds more than tensors and plain values ({reason})") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: not a checkpoint of this project: it holds a {type(content).__name__}")
@@ -121,8 +128,14 @@ def load_module(path: str | Path) -> MotionDiffusion:
     missing = [key for key in SAMPLING_KEYS if key not in content]
     if missing:
         raise CheckpointError(f"{path}: not a checkpoint of this project: it lacks {missing}")
+    for key in SAMPLING_KEYS:
+        if not isinstance(content[key], dict):
+            raise CheckpointError(f"{path}: not a checkpoint of this project: its {key} is a {type(content[key]).__name__}")
     motion: Mapping[str, Any] = content["motion"]
-    module = build_module(content["hyper_parameters"], motion["fps"], motion["class_names"])
+    try:
+        module = build_module(content["hyper_parameters"], motion["fps"], motion["class_names"])
+    except KeyError as error:
+        raise CheckpointError(f"{path}: not a checkpoint of this project: it lacks {error}") from error
     try:
         module.load_state_dict(content["state_dict"], strict=True)
     except RuntimeError as error:

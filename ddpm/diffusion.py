@@ -48,7 +48,7 @@ class DenoiseDiffusion(nn.Module):
         self.weighting = weighting
         beta = beta_schedule(n_steps).double()
         if beta.shape != (n_steps,) or not bool(((beta > 0) & (beta < 1)).all()):
-            raise ValueError(f"schedule: needs {n_steps} betas inside (0, 1), got {tuple(beta.shape)} in {beta.aminmax()}")
+            raise ValueError(f"schedule: needs {n_steps} betas inside (0, 1), got {tuple(beta.shape)}: {beta}")
         # float64 until here: the float32 product of 1000 factors near 1 would already be off in the fourth digit.
         alpha_bar = torch.log1p(-beta).cumsum(0).exp()
         tables = {

@@ -170,13 +170,15 @@ class MotionDiffusion(pl.LightningModule):
         shape = (len(self.skeleton.names), self.skeleton.coords, self.frames if frames is None else frames)
         was_training = self.training
         self.eval()
-        clips = []
-        for start in range(0, len(seeds), batch_size):
-            randn = SeededNoise(seeds[start : start + batch_size], shape, self.device)
-            x0 = sampler(self.diffusion.denoise, randn(), self.diffusion.alpha_bar, randn=randn, observer=observer)
-            clips.append(self.normalizer.inverse(x0).permute(0, 3, 1, 2).float().cpu())
-        self.train(was_training)
-        return torch.cat(clips)
+        try:
+            clips = []
+            for start in range(0, len(seeds), batch_size):
+                randn = SeededNoise(seeds[start : start + batch_size], shape, self.device)
+                x0 = sampler(self.diffusion.denoise, randn(), self.diffusion.alpha_bar, randn=randn, observer=observer)
+                clips.append(self.normalizer.inverse(x0).permute(0, 3, 1, 2).float().cpu())
+            return torch.cat(clips)
+        finally:
+            self.train(was_training)
 
 
 def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup: int = 100, final: float = 0.02) -> LambdaLR:

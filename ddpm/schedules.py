@@ -46,7 +46,7 @@ def cosine(n_steps: int, s: float = 0.008, beta_max: float = 0.999) -> Tensor:
     Raises:
         ValueError: T below 2, s not positive, or beta_max outside (0, 1).
     """
-    if s <= 0 or not 0 < beta_max < 1:
+    if not s > 0 or not 0 < beta_max < 1:
         raise ValueError(f"schedule.cosine: needs s > 0 and 0 < beta_max < 1, got s={s} and beta_max={beta_max}")
     u = torch.linspace(0, 1, REFERENCE_STEPS + 1, dtype=torch.float64)
     f = torch.cos((u + s) / (1 + s) * math.pi / 2) ** 2

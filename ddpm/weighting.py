@@ -22,6 +22,6 @@ def min_snr(snr: Tensor, gamma: float = 5.0) -> Tensor:
     Raises:
         ValueError: gamma is not positive.
     """
-    if gamma <= 0:
+    if not gamma > 0:
         raise ValueError(f"weighting.min_snr: gamma must be positive, got {gamma}")
     return (gamma / snr).clamp(max=1.0)

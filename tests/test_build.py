@@ -250,6 +250,12 @@ def test_parts_have_no_nodes_inside(inner: str) -> None:
         construct_part({**UNET, "image_size": {"_target_": inner, "_partial_": True}}, "model")
 
 
+@pytest.mark.parametrize("config", [5, None, "x", [], [UNET], {}, {"a": 1}, {"a": UNET}], ids=repr)
+def test_a_part_is_a_node(config: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^model\b.*_target_"):
+        construct_part(config, "model")
+
+
 def test_every_part_is_found_under_its_own_name() -> None:
     for name, part in PARTS.items():
         module, _, attribute = name.rpartition(".")
