@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities.exceptions import SIGTERMException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from callbacks.interrupt import StopBetweenBatches
 from datamodules.clips import ClipSet
@@ -132,8 +132,10 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
             num_sanity_val_steps=0,
         )
         if resume is None:
+            # The table of a sweep compares what differs between runs; a skeleton would be 40 columns of it.
+            shown = {key: value for key, value in flat(saved).items() if "skeleton." not in key}
             for logger in trainer.loggers:
-                logger.log_hyperparams(flat(saved), {"val/loss": float("nan")})
+                logger.log_hyperparams(shown, {"val/loss": float("nan")})
         parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
         log.info(
             "%s with %.2f M parameters, T=%d, clips of %d frames, on %s in %s",
@@ -268,9 +270,8 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def quiet_lightning() -> None:
     """Hide Lightning's advertisements and the advice that does not apply to data in memory."""
     noise = ("litlogger", "`weights_only` was not set", "to estimate number of stepping batches", "TPU available")
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
-        lambda record: not any(words in record.getMessage() for words in noise)
-    )
+    for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.trainer.connectors.checkpoint_connector"):
+        logging.getLogger(name).addFilter(lambda record: not any(words in record.getMessage() for words in noise))
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")
@@ -321,7 +322,7 @@ def main(cfg: DictConfig) -> float:
         cfg.out = context.runtime.output_dir
         cfg, overrides = as_it_was_begun(cfg, context.overrides.task)
         return train(cfg, overrides)
-    except (ValueError, CheckpointError, FloatingPointError, OmegaConfBaseException) as error:
+    except (ValueError, CheckpointError, FloatingPointError, OmegaConfBaseException, MisconfigurationException) as error:
         if context.mode == RunMode.MULTIRUN or os.environ.get("HYDRA_FULL_ERROR"):
             raise
         log.error("%s: %s", type(error).__name__, error)

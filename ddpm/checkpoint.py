@@ -76,8 +76,8 @@ def write_durably(path: str | Path, content: bytes | memoryview) -> None:
     except OSError as error:
         free = shutil.disk_usage(path.parent).free if path.parent.exists() else 0
         raise CheckpointError(
-            f"{path}: not written ({error.strerror}), {len(content)} bytes needed, {free} free; the file has its old content or, after "
-            "a failing fsync, its new one, never half of it"
+            f"{path}: not written ({error.strerror}), {len(content)} bytes needed, {free} free; "
+            "what was there before is intact, or replaced as a whole"
         ) from error
     finally:
         with contextlib.suppress(OSError):

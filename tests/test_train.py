@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 import train as train_script
 from callbacks.ema import EMA
@@ -22,7 +23,7 @@ from callbacks.skeleton_gif import SkeletonGIF
 from datamodules.clips import ClipSet, Recording
 from datamodules.pose import PoseDataModule
 from datamodules.synthetic import synthetic
-from ddpm.build import ConfigError, build_module
+from ddpm.build import ConfigError, build_module, with_channels
 from ddpm.checkpoint import CheckpointError, load_module
 from ddpm.module import MotionDiffusion, warmup_constant, warmup_cosine
 from ddpm.skeleton import Skeleton
@@ -98,7 +99,12 @@ def test_tensorboard_has_curves_gifs_figure_and_hparams(run: tuple[Path, str]) -
     assert any(tag.startswith("lr-") for tag in tags["scalars"])
     assert {"samples", "loss"} <= set(tags["images"])
     assert events.Images("samples")[0].encoded_image_string.startswith(b"GIF89a"), "an animation, which browsers play"
-    assert "_hparams_/session_start_info" in tags.get("tensors", []) or (run[0] / "hparams.yaml").exists()
+    start = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    hparams = HParamsPluginData.FromString(start).session_start_info.hparams
+    assert hparams["T"].number_value == 7 and hparams["model.model_channels"].number_value == 8
+    experiment = events.summary_metadata["_hparams_/experiment"].plugin_data.content
+    assert [m.name.tag for m in HParamsPluginData.FromString(experiment).experiment.metric_infos] == ["val/loss"]
+    assert math.isfinite(events.Scalars("val/loss")[-1].value), "and the metric has its final value"
 
 
 def test_the_gif_plays_a_clip(run: tuple[Path, str]) -> None:
@@ -352,3 +358,26 @@ def test_learning_rates() -> None:
 def test_callbacks_name_their_limits(make: Any, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         make()
+
+
+def test_flat_poses_train_and_sample(tiny_config: dict[str, Any]) -> None:
+    """2-D keypoints with a skeleton of another size, y downwards as in pictures."""
+    flat = {"_target_": "ddpm.skeleton.Skeleton", "joints": {"hip": None, "neck": "hip", "head": "neck"}, "up": "-y", "coords": 2}
+    skeleton = Skeleton(flat["joints"], up="-y", coords=2)
+    frames = torch.linspace(0, 6, 40)[:, None, None]
+    positions = torch.tensor([[0.0, 0.0], [0.0, -0.5], [0.0, -0.7]]) + 0.1 * torch.cat([frames.sin(), frames.cos()], dim=-1)
+    clips = ClipSet.from_recordings([Recording(positions.numpy(), "one")], fps=10, skeleton=skeleton)
+    data = PoseDataModule(clips, 8, batch_size=4, steps_per_epoch=2, val_fraction=0)
+    config = with_channels(
+        tiny_config | {"skeleton": flat, "model": tiny_config["model"] | {"in_channels": None, "out_channels": None}}
+    )
+    module = build_module(config, fps=10, trainable=True)
+    statistics = data.statistics_batch()
+    module.normalizer.fit(statistics["clips"], statistics["mask"])
+    trainer = pl.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, use_distributed_sampler=False,
+    )  # fmt: skip
+    trainer.fit(module, data)
+    sampled = module.sample([0, 1])
+    assert sampled.shape == (2, 8, 3, 2) and sampled.isfinite().all()
