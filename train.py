@@ -146,10 +146,11 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
             log.info("resuming from %s", resume)
         began = time.monotonic()
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
-        log.info("%d steps in %.0f s; everything is in %s", trainer.global_step, time.monotonic() - began, out)
-        for name, what in PRODUCTS.items():
-            if any(out.glob(name)):
-                log.info("  %-26s %s", name, what)
+        if trainer.is_global_zero:
+            log.info("%d steps in %.0f s; everything is in %s", trainer.global_step, time.monotonic() - began, out)
+            for name, what in PRODUCTS.items():
+                if any(out.glob(name)):
+                    log.info("  %-26s %s", name, what)
         return float(trainer.callback_metrics.get("val/loss", torch.nan))
 
 
