@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from callbacks.render import draw_clips, write_gif
 from ddpm.build import ConfigError, construct_part
@@ -57,7 +58,9 @@ def sample(cfg: DictConfig) -> Path:
     for key, least in (("n", 1), ("seed", 0), ("batch_size", 1), ("frames", 1), ("gif_clips", 0)):
         if cfg[key] is not None and cfg[key] < least:
             raise ConfigError(f"{key}={cfg[key]} must be at least {least}")
-    module = load_module(cfg.ckpt).to(choose_device(cfg.device))
+    ckpt = Path(cfg.ckpt)
+    ckpt = ckpt / "checkpoints" / "last.ckpt" if ckpt.is_dir() else ckpt
+    module = load_module(ckpt).to(choose_device(cfg.device))
     sampler = module.sampler
     if cfg.sampler is not None:
         sampler = construct_part(OmegaConf.to_container(cfg.sampler, resolve=True, throw_on_missing=True), "sampler")  # type: ignore[arg-type]
@@ -111,7 +114,7 @@ def main(cfg: DictConfig) -> None:
     """The command. Input errors end it with one message and status 1."""
     try:
         sample(cfg)
-    except (ConfigError, CheckpointError, ValueError) as error:
+    except (ValueError, CheckpointError, OmegaConfBaseException) as error:
         log.error("%s: %s", type(error).__name__, error)
         sys.exit(1)
 

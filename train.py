@@ -1,11 +1,12 @@
 """Train a diffusion model of motion: ``python train.py [group=option ...] [key=value ...]``."""
 
+import contextlib
 import logging
 import os
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,23 +23,45 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from callbacks.interrupt import StopBetweenBatches
 from datamodules.clips import ClipSet
 from datamodules.pose import PoseDataModule
 from ddpm.build import ConfigError, build_module, check, construct, with_channels
-from ddpm.checkpoint import CheckpointError, DurableCheckpointIO, read_checkpoint
+from ddpm.checkpoint import CheckpointError, DurableCheckpointIO, read_checkpoint, write_durably
 
 log = logging.getLogger("train")
 
 SAVED = (
-    "T", "frames", "seed", "model", "schedule", "prediction", "weighting", "sampler", "skeleton", "data", "loader", "optimizer",
-    "lr_scheduler",
-)  # fmt: skip
-"""What of the configuration a checkpoint keeps: all that decides what is learnt, and nothing about the machine."""
-MAY_DIFFER = ("sampler", "data.root", "loader.num_workers")
+    *(
+        "T",
+        "frames",
+        "seed",
+        "model",
+        "schedule",
+        "prediction",
+        "weighting",
+        "sampler",
+        "skeleton",
+        "data",
+        "loader",
+        "optimizer",
+    ),
+    *("lr_scheduler", "trainer", "ema"),
+)
+"""What of the configuration a checkpoint keeps: all that decides what is learnt."""
+MAY_DIFFER = (
+    *("sampler", "data.root", "loader.num_workers"),
+    *("trainer.max_", "trainer.accelerator", "trainer.log_every_n_steps", "trainer.check_val", "trainer.fast_dev_run"),
+)
 """What may be changed when a run is resumed; the rest would make it another run."""
+OURS = (
+    *("callbacks", "logger", "plugins", "default_root_dir", "use_distributed_sampler", "enable_model_summary"),
+    "num_sanity_val_steps",
+)
+"""Arguments of the Trainer that are set here."""
 
 
 @dataclass
@@ -69,7 +92,9 @@ def run_directory(out: str | None, resume: str | None) -> str:
     """Where a single run goes: ``out`` if given, the directory of the run to resume, or a new one named by the time."""
     if resume not in (None, "auto"):
         path = Path(resume)
-        return str(path.parent.parent if path.suffix == ".ckpt" else path)
+        run = path.parent.parent if path.suffix == ".ckpt" else path
+        if (run / "checkpoints").is_dir():
+            return str(run)
     if out is not None:
         return out
     started = sorted(Path("outputs").glob("*/*/checkpoints/last.ckpt"), key=lambda p: p.stat().st_mtime)
@@ -104,9 +129,12 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     config = plain(cfg)
     out = Path(config["out"])
     out.mkdir(parents=True, exist_ok=True)
-    with lock(out):
+    with locked(out):
         resume = checkpoint_to_resume(config["resume"], out)
-        resumed_step = None if resume is None else refuse_another_run(resume, config)
+        saved = {key: config[key] for key in SAVED if key != "ema"} | {"ema": config["callbacks"].get("ema")}
+        resumed_step = refuse_to_overwrite(out) if resume is None else refuse_another_run(resume, saved)
+        if rank_zero_only.rank == 0:
+            write_durably(out / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)).encode())
         pl.seed_everything(config["seed"], workers=True, verbose=False)
         quiet_lightning()
 
@@ -115,7 +143,6 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
         module = build_module(config, clips.fps, clips.class_names, trainable=True)
         statistics = data.statistics_batch()
         module.normalizer.fit(statistics["clips"], statistics["mask"])
-        saved = {key: config[key] for key in SAVED}
         module.save_hyperparameters({**saved, "overrides": list(overrides)}, logger=False)
 
         loggers = make_loggers(config["logger"], resumed_step)
@@ -162,7 +189,7 @@ PRODUCTS = {
     "checkpoints/last.ckpt": "for sample.py, and for resume=",
     "checkpoints/best.ckpt": "the lowest val/loss",
     "events.out.tfevents.*": "tensorboard --logdir",
-    ".hydra/config.yaml": "the configuration",
+    "config.yaml": "the configuration, with every value as it was used",
 }
 
 
@@ -180,6 +207,13 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
         raise ConfigError("out: the directory of the run must be given")
     config = with_channels(config)
     check(config)
+    ours = sorted(set(OURS) & config["trainer"].keys())
+    if ours:
+        raise ConfigError(f"trainer.{ours[0]} is set by train.py and cannot be given")
+    if config["model"].get("clip_dim") is not None:
+        raise ConfigError(
+            f"model.clip_dim={config['model']['clip_dim']}: these data sets feed the network no condition; leave it null"
+        )
     return config
 
 
@@ -189,19 +223,25 @@ def suitable_precision(accelerator: str) -> str:
     return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
 
 
-def lock(out: Path) -> FileLock:
-    """The run directory's lock, taken; the other processes of a distributed run share the first one's.
+@contextlib.contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """The run directory is this run's alone inside this context; its first process holds the lock for all.
 
     Raises:
         ConfigError: another process trains in this directory.
     """
-    rank = os.environ.get("LOCAL_RANK", "0")
-    held = FileLock(out / f".lock-{rank}")
+    if rank_zero_only.rank != 0:
+        yield
+        return
+    lock = FileLock(out / ".lock")
     try:
-        held.acquire(timeout=0)
+        lock.acquire(timeout=0)
     except Timeout as error:
         raise ConfigError(f"out={out}: another process trains in this directory; wait for it or choose another") from error
-    return held
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def checkpoint_to_resume(resume: str | None, out: Path) -> Path | None:
@@ -224,8 +264,22 @@ def checkpoint_to_resume(resume: str | None, out: Path) -> Path | None:
     return path
 
 
-def refuse_another_run(checkpoint: Path, config: Mapping[str, Any]) -> int:
+def refuse_to_overwrite(out: Path) -> None:
+    """Check that no run is in this directory.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    if (out / "checkpoints" / "last.ckpt").exists() and rank_zero_only.rank == 0:
+        raise ConfigError(f"out={out}: there is a run in it already; continue it with resume=auto, or choose another directory")
+
+
+def refuse_another_run(checkpoint: Path, saved: Mapping[str, Any]) -> int:
     """Compare the configuration with the checkpoint's.
+
+    Args:
+        checkpoint: to be resumed.
+        saved: what this run would save of its configuration.
 
     Returns:
         The optimiser step at which the checkpoint was saved.
@@ -237,7 +291,7 @@ def refuse_another_run(checkpoint: Path, config: Mapping[str, Any]) -> int:
     if "hyper_parameters" not in content:
         raise CheckpointError(f"{checkpoint}: not a checkpoint of this project: it lacks hyper_parameters")
     before = flat({k: v for k, v in content["hyper_parameters"].items() if k in SAVED})
-    now = flat({k: config[k] for k in SAVED})
+    now = flat(saved)
     differences = [
         f"  {key}: {before.get(key, 'absent')} in the checkpoint, {now.get(key, 'absent')} now"
         for key in sorted(before.keys() | now.keys())
@@ -315,10 +369,10 @@ def main(cfg: DictConfig) -> float:
     """
     context = HydraConfig.get()
     try:
-        if context.mode == RunMode.MULTIRUN and cfg.trainer.get("strategy") == "ddp":
+        if context.mode == RunMode.MULTIRUN and cfg.trainer.devices != 1 and "spawn" not in cfg.trainer.get("strategy", ""):
             raise ConfigError(
-                "trainer=ddp under --multirun: every process would run the whole sweep again. Use trainer.strategy=ddp_spawn, "
-                "or a launcher that starts one job a process (hydra/launcher=joblib)"
+                f"trainer.devices={cfg.trainer.devices} under --multirun: every process would run the whole sweep again. Use "
+                "trainer.devices=1, trainer.strategy=ddp_spawn, or a launcher that starts a job a process (hydra/launcher=joblib)"
             )
         cfg.out = context.runtime.output_dir
         cfg, overrides = as_it_was_begun(cfg, context.overrides.task)

@@ -2,11 +2,11 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import WeightAveraging
-from torch import Tensor
 
 
 class EMA(WeightAveraging):
@@ -24,7 +24,7 @@ class EMA(WeightAveraging):
     def __init__(self, decay: float = 0.998) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"callbacks.ema.decay={decay} must be in [0, 1)")
-        super().__init__(use_buffers=False, multi_avg_fn=self._lerp)
+        super().__init__(use_buffers=False)
         self.decay = decay
         self._swapped = False
 
@@ -33,14 +33,28 @@ class EMA(WeightAveraging):
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
         if self._average_model is not None:
-            # The counter is read at every update; on a GPU that would wait for the device each time.
             self._average_model.n_averaged = self._average_model.n_averaged.cpu()
 
-    @torch.no_grad()
-    def _lerp(self, averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor) -> None:
-        # num_averaged is a copy on the device; the counter itself is on the CPU and can be read without waiting.
-        n = int(self._average_model.n_averaged)  # pyright: ignore[reportOptionalMemberAccess]
-        torch._foreach_lerp_(averaged, current, 1 - min(self.decay, (1 + n) / (10 + n)))
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Update the average after an optimiser step.
+
+        As in WeightAveraging, but with the counter on the CPU: AveragedModel reads it at every update, and on a GPU would wait
+        for the device each time.
+        """
+        if trainer.global_step <= self._latest_update_step or self._average_model is None:
+            return
+        n = int(self._average_model.n_averaged)
+        averaged = list(self._average_model.module.parameters())
+        current = [parameter.detach() for parameter in pl_module.parameters()]
+        with torch.no_grad():
+            if n == 0:
+                torch._foreach_copy_(averaged, current)
+            else:
+                torch._foreach_lerp_(averaged, current, 1 - min(self.decay, (1 + n) / (10 + n)))
+        self._average_model.n_averaged += 1
+        self._latest_update_step = trainer.global_step
 
     def _swap_models(self, pl_module: pl.LightningModule) -> None:
         super()._swap_models(pl_module)

@@ -1,10 +1,13 @@
 """LastCheckpoint: where training stands, always in one file."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
+
+log = logging.getLogger(__name__)
 
 
 class LastCheckpoint(Checkpoint):
@@ -42,7 +45,10 @@ class LastCheckpoint(Checkpoint):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save what was reached before the exception, if anything was."""
         if trainer.training and trainer.global_step > self._saved_step:
-            self._save_within_epoch(trainer)
+            try:
+                self._save_within_epoch(trainer)
+            except RuntimeError as error:  # the exception under way is the one to hear about
+                log.error("%s", error)
 
     def _save_within_epoch(self, trainer: pl.Trainer) -> None:
         # A checkpoint from between the last batch and the end of the epoch would be resumed after the validation, without its

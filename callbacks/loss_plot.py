@@ -38,19 +38,27 @@ class LossPlot(Callback):
         self._rows: list[list[float]] = []
         self._sum: Tensor | float = 0.0
         self._count = 0
+        self._validated = False
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note that this epoch has a val_loss."""
+        self._validated = True
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Add up on the device: reading the number here would make the processor wait for it."""
-        self._sum = self._sum + outputs["loss"].detach()
+        # Lightning has divided it by the number of batches that make a step.
+        self._sum = self._sum + outputs["loss"].detach() * trainer.accumulate_grad_batches
         self._count += 1
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Complete the epoch's row."""
         if self._count == 0:
             return
-        val = trainer.callback_metrics.get("val/loss", torch.tensor(torch.nan))
+        # The metric stays what it was in epochs without validation, which have none of their own.
+        val = trainer.callback_metrics["val/loss"] if self._validated else torch.nan
+        self._validated = False
         lr = trainer.optimizers[0].param_groups[0]["lr"]
         epoch = trainer.current_epoch + 1
         self._rows.append([epoch, trainer.global_step, float(self._sum) / self._count, float(val), float(lr)])

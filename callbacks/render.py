@@ -318,9 +318,11 @@ def _write(path: str | Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_gif(path: str | Path, frames: np.ndarray, fps: float) -> None:
-    """Write ``gif_bytes(frames, fps)`` to a file, whole or not at all. Raises what it raises, and OSError."""
-    _write(path, gif_bytes(frames, fps))
+def write_gif(path: str | Path, frames: np.ndarray, fps: float) -> bytes:
+    """Write ``gif_bytes(frames, fps)`` to a file, whole or not at all, and return it. Raises what it raises, and OSError."""
+    gif = gif_bytes(frames, fps)
+    _write(path, gif)
+    return gif
 
 
 def plot_losses(

@@ -9,7 +9,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from callbacks.ema import averaged_weights
-from callbacks.render import draw_clips, gif_bytes, write_gif
+from callbacks.render import draw_clips, write_gif
 from ddpm.module import MotionDiffusion
 
 log = logging.getLogger(__name__)
@@ -59,10 +59,10 @@ class SkeletonGIF(Callback):
             if not np.isfinite(clips).all():
                 log.warning("%s: %d of %d clips are not finite", path, (~np.isfinite(clips)).any((1, 2, 3)).sum(), self.n)
             frames = draw_clips(clips, module.skeleton, titles=[f"seed {self.seed + i}" for i in range(self.n)], size=self.size)
-            write_gif(path, frames, module.fps)
+            gif = write_gif(path, frames, module.fps)
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
-                    _log_gif(logger, "samples", gif_bytes(frames, module.fps), frames.shape[1:3], trainer.global_step)
+                    _log_gif(logger, "samples", gif, frames.shape[1:3], trainer.global_step)
         except Exception:  # whatever it is, hours of training are worth more than a picture
             log.warning("%s: could not be drawn; training goes on", path, exc_info=True)
 

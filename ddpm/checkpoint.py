@@ -68,16 +68,11 @@ def write_durably(path: str | Path, content: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        _sync_directory(path.parent)
     except OSError as error:
         free = shutil.disk_usage(path.parent).free if path.parent.exists() else 0
         raise CheckpointError(
-            f"{path}: not written ({error.strerror}), {len(content)} bytes needed, {free} free; "
-            "what was there before is intact, or replaced as a whole"
+            f"{path}: not written ({error.strerror}), {len(content)} bytes needed, {free} free; what was there before is intact"
         ) from error
     finally:
         with contextlib.suppress(OSError):
@@ -141,6 +136,16 @@ def load_module(path: str | Path) -> MotionDiffusion:
     except RuntimeError as error:
         raise CheckpointError(f"{path}: its weights do not fit its own configuration: {error}") from error
     return module.eval()
+
+
+def _sync_directory(directory: Path) -> None:
+    """Put the new name on the disk too, where the system can: Windows and some network file systems cannot, and need not."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _is_finite(value: Any) -> bool:

@@ -35,7 +35,7 @@ class MotionDiffusion(pl.LightningModule):
         sampler: the sampler that `sample` uses unless told otherwise.
         class_names: names of the actions of the training data, kept for whoever opens the checkpoint.
         optimizer: parameters -> optimiser; None for a module that is not trained.
-        lr_scheduler: (optimiser, total steps) -> scheduler stepped after every optimiser step; None for none.
+        lr_scheduler: (optimiser, total steps, inf if none are set) -> scheduler stepped after every step; None for none.
         seed: of all that is random in training.
     """
 
@@ -49,7 +49,7 @@ class MotionDiffusion(pl.LightningModule):
         sampler: Sampler,
         class_names: Sequence[str] = (),
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
-        lr_scheduler: Callable[[Optimizer, int], LRScheduler] | None = None,
+        lr_scheduler: Callable[[Optimizer, float], LRScheduler] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -107,13 +107,23 @@ class MotionDiffusion(pl.LightningModule):
     ) -> None:
         """Clip the norm of the gradient, log it, and stop a run whose gradient is no number before it spoils the weights.
 
+        Args:
+            optimizer: whose gradients.
+            gradient_clip_val: largest norm; None or 0 for any, as everywhere in Lightning.
+            gradient_clip_algorithm: None or ``norm``.
+
         Raises:
-            FloatingPointError: the gradient is not finite. On a GPU this is looked at every 50 batches only, because looking
+            ValueError: another algorithm.
+            FloatingPointError: the gradient is not finite. On a GPU this is looked at every 50 steps only, because looking
                 makes the processor wait for the device.
         """
-        norm = nn.utils.clip_grad_norm_(self.parameters(), math.inf if gradient_clip_val is None else gradient_clip_val)
+        if gradient_clip_algorithm not in (None, "norm"):
+            raise ValueError(f"trainer.gradient_clip_algorithm={gradient_clip_algorithm!r} must be null or 'norm'")
+        norm = nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or math.inf)
         self.log("train/grad_norm", norm)
-        if (norm.device.type == "cpu" or self.batches_done % CHECK_EVERY == 0) and not torch.isfinite(norm):
+        # The loss scale of float16 makes the gradient infinite now and then, on purpose, and skips the step itself.
+        look = norm.device.type == "cpu" or self.global_step % CHECK_EVERY == 0
+        if look and self.trainer.precision != "16-mixed" and not torch.isfinite(norm):
             lr = optimizer.param_groups[0]["lr"]
             raise FloatingPointError(
                 f"the gradient is {norm.item()} at step {self.global_step} (learning rate {lr:.3g}): training has diverged. "
@@ -132,15 +142,13 @@ class MotionDiffusion(pl.LightningModule):
         optimizer = self.optimizer(self.parameters())
         if self.lr_scheduler is None:
             return optimizer
-        scheduler = self.lr_scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
+        scheduler = self.lr_scheduler(optimizer, self.trainer.estimated_stepping_batches)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what a sampler needs beside weights: skeleton, fps, frames and class names as plain containers."""
+        """Add what a sampler needs beside weights and configuration: what only the data know."""
         checkpoint["motion"] = {
-            "skeleton": self.skeleton.to_config(),
             "fps": self.fps,
-            "frames": self.frames,
             "class_names": list(self.class_names),
         }
 
@@ -181,7 +189,7 @@ class MotionDiffusion(pl.LightningModule):
             self.train(was_training)
 
 
-def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup: int = 100, final: float = 0.02) -> LambdaLR:
+def warmup_cosine(optimizer: Optimizer, total_steps: float, warmup: int = 100, final: float = 0.02) -> LambdaLR:
     """Learning rate: linear from 0 over ``warmup`` steps, then half a cosine down to ``final`` times its peak.
 
     Args:
@@ -189,7 +197,14 @@ def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup: int = 100, fin
         total_steps: length of the run in optimiser steps.
         warmup: steps of the rise.
         final: fraction of the peak at the end, in [0, 1].
+
+    Raises:
+        ValueError: a run without an end.
     """
+    if math.isinf(total_steps):
+        raise ValueError(
+            "lr_scheduler=warmup_cosine needs an end: set trainer.max_epochs or trainer.max_steps, or use warmup_constant"
+        )
 
     def factor(step: int) -> float:
         if step < warmup:
@@ -200,7 +215,7 @@ def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup: int = 100, fin
     return LambdaLR(optimizer, factor)
 
 
-def warmup_constant(optimizer: Optimizer, total_steps: int, warmup: int = 5000) -> LambdaLR:
+def warmup_constant(optimizer: Optimizer, total_steps: float, warmup: int = 5000) -> LambdaLR:
     """Learning rate: linear from 0 over ``warmup`` steps, then constant (Ho et al. 2020, appendix B).
 
     Args:

@@ -104,7 +104,7 @@ def ddpm(
     """
     x = noise
     visited = spaced_steps(alpha_bar, steps, spacing)
-    alpha_bar_at = alpha_bar.double().tolist()
+    alpha_bar_at = alpha_bar.tolist()
     for t, s in zip(visited, [*visited[1:], None], strict=True):
         x0_hat, eps_hat = denoise(x, _batch_of(t, x))
         if observer is not None:
@@ -142,8 +142,8 @@ def dpmpp_2m(
     """
     x = noise
     visited = spaced_steps(alpha_bar, steps, spacing)
-    signal = alpha_bar.double().sqrt().tolist()
-    sigma = (1 - alpha_bar.double()).sqrt().tolist()
+    exact = alpha_bar.cpu().double()  # not every device has float64
+    signal, sigma = exact.sqrt().tolist(), (1 - exact).sqrt().tolist()
     lambdas = (_logsnr(alpha_bar) / 2).tolist()
     previous: tuple[Tensor, float] | None = None
     for t, s in zip(visited, [*visited[1:], None], strict=True):
@@ -165,7 +165,7 @@ def dpmpp_2m(
 
 def _logsnr(alpha_bar: Tensor) -> Tensor:
     """log(alpha_bar / (1 - alpha_bar)) in float64."""
-    alpha_bar = alpha_bar.double().cpu()
+    alpha_bar = alpha_bar.cpu().double()
     return alpha_bar.log() - torch.log1p(-alpha_bar)
 
 

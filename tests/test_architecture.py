@@ -1,6 +1,8 @@
 """The layers: who may import whom, read off the source."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -118,3 +120,26 @@ def test_public_names_are_typed_and_documented() -> None:
                 given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
                 untyped = [a.arg for a in given if a.annotation is None and a.arg not in ("self", "cls")]
                 assert not untyped and node.returns is not None, f"{name}.{node.name}: untyped {untyped or 'result'}"
+
+
+def test_float64_is_computed_on_the_cpu() -> None:
+    """Apple's GPUs have none: what samples or trains converts a tensor there only after ``.cpu()``."""
+    for name in ("ddpm.samplers", "ddpm.module", "ddpm.unet", "ddpm.blocks"):
+        for node in ast.walk(MODULES[name]):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "double":
+                assert ast.unparse(node.func.value).endswith(".cpu()"), f"{name}:{node.lineno}"
+
+
+@pytest.mark.parametrize("command", [["check"], ["format", "--check"]])
+def test_style(command: list[str]) -> None:
+    ruff = subprocess.run([sys.executable, "-m", "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True)
+    assert ruff.returncode == 0, ruff.stdout + ruff.stderr
+
+
+@pytest.mark.slow
+def test_types() -> None:
+    """pyright fetches itself when it first runs, which not every machine allows."""
+    pyright = subprocess.run(
+        [sys.executable, "-m", "pyright", "--pythonpath", sys.executable], cwd=ROOT, capture_output=True, text=True
+    )
+    assert pyright.returncode == 0, pyright.stdout

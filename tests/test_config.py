@@ -4,6 +4,7 @@ from pathlib import Path
 
 import hydra
 import pytest
+import torch
 from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -11,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ddpm.build import ConfigError, build_module, check, construct, construct_part
 from sample import Config as SampleConfig
 from tests.configs import compose
-from train import Config, plain
+from train import Config, plain, suitable_precision
 
 CONF = Path(__file__).parent.parent / "conf"
 GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name != "hydra")
@@ -43,10 +44,28 @@ def test_callbacks_and_loggers_build(group: str, option: str) -> None:
         assert construct(node, name) is not None
 
 
-@pytest.mark.parametrize("option", [o for g, o in OPTIONS if g == "trainer" and o not in ("gpu", "ddp")])
-def test_trainers_build(option: str) -> None:
-    trainer = construct(composed(f"trainer={option}")["trainer"], "trainer")(logger=False)
+@pytest.mark.parametrize("option", [o for g, o in OPTIONS if g == "trainer" and o != "gpu"])
+def test_trainers_build(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    trainer = construct(composed(f"trainer={option}", "trainer.accelerator=cpu")["trainer"], "trainer")(logger=False)
     assert trainer.precision == "32-true"
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "gpu", "has_bf16", "expected"),
+    [
+        ("auto", True, True, "bf16-mixed"),
+        ("gpu", True, False, "32-true"),
+        ("auto", False, True, "32-true"),
+        ("cpu", True, True, "32-true"),
+    ],
+)
+def test_precision_suits_the_accelerator(
+    accelerator: str, gpu: bool, has_bf16: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bf16)
+    assert suitable_precision(accelerator) == expected
 
 
 @pytest.mark.parametrize(("group", "option"), [o for o in OPTIONS if o[0] in ("optimizer", "lr_scheduler", "experiment")])

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -61,21 +62,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def test_a_run_leaves_everything_and_says_where(run: tuple[Path, str]) -> None:
     out, printed = run
-    for name in (
-        "checkpoints/last.ckpt", "checkpoints/best.ckpt", "loss.png", "loss.csv", "samples/epoch_0001.gif", "samples/final.gif",
-        ".hydra/config.yaml", "train.log",
-    ):  # fmt: skip
-        assert (out / name).stat().st_size > 0, name
-    assert f"everything is in {out}" in printed
-    for named in (
-        "checkpoints/last.ckpt",
-        "loss.png",
-        "loss.csv",
-        "samples/final.gif",
-        "tensorboard",
-        ".hydra/config.yaml",
-    ):
-        assert named in printed.split("everything is in")[1]
+    told = printed.split(f"everything is in {out}")[1]
+    for name in ("samples/final.gif", "loss.png", "loss.csv", "checkpoints/last.ckpt", "checkpoints/best.ckpt", "config.yaml"):
+        assert (out / name).stat().st_size > 0 and name in told, name
+    assert (out / "samples" / "epoch_0001.gif").exists() and "tensorboard" in told
+
+
+def test_the_configuration_is_written_as_it_was_used(run: tuple[Path, str]) -> None:
+    written = (run[0] / "config.yaml").read_text()
+    config = OmegaConf.to_container(OmegaConf.create(written))
+    assert isinstance(config, dict) and "${" not in written
+    assert (config["T"], config["model"]["image_size"], config["model"]["in_channels"]) == (7, 8, 60)
+    assert config["trainer"]["precision"] == "32-true"
 
 
 def test_the_number_of_steps_reaches_the_tables(run: tuple[Path, str]) -> None:
@@ -147,12 +145,13 @@ def test_a_seed_is_a_clip_whatever_is_beside_it(run: tuple[Path, str]) -> None:
     [
         (["ckpt=missing.ckpt"], "missing.ckpt: no such file"),
         (["n=0"], "n=0"),
+        (["ckpt=???"], "ckpt"),
         (["device=abacus"], "device=abacus"),
         (["sampler=dpmpp_2m", "sampler.steps=0"], "sampler.steps=0"),
     ],
 )
 def test_bad_input_to_sample_is_one_message(run: tuple[Path, str], tmp_path: Path, arguments: list[str], named: str) -> None:
-    ckpt = [] if arguments[0].startswith("ckpt") else [f"ckpt={run[0] / 'checkpoints' / 'last.ckpt'}"]
+    ckpt = [] if arguments[0].startswith("ckpt") else [f"ckpt={run[0]}"]
     failed = command("sample.py", *ckpt, *arguments, cwd=tmp_path)
     assert failed.returncode == 1 and named in failed.stdout and "Traceback" not in failed.stdout + failed.stderr
 
@@ -203,8 +202,75 @@ def test_a_finished_run_can_be_trained_longer(run: tuple[Path, str]) -> None:
     assert [r["step"] for r in rows] == ["3", "6", "9"]
 
 
+def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    train_script.train(small(tmp_path))
+    before = (tmp_path / "checkpoints" / "last.ckpt").read_bytes()
+    with pytest.raises(ConfigError, match="resume=auto, or choose another"):
+        train_script.train(small(tmp_path))
+    for change in ("trainer.gradient_clip_val=0.01", "callbacks.ema.decay=0.5", "trainer.accumulate_grad_batches=2"):
+        with pytest.raises(ConfigError, match=change.partition("=")[0].removeprefix("callbacks.")):
+            train_script.train(small(tmp_path, "resume=auto", change))
+    assert (tmp_path / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("+trainer.num_sanity_val_steps=1", r"trainer\.num_sanity_val_steps"),
+        ("model.clip_dim=13", r"model\.clip_dim=13"),
+        ("+trainer.gradient_clip_algorithm=value", r"trainer\.gradient_clip_algorithm"),
+        ("trainer.max_epochs=-1", "warmup_constant"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(override: str, named: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=named):
+        train_script.train(small(tmp_path, override))
+
+
+def test_a_run_without_end_ends_when_its_time_is_up(tmp_path: Path) -> None:
+    endless = ["trainer.max_epochs=-1", "lr_scheduler=warmup_constant", "trainer.max_time=00:00:00:01"]
+    assert math.isfinite(train_script.train(small(tmp_path, *endless)))
+
+
+def test_no_clipping_is_not_no_gradient(tmp_path: Path) -> None:
+    train_script.train(small(tmp_path, "trainer.gradient_clip_val=0"))
+    weights = load_module(tmp_path / "checkpoints" / "last.ckpt").diffusion.eps_model.out[-1].weight
+    assert weights.abs().max() > 0
+
+
+def test_the_table_under_accumulation_and_without_validation(tmp_path: Path) -> None:
+    """train_loss is the mean over batches however many make a step, and val_loss is empty where nothing was validated."""
+    losses: list[float] = []
+
+    class Note(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, *args: Any) -> None:
+            losses.append(3 * float(outputs["loss"]))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_script, "StopBetweenBatches", Note)
+        overrides = ["trainer.accumulate_grad_batches=3", "trainer.check_val_every_n_epoch=2", "~callbacks.skeleton_gif"]
+        train_script.train(compose("config", [*SMALL, "T=7", "logger=none", f"out={tmp_path}", *overrides]))
+    rows = list(csv.DictReader((tmp_path / "loss.csv").open()))
+    assert [float(r["train_loss"]) for r in rows] == pytest.approx([np.mean(losses[:3]), np.mean(losses[3:])], rel=1e-5)
+    assert math.isnan(float(rows[0]["val_loss"])) and math.isfinite(float(rows[1]["val_loss"]))
+
+
+def test_two_processes_train_one_model(tmp_path: Path) -> None:
+    arguments = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "T=7", "out=run", "~callbacks.loss_plot"]
+    done = command("train.py", *SMALL, *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("everything is in") == 1
+    module = load_module(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert module.sample([0]).isfinite().all()
+
+
+def test_a_sweep_of_distributed_runs_is_refused(tmp_path: Path) -> None:
+    refused = command("train.py", "-m", *SMALL, "T=5,6", "trainer.devices=2", "out=sweep", cwd=tmp_path)
+    assert refused.returncode == 1 and "trainer.devices=2 under --multirun" in refused.stdout + refused.stderr
+
+
 def test_two_runs_cannot_share_a_directory(tmp_path: Path) -> None:
-    with train_script.lock(tmp_path), pytest.raises(ConfigError, match="another process"):
+    with train_script.locked(tmp_path), pytest.raises(ConfigError, match="another process"):
         train_script.train(small(tmp_path))
 
 
@@ -213,9 +279,10 @@ def test_two_runs_cannot_share_a_directory(tmp_path: Path) -> None:
     [
         (None, "a", "a"),
         ("auto", "a", "a"),
-        ("runs/x/checkpoints/last.ckpt", None, "runs/x"),
-        ("runs/x", None, "runs/x"),
         ("auto", None, "outputs/2026-01-02/00-00-00"),
+        ("mistyped/checkpoints/last.ckpt", "a", "a"),
+        ("outputs/2026-01-03/00-00-00/checkpoints/last.ckpt", None, "outputs/2026-01-03/00-00-00"),
+        ("outputs/2026-01-03/00-00-00", None, "outputs/2026-01-03/00-00-00"),
     ],
 )
 def test_where_a_run_goes(
