@@ -1,21 +1,18 @@
 """Train a diffusion model of motion: ``python train.py [group=option ...] [key=value ...]``."""
 
-import contextlib
 import logging
 import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import hydra
 import pytorch_lightning as pl
 import torch
-from filelock import FileLock, Timeout
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -23,7 +20,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from callbacks.interrupt import StopBetweenBatches
@@ -31,32 +27,20 @@ from datamodules.clips import ClipSet
 from datamodules.pose import PoseDataModule
 from ddpm.build import ConfigError, build_module, check, construct, with_channels
 from ddpm.checkpoint import CheckpointError, DurableCheckpointIO, read_checkpoint, write_durably
+from ddpm.runs import (
+    SAVED,
+    checkpoint_to_resume,
+    flat,
+    is_first_process,
+    locked,
+    refuse_another_run,
+    refuse_to_overwrite,
+    run_directory,
+    sweep_directory,
+)
 
 log = logging.getLogger("train")
 
-SAVED = (
-    *(
-        "T",
-        "frames",
-        "seed",
-        "model",
-        "schedule",
-        "prediction",
-        "weighting",
-        "sampler",
-        "skeleton",
-        "data",
-        "loader",
-        "optimizer",
-    ),
-    *("lr_scheduler", "trainer", "ema"),
-)
-"""What of the configuration a checkpoint keeps: all that decides what is learnt."""
-MAY_DIFFER = (
-    *("sampler", "data.root", "loader.num_workers"),
-    *("trainer.max_", "trainer.accelerator", "trainer.log_every_n_steps", "trainer.check_val", "trainer.fast_dev_run"),
-)
-"""What may be changed when a run is resumed; the rest would make it another run."""
 OURS = (
     *("callbacks", "logger", "plugins", "default_root_dir", "use_distributed_sampler", "enable_model_summary"),
     "num_sanity_val_steps",
@@ -88,26 +72,6 @@ class Config:
     logger: Any
 
 
-def run_directory(out: str | None, resume: str | None) -> str:
-    """Where a single run goes: ``out`` if given, the directory of the run to resume, or a new one named by the time."""
-    if resume not in (None, "auto"):
-        path = Path(resume)
-        run = path.parent.parent if path.suffix == ".ckpt" else path
-        if (run / "checkpoints").is_dir():
-            return str(run)
-    if out is not None:
-        return out
-    started = sorted(Path("outputs").glob("*/*/checkpoints/last.ckpt"), key=lambda p: p.stat().st_mtime)
-    if resume == "auto" and started:
-        return str(started[-1].parent.parent)
-    return datetime.now().strftime("outputs/%Y-%m-%d/%H-%M-%S")
-
-
-def sweep_directory(out: str | None) -> str:
-    """Where a multirun goes: ``out`` if given, else a new directory named by the time."""
-    return datetime.now().strftime("multirun/%Y-%m-%d/%H-%M-%S") if out is None else out
-
-
 ConfigStore.instance().store(name="base", node=Config)
 OmegaConf.register_new_resolver("run_dir", run_directory, replace=True, use_cache=True)
 OmegaConf.register_new_resolver("sweep_dir", sweep_directory, replace=True, use_cache=True)
@@ -133,7 +97,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
         resume = checkpoint_to_resume(config["resume"], out)
         saved = {key: config[key] for key in SAVED if key != "ema"} | {"ema": config["callbacks"].get("ema")}
         resumed_step = refuse_to_overwrite(out) if resume is None else refuse_another_run(resume, saved)
-        if rank_zero_only.rank == 0:
+        if is_first_process():
             write_durably(out / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)).encode())
         pl.seed_everything(config["seed"], workers=True, verbose=False)
         quiet_lightning()
@@ -223,85 +187,6 @@ def suitable_precision(accelerator: str) -> str:
     return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
 
 
-@contextlib.contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """The run directory is this run's alone inside this context; its first process holds the lock for all.
-
-    Raises:
-        ConfigError: another process trains in this directory.
-    """
-    if rank_zero_only.rank != 0:
-        yield
-        return
-    lock = FileLock(out / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ConfigError(f"out={out}: another process trains in this directory; wait for it or choose another") from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def checkpoint_to_resume(resume: str | None, out: Path) -> Path | None:
-    """The checkpoint that ``resume`` names: none, that of ``out`` if there is one (auto), a file, or the last of a run.
-
-    Raises:
-        CheckpointError: it was named and is not there.
-    """
-    if resume is None:
-        return None
-    if resume == "auto":
-        path = out / "checkpoints" / "last.ckpt"
-        return path if path.exists() else None
-    path = Path(resume)
-    path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
-    if not path.is_file():
-        raise CheckpointError(f"resume={resume}: there is no {path}; resume=auto starts anew where there is nothing to resume")
-    if path.resolve().parent.parent != out.resolve():
-        raise ConfigError(f"resume={resume} continues in {path.parent.parent}, but out={out}; leave out away")
-    return path
-
-
-def refuse_to_overwrite(out: Path) -> None:
-    """Check that no run is in this directory.
-
-    Raises:
-        ConfigError: there is one.
-    """
-    if (out / "checkpoints" / "last.ckpt").exists() and rank_zero_only.rank == 0:
-        raise ConfigError(f"out={out}: there is a run in it already; continue it with resume=auto, or choose another directory")
-
-
-def refuse_another_run(checkpoint: Path, saved: Mapping[str, Any]) -> int:
-    """Compare the configuration with the checkpoint's.
-
-    Args:
-        checkpoint: to be resumed.
-        saved: what this run would save of its configuration.
-
-    Returns:
-        The optimiser step at which the checkpoint was saved.
-
-    Raises:
-        ConfigError: they differ in what decides the result; lists key, saved and given value.
-    """
-    content = read_checkpoint(checkpoint)
-    if "hyper_parameters" not in content:
-        raise CheckpointError(f"{checkpoint}: not a checkpoint of this project: it lacks hyper_parameters")
-    before = flat({k: v for k, v in content["hyper_parameters"].items() if k in SAVED})
-    now = flat(saved)
-    differences = [
-        f"  {key}: {before.get(key, 'absent')} in the checkpoint, {now.get(key, 'absent')} now"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not key.startswith(MAY_DIFFER)
-    ]
-    if differences:
-        raise ConfigError("\n".join([f"{checkpoint} is of another run; start a new one or drop these:", *differences]))
-    return int(content["global_step"])
-
-
 def make_loggers(nodes: Mapping[str, Mapping[str, Any]], resumed_step: int | None) -> list[Logger]:
     """The loggers of the configuration; TensorBoard forgets what a resumed run will log again."""
     loggers = []
@@ -309,17 +194,6 @@ def make_loggers(nodes: Mapping[str, Mapping[str, Any]], resumed_step: int | Non
         purge = resumed_step is not None and node["_target_"].endswith(".TensorBoardLogger")
         loggers.append(construct({**node, "purge_step": resumed_step} if purge else node, f"logger.{name}"))
     return loggers
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"a": {"b": 1}}`` -> ``{"a.b": 1}``; lists become text, as tables of hyperparameters want."""
-    out: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            out |= flat(value, f"{prefix}{key}.")
-        else:
-            out[f"{prefix}{key}"] = str(value) if isinstance(value, list) or value is None else value
-    return out
 
 
 def quiet_lightning() -> None:

@@ -18,6 +18,7 @@ LAYERS = [
     {"ddpm.module"},
     {"ddpm.build"},
     {"ddpm.checkpoint"},
+    {"ddpm.runs"},
 ]
 """Lowest first; a module imports only from lower layers."""
 
@@ -25,7 +26,7 @@ ONLY = {
     "matplotlib": {"callbacks.render"},
     "hydra": {"train", "sample"},
     "omegaconf": {"train", "sample"},
-    "pytorch_lightning": {"ddpm.module", "ddpm.checkpoint", "train", "datamodules.pose"},
+    "pytorch_lightning": {"ddpm.module", "ddpm.checkpoint", "ddpm.runs", "train", "datamodules.pose"},
 }
 """Libraries that only these modules know; every callback may know Lightning."""
 

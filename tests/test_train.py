@@ -27,6 +27,7 @@ from datamodules.synthetic import synthetic
 from ddpm.build import ConfigError, build_module, with_channels
 from ddpm.checkpoint import CheckpointError, load_module
 from ddpm.module import MotionDiffusion, warmup_constant, warmup_cosine
+from ddpm.runs import locked, run_directory
 from ddpm.skeleton import Skeleton
 from tests.configs import compose
 
@@ -270,7 +271,7 @@ def test_a_sweep_of_distributed_runs_is_refused(tmp_path: Path) -> None:
 
 
 def test_two_runs_cannot_share_a_directory(tmp_path: Path) -> None:
-    with train_script.locked(tmp_path), pytest.raises(ConfigError, match="another process"):
+    with locked(tmp_path), pytest.raises(ConfigError, match="another process"):
         train_script.train(small(tmp_path))
 
 
@@ -294,7 +295,7 @@ def test_where_a_run_goes(
         last.parent.mkdir(parents=True)
         last.touch()
         os.utime(last, (i, i))
-    assert train_script.run_directory(out, resume) == expected
+    assert run_directory(out, resume) == expected
 
 
 def test_a_picture_that_fails_does_not_end_training(

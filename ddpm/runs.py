@@ -1,0 +1,152 @@
+"""Directories of runs: where a run goes, that it is alone there, and what it takes to go on with one."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from pytorch_lightning.utilities import rank_zero_only
+
+from ddpm.build import ConfigError
+from ddpm.checkpoint import CheckpointError, read_checkpoint
+
+SAVED = (
+    *(
+        "T",
+        "frames",
+        "seed",
+        "model",
+        "schedule",
+        "prediction",
+        "weighting",
+        "sampler",
+        "skeleton",
+        "data",
+        "loader",
+        "optimizer",
+    ),
+    *("lr_scheduler", "trainer", "ema"),
+)
+"""What of the configuration a checkpoint keeps: all that decides what is learnt."""
+MAY_DIFFER = (
+    *("sampler", "data.root", "loader.num_workers"),
+    *("trainer.max_", "trainer.accelerator", "trainer.log_every_n_steps", "trainer.check_val", "trainer.fast_dev_run"),
+)
+"""What may be changed when a run is resumed; the rest would make it another run."""
+
+
+def run_directory(out: str | None, resume: str | None) -> str:
+    """Where a single run goes: ``out`` if given, the directory of the run to resume, or a new one named by the time."""
+    if resume not in (None, "auto"):
+        path = Path(resume)
+        run = path.parent.parent if path.suffix == ".ckpt" else path
+        if (run / "checkpoints").is_dir():
+            return str(run)
+    if out is not None:
+        return out
+    started = sorted(Path("outputs").glob("*/*/checkpoints/last.ckpt"), key=lambda p: p.stat().st_mtime)
+    if resume == "auto" and started:
+        return str(started[-1].parent.parent)
+    return datetime.now().strftime("outputs/%Y-%m-%d/%H-%M-%S")
+
+
+def sweep_directory(out: str | None) -> str:
+    """Where a multirun goes: ``out`` if given, else a new directory named by the time."""
+    return datetime.now().strftime("multirun/%Y-%m-%d/%H-%M-%S") if out is None else out
+
+
+def is_first_process() -> bool:
+    """Whether this is the process of a distributed run that writes files; true where there is only one."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+@contextlib.contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """The run directory is this run's alone inside this context; its first process holds the lock for all.
+
+    Raises:
+        ConfigError: another process trains in this directory.
+    """
+    if not is_first_process():
+        yield
+        return
+    lock = FileLock(out / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ConfigError(f"out={out}: another process trains in this directory; wait for it or choose another") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def checkpoint_to_resume(resume: str | None, out: Path) -> Path | None:
+    """The checkpoint that ``resume`` names: none, that of ``out`` if there is one (auto), a file, or the last of a run.
+
+    Raises:
+        CheckpointError: it was named and is not there.
+    """
+    if resume is None:
+        return None
+    if resume == "auto":
+        path = out / "checkpoints" / "last.ckpt"
+        return path if path.exists() else None
+    path = Path(resume)
+    path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+    if not path.is_file():
+        raise CheckpointError(f"resume={resume}: there is no {path}; resume=auto starts anew where there is nothing to resume")
+    if path.resolve().parent.parent != out.resolve():
+        raise ConfigError(f"resume={resume} continues in {path.parent.parent}, but out={out}; leave out away")
+    return path
+
+
+def refuse_to_overwrite(out: Path) -> None:
+    """Check that no run is in this directory.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    if (out / "checkpoints" / "last.ckpt").exists() and is_first_process():
+        raise ConfigError(f"out={out}: there is a run in it already; continue it with resume=auto, or choose another directory")
+
+
+def refuse_another_run(checkpoint: Path, saved: Mapping[str, Any]) -> int:
+    """Compare the configuration with the checkpoint's.
+
+    Args:
+        checkpoint: to be resumed.
+        saved: what this run would save of its configuration.
+
+    Returns:
+        The optimiser step at which the checkpoint was saved.
+
+    Raises:
+        ConfigError: they differ in what decides the result; lists key, saved and given value.
+    """
+    content = read_checkpoint(checkpoint)
+    if "hyper_parameters" not in content:
+        raise CheckpointError(f"{checkpoint}: not a checkpoint of this project: it lacks hyper_parameters")
+    before = flat({k: v for k, v in content["hyper_parameters"].items() if k in SAVED})
+    now = flat(saved)
+    differences = [
+        f"  {key}: {before.get(key, 'absent')} in the checkpoint, {now.get(key, 'absent')} now"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not key.startswith(MAY_DIFFER)
+    ]
+    if differences:
+        raise ConfigError("\n".join([f"{checkpoint} is of another run; start a new one or drop these:", *differences]))
+    return int(content["global_step"])
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` -> ``{"a.b": 1}``; lists become text, as tables of hyperparameters want."""
+    out: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            out |= flat(value, f"{prefix}{key}.")
+        else:
+            out[f"{prefix}{key}"] = str(value) if isinstance(value, list) or value is None else value
+    return out
