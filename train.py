@@ -62,6 +62,7 @@ class Config:
     schedule: Any
     prediction: Any
     weighting: Any
+    timesteps: Any
     sampler: Any
     skeleton: Any
     data: Any

@@ -157,7 +157,7 @@ class SelfAttention(nn.Module):
         channels: channels in and out.
         num_heads: number of heads, divides channels.
         frames: number of frames here in training. For n frames the logits are scaled by log(n) / log(frames), which keeps the
-            sharpness of attention when clips of another length are sampled (Chiang & Cholak 2022, section 5.3).
+            sharpness of attention when clips of another length are sampled (Chiang & Cholak 2022).
     """
 
     def __init__(self, channels: int, num_heads: int, frames: int) -> None:

@@ -16,12 +16,13 @@ from ddpm.prediction import X0, Epsilon
 from ddpm.samplers import ddpm, dpmpp_2m
 from ddpm.schedules import cosine, linear
 from ddpm.skeleton import Skeleton
+from ddpm.timesteps import stratified, uniform
 from ddpm.unet import MDM_UNetModel
 from ddpm.weighting import min_snr, simple
 
 PARTS: dict[str, Callable[..., Any]] = {
     f"{part.__module__}.{part.__qualname__}": part
-    for part in (MDM_UNetModel, linear, cosine, Epsilon, X0, simple, min_snr, ddpm, dpmpp_2m, Skeleton)
+    for part in (MDM_UNetModel, linear, cosine, Epsilon, X0, simple, min_snr, uniform, stratified, ddpm, dpmpp_2m, Skeleton)
 }
 """Everything that a checkpoint may ask for by name. A new network, schedule or sampler is added here."""
 
@@ -106,6 +107,7 @@ def build_module(
         beta_schedule=construct_part(config["schedule"], "schedule"),
         prediction=construct_part(config["prediction"], "prediction"),
         weighting=construct_part(config["weighting"], "weighting"),
+        timesteps=construct_part(config["timesteps"], "timesteps"),
     )
     module = MotionDiffusion(
         diffusion,

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ddpm.prediction import Epsilon, Prediction
 from ddpm.schedules import linear
+from ddpm.timesteps import uniform
 from ddpm.weighting import simple
 
 
@@ -22,6 +23,7 @@ class DenoiseDiffusion(nn.Module):
         beta_schedule: T -> ``(T,)`` float64 beta.
         prediction: turns the network's output into (x0_hat, eps_hat).
         weighting: SNR -> weight on ||eps - eps_hat||^2.
+        timesteps: (batch, T, device) -> the steps that a batch is trained at.
 
     Raises:
         ValueError: T below 2, or a schedule whose betas leave (0, 1).
@@ -40,12 +42,14 @@ class DenoiseDiffusion(nn.Module):
         beta_schedule: Callable[[int], Tensor] = linear,
         prediction: Prediction | None = None,
         weighting: Callable[[Tensor], Tensor] = simple,
+        timesteps: Callable[[int, int, torch.device], Tensor] = uniform,
     ) -> None:
         super().__init__()
         self.eps_model = eps_model
         self.n_steps = n_steps
         self.prediction = Epsilon() if prediction is None else prediction
         self.weighting = weighting
+        self.timesteps = timesteps
         beta = beta_schedule(n_steps).double()
         if beta.shape != (n_steps,) or not bool(((beta > 0) & (beta < 1)).all()):
             raise ValueError(f"schedule: needs {n_steps} betas inside (0, 1), got {tuple(beta.shape)}: {beta}")
@@ -131,7 +135,7 @@ class DenoiseDiffusion(nn.Module):
         Returns:
             A scalar.
         """
-        t = torch.randint(self.n_steps, (len(x0),), device=x0.device) if t is None else t
+        t = self.timesteps(len(x0), self.n_steps, x0.device) if t is None else t
         eps = torch.randn_like(x0) if noise is None else noise
         alpha_bar = gather(self.alpha_bar, t, x0)
         xt = self.q_sample(x0, t, eps)

@@ -21,6 +21,7 @@ SAVED = (
         "schedule",
         "prediction",
         "weighting",
+        "timesteps",
         "sampler",
         "skeleton",
         "data",

@@ -48,6 +48,7 @@ def tiny_config(skeleton_config: dict[str, Any]) -> dict[str, Any]:
         },
         "schedule": {"_target_": "ddpm.schedules.cosine", "_partial_": True},
         "prediction": {"_target_": "ddpm.prediction.X0"},
+        "timesteps": {"_target_": "ddpm.timesteps.uniform", "_partial_": True},
         "weighting": {"_target_": "ddpm.weighting.min_snr", "_partial_": True, "gamma": 5.0},
         "sampler": {"_target_": "ddpm.samplers.dpmpp_2m", "_partial_": True, "steps": 4},
         "optimizer": {"_target_": "torch.optim.AdamW", "_partial_": True, "lr": 1e-3},

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 LAYERS = [
-    {"ddpm.schedules", "ddpm.prediction", "ddpm.weighting", "ddpm.skeleton", "ddpm.seeding"},
+    {"ddpm.schedules", "ddpm.prediction", "ddpm.weighting", "ddpm.timesteps", "ddpm.skeleton", "ddpm.seeding"},
     {"ddpm.blocks"},
     {"ddpm.unet", "ddpm.normalizer"},
     {"ddpm.diffusion"},

@@ -32,7 +32,7 @@ def test_every_option_composes_and_its_values_fit(group: str, option: str) -> No
 
 @pytest.mark.parametrize(
     ("group", "option"),
-    [o for o in OPTIONS if o[0] in ("model", "schedule", "prediction", "weighting", "sampler", "skeleton")],
+    [o for o in OPTIONS if o[0] in ("model", "schedule", "prediction", "weighting", "timesteps", "sampler", "skeleton")],
 )
 def test_every_part_builds_through_the_registry(group: str, option: str) -> None:
     assert construct_part(composed(f"{group}={option}")[group], group) is not None
@@ -84,6 +84,7 @@ def test_the_paper_is_pinned() -> None:
     )  # fmt: skip
     assert type(module.diffusion.prediction).__name__ == "Epsilon"
     assert module.diffusion.weighting.func.__name__ == "simple"
+    assert module.diffusion.timesteps.func.__name__ == "uniform"
     assert module.sampler.func.__name__ == "ddpm" and module.sampler.keywords["steps"] is None
     assert (config["optimizer"]["_target_"], config["optimizer"]["lr"]) == ("torch.optim.Adam", 2e-4)
     assert config["lr_scheduler"] == {"_target_": "ddpm.module.warmup_constant", "_partial_": True, "warmup": 5000}
