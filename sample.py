@@ -12,6 +12,8 @@ import hydra
 import numpy as np
 import torch
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -58,6 +60,10 @@ def sample(cfg: DictConfig) -> Path:
     for key, least in (("n", 1), ("seed", 0), ("batch_size", 1), ("frames", 1), ("gif_clips", 0)):
         if cfg[key] is not None and cfg[key] < least:
             raise ConfigError(f"{key}={cfg[key]} must be at least {least}")
+    if cfg.seed + cfg.n > 2**63:
+        raise ConfigError(f"seed={cfg.seed}: the seeds seed..seed+n-1 must be below 2^63")
+    if cfg.out == "":
+        raise ConfigError("out='' must be a directory, or the name of a new one")
     ckpt = Path(cfg.ckpt)
     ckpt = ckpt / "checkpoints" / "last.ckpt" if ckpt.is_dir() else ckpt
     module = load_module(ckpt).to(choose_device(cfg.device))
@@ -113,6 +119,9 @@ def choose_device(name: str) -> torch.device:
 def main(cfg: DictConfig) -> None:
     """The command. Input errors end it with one message and status 1."""
     try:
+        context = HydraConfig.get()
+        if context.mode == RunMode.MULTIRUN:
+            cfg.out = f"{cfg.out}/{context.job.num}"
         sample(cfg)
     except (ValueError, CheckpointError, OmegaConfBaseException) as error:
         log.error("%s: %s", type(error).__name__, error)

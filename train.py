@@ -17,7 +17,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
@@ -27,6 +27,7 @@ from datamodules.clips import ClipSet
 from datamodules.pose import PoseDataModule
 from ddpm.build import ConfigError, build_module, check, construct, with_channels
 from ddpm.checkpoint import CheckpointError, DurableCheckpointIO, read_checkpoint, write_durably
+from ddpm.module import MotionDiffusion
 from ddpm.runs import (
     SAVED,
     checkpoint_to_resume,
@@ -41,11 +42,19 @@ from ddpm.runs import (
 
 log = logging.getLogger("train")
 
-OURS = (
-    *("callbacks", "logger", "plugins", "default_root_dir", "use_distributed_sampler", "enable_model_summary"),
-    "num_sanity_val_steps",
-)
-"""Arguments of the Trainer that are set here."""
+OURS = {
+    "callbacks": "use the group callbacks",
+    "logger": "use the group logger",
+    "plugins": "checkpoints are written by a plugin of this project",
+    "default_root_dir": "use out",
+    "use_distributed_sampler": "batches are shared between processes already",
+    "limit_train_batches": "use loader.steps_per_epoch",
+    "enable_model_summary": "the size of the network is printed",
+    "num_sanity_val_steps": "everything is tried once before training",
+}
+"""Arguments of the Trainer that are set here, and what to do instead."""
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 @dataclass
@@ -108,6 +117,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
         module = build_module(config, clips.fps, clips.class_names, trainable=True)
         statistics = data.statistics_batch()
         module.normalizer.fit(statistics["clips"], statistics["mask"])
+        rehearse(module, statistics)
         module.save_hyperparameters({**saved, "overrides": list(overrides)}, logger=False)
 
         loggers = make_loggers(config["logger"], resumed_step)
@@ -137,7 +147,11 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
         if resume is not None:
             log.info("resuming from %s", resume)
         began = time.monotonic()
-        trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+        try:
+            trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+        except (KeyboardInterrupt, SystemExit, SIGTERMException):
+            log.info("\nstopped after step %d; continue with resume=%s", trainer.global_step, out)
+            raise
         if trainer.is_global_zero:
             log.info("%d steps in %.0f s; everything is in %s", trainer.global_step, time.monotonic() - began, out)
             for name, what in PRODUCTS.items():
@@ -172,14 +186,39 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
         raise ConfigError("out: the directory of the run must be given")
     config = with_channels(config)
     check(config)
-    ours = sorted(set(OURS) & config["trainer"].keys())
-    if ours:
-        raise ConfigError(f"trainer.{ours[0]} is set by train.py and cannot be given")
+    trainer = config["trainer"]
+    for key in OURS.keys() & trainer.keys():
+        raise ConfigError(f"trainer.{key} cannot be given: {OURS[key]}")
+    for key, good, limit in (
+        ("seed", 0 <= config["seed"] < 2**32, "in 0..2^32-1"),
+        ("trainer.precision", trainer["precision"] in PRECISIONS, f"auto or one of {PRECISIONS}"),
+        ("trainer.gradient_clip_val", (trainer["gradient_clip_val"] or 0) >= 0, "positive, or null for no clipping"),
+        ("trainer.gradient_clip_algorithm", trainer.get("gradient_clip_algorithm") in (None, "norm"), "null or norm"),
+        ("trainer.accumulate_grad_batches", trainer["accumulate_grad_batches"] >= 1, "at least 1"),
+    ):
+        if not good:
+            raise ConfigError(f"{key}={flat(config)[key]} must be {limit}")
     if config["model"].get("clip_dim") is not None:
         raise ConfigError(
             f"model.clip_dim={config['model']['clip_dim']}: these data sets feed the network no condition; leave it null"
         )
     return config
+
+
+def rehearse(module: MotionDiffusion, batch: Mapping[str, torch.Tensor]) -> None:
+    """One loss and one run of the sampler, so that what cannot work says so before anything is trained or written.
+
+    Args:
+        module: to be trained.
+        batch: clips in metres and their mask.
+
+    Raises:
+        ValueError: whatever the network, the loss or the sampler has to say.
+    """
+    with torch.no_grad():
+        module.diffusion.loss(module.normalizer(batch["clips"][:2]), mask=batch["mask"][:2])
+        noise = torch.zeros(1, 1)
+        module.sampler(lambda xt, t: (xt, xt), noise, module.diffusion.alpha_bar, randn=lambda: noise)
 
 
 def suitable_precision(accelerator: str) -> str:
@@ -249,13 +288,18 @@ def main(cfg: DictConfig) -> float:
                 f"trainer.devices={cfg.trainer.devices} under --multirun: every process would run the whole sweep again. Use "
                 "trainer.devices=1, trainer.strategy=ddp_spawn, or a launcher that starts a job a process (hydra/launcher=joblib)"
             )
+        if cfg.out is not None and cfg.resume not in (None, "auto"):
+            raise ConfigError(f"resume={cfg.resume} continues in that run's own directory: leave out={cfg.out} away")
         cfg.out = context.runtime.output_dir
         cfg, overrides = as_it_was_begun(cfg, context.overrides.task)
         return train(cfg, overrides)
     except (ValueError, CheckpointError, FloatingPointError, OmegaConfBaseException, MisconfigurationException) as error:
+        if isinstance(error, MissingMandatoryValue):
+            log.error("%s has no value yet: give it as %s=...", error.full_key, error.full_key)
+        else:
+            log.error("%s: %s", type(error).__name__, error)
         if context.mode == RunMode.MULTIRUN or os.environ.get("HYDRA_FULL_ERROR"):
             raise
-        log.error("%s: %s", type(error).__name__, error)
         sys.exit(1)
     except SIGTERMException:
         sys.exit(143)

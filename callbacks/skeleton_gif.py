@@ -28,12 +28,12 @@ class SkeletonGIF(Callback):
         size: pixels of one clip's cell.
 
     Raises:
-        ValueError: every or n below 1.
+        ValueError: every or n below 1, or size below 32.
     """
 
     def __init__(self, every: int = 5, n: int = 16, seed: int = 0, size: int = 160) -> None:
-        if every < 1 or n < 1:
-            raise ValueError(f"callbacks.skeleton_gif: every={every} and n={n} must be at least 1")
+        if every < 1 or n < 1 or size < 32:
+            raise ValueError(f"callbacks.skeleton_gif: every={every} and n={n} must be at least 1, size={size} at least 32")
         self.every = every
         self.n = n
         self.seed = seed

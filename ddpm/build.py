@@ -57,6 +57,8 @@ def construct(config: Any, key: str) -> Any:
     Raises:
         ConfigError: see `check`.
     """
+    if not isinstance(config, Mapping | list):
+        raise ConfigError(f"{key}={config!r} must be a node with a _target_")
     check(config, key)
     return _construct(config, key)
 
@@ -118,7 +120,7 @@ def build_module(
         construct_part(config["sampler"], "sampler"),
         class_names,
         optimizer=construct(config["optimizer"], "optimizer") if trainable else None,
-        lr_scheduler=construct(config["lr_scheduler"], "lr_scheduler") if trainable else None,
+        lr_scheduler=construct(config["lr_scheduler"], "lr_scheduler") if trainable and config["lr_scheduler"] else None,
         seed=config["seed"],
     )
     return module

@@ -1,6 +1,7 @@
 """Directories of runs: where a run goes, that it is alone there, and what it takes to go on with one."""
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +12,8 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from ddpm.build import ConfigError
 from ddpm.checkpoint import CheckpointError, read_checkpoint
+
+log = logging.getLogger(__name__)
 
 SAVED = (
     *(
@@ -40,7 +43,9 @@ MAY_DIFFER = (
 
 def run_directory(out: str | None, resume: str | None) -> str:
     """Where a single run goes: ``out`` if given, the directory of the run to resume, or a new one named by the time."""
-    if resume not in (None, "auto"):
+    if out is not None and (out == "" or (Path(out).exists() and not Path(out).is_dir())):
+        raise ConfigError(f"out={out!r} must be a directory, or the name of a new one")
+    if resume is not None and resume != "auto":
         path = Path(resume)
         run = path.parent.parent if path.suffix == ".ckpt" else path
         if (run / "checkpoints").is_dir():
@@ -79,6 +84,8 @@ def locked(out: Path) -> Iterator[None]:
     except Timeout as error:
         raise ConfigError(f"out={out}: another process trains in this directory; wait for it or choose another") from error
     try:
+        for stray in (out / "checkpoints").glob(".*.tmp-*"):
+            stray.unlink()  # of a process that was killed while it wrote
         yield
     finally:
         lock.release()
@@ -94,13 +101,19 @@ def checkpoint_to_resume(resume: str | None, out: Path) -> Path | None:
         return None
     if resume == "auto":
         path = out / "checkpoints" / "last.ckpt"
-        return path if path.exists() else None
+        if path.exists():
+            return path
+        refuse_to_overwrite(out)
+        log.info("resume=auto: there is nothing to resume in %s, starting anew", out)
+        return None
     path = Path(resume)
     path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
     if not path.is_file():
         raise CheckpointError(f"resume={resume}: there is no {path}; resume=auto starts anew where there is nothing to resume")
     if path.resolve().parent.parent != out.resolve():
-        raise ConfigError(f"resume={resume} continues in {path.parent.parent}, but out={out}; leave out away")
+        raise ConfigError(
+            f"resume={resume}: a run is continued in its own directory, from a file in its checkpoints folder, and not in {out}"
+        )
     return path
 
 
@@ -110,8 +123,10 @@ def refuse_to_overwrite(out: Path) -> None:
     Raises:
         ConfigError: there is one.
     """
-    if (out / "checkpoints" / "last.ckpt").exists() and is_first_process():
-        raise ConfigError(f"out={out}: there is a run in it already; continue it with resume=auto, or choose another directory")
+    there = sorted(path.name for path in (out / "checkpoints").glob("*.ckpt"))
+    if there and is_first_process():
+        how = "resume=auto" if "last.ckpt" in there else f"resume={out / 'checkpoints' / there[0]}"
+        raise ConfigError(f"out={out}: there is a run in it already; continue it with {how}, or choose another directory")
 
 
 def refuse_another_run(checkpoint: Path, saved: Mapping[str, Any]) -> int:

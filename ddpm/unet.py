@@ -65,7 +65,12 @@ class MDM_UNetModel(nn.Module):
     ) -> None:
         super().__init__()
         self.stride = 2 ** (len(channel_mult) - 1)
-        _check(image_size >= self.stride, "image_size", image_size, f"at least {self.stride}, the stride of the network")
+        _check(
+            image_size >= self.stride,
+            "image_size",
+            image_size,
+            f"at least {self.stride}, the stride of the network: more frames, or fewer levels in model.channel_mult",
+        )
         _check(in_channels > 0, "in_channels", in_channels, "positive")
         _check(out_channels > 0, "out_channels", out_channels, "positive")
         _check(model_channels > 0 and model_channels % 4 == 0, "model_channels", model_channels, "a positive multiple of 4")
@@ -73,7 +78,12 @@ class MDM_UNetModel(nn.Module):
         _check(0 <= dropout < 1, "dropout", dropout, "in [0, 1)")
         _check(len(channel_mult) > 0 and min(channel_mult) > 0, "channel_mult", channel_mult, "a list of positive numbers")
         rates = [2**level for level in range(len(channel_mult))]
-        _check(set(attention_resolutions) <= set(rates), "attention_resolutions", attention_resolutions, f"among {rates}")
+        _check(
+            set(attention_resolutions) <= set(rates),
+            "attention_resolutions",
+            attention_resolutions,
+            f"among {rates}, the rates of the levels in model.channel_mult",
+        )
         _check(num_heads > 0, "num_heads", num_heads, "positive")
         _check(padding > 0, "padding", padding, "positive: a convolution without padding would lose frames")
         _check(padding_mode in get_args(PaddingMode), "padding_mode", padding_mode, f"one of {get_args(PaddingMode)}")

@@ -72,7 +72,8 @@ def test_precision_suits_the_accelerator(
 def test_modules_build(group: str, option: str) -> None:
     module = build_module(composed(f"{group}={option}"), fps=15.0, trainable=True)
     optimizer = module.optimizer(module.parameters())
-    assert module.lr_scheduler(optimizer, 100).get_last_lr()[0] > 0
+    assert (module.lr_scheduler is None) == (option == "none")
+    assert module.lr_scheduler is None or module.lr_scheduler(optimizer, 100).get_last_lr()[0] > 0
 
 
 def test_the_paper_is_pinned() -> None:

@@ -121,3 +121,19 @@ def test_stop_in_validation_and_resume(
     for key in COMPARED:
         assert_equal(a[key], b[key], key)
     assert (whole / "loss.csv").read_text() == (tmp_path / "loss.csv").read_text()
+
+
+@pytest.mark.parametrize("limit", [1, 4, 6, 11])
+def test_a_run_cut_by_its_number_of_steps_can_go_on(limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a learning rate that does not depend on the length of the run, the longer run is the uninterrupted one."""
+    constant = ["lr_scheduler=warmup_constant", "lr_scheduler.warmup=2"]
+    overrides = [o for o in SMALL if not o.startswith("lr_scheduler")]
+    monkeypatch.setitem(globals(), "SMALL", [*overrides, *constant])
+    losses = run(tmp_path / "whole", monkeypatch, Spy())
+    run(tmp_path / "cut", monkeypatch, Spy(), f"trainer.max_steps={limit}")
+    assert state(tmp_path / "cut")["global_step"] == limit
+    resumed = run(tmp_path / "cut", monkeypatch, Spy(), "resume=auto", "trainer.max_steps=-1")
+    assert resumed == {k: losses[k] for k in range(limit + 1, 13)}
+    for key in COMPARED:
+        assert_equal(state(tmp_path / "whole")[key], state(tmp_path / "cut")[key], key)
+    assert (tmp_path / "whole" / "loss.csv").read_text() == (tmp_path / "cut" / "loss.csv").read_text()

@@ -162,7 +162,7 @@ def test_a_sweep_has_a_directory_a_job_and_one_failure_does_not_end_it(tmp_path:
         "train.py", "-m", *SMALL, "T=5,1,6", "trainer.max_epochs=1", "~callbacks.skeleton_gif", "~callbacks.loss_plot",
         "out=sweep", cwd=tmp_path,
     )  # fmt: skip
-    assert swept.returncode == 1 and "T=1" in swept.stdout + swept.stderr
+    assert swept.returncode == 1 and "T=1: a diffusion needs" in (tmp_path / "sweep" / "1" / "train.log").read_text()
     assert (tmp_path / "sweep" / "0" / "checkpoints" / "last.ckpt").exists()
     assert not (tmp_path / "sweep" / "1" / "checkpoints").exists()
     assert (tmp_path / "sweep" / "2" / "checkpoints" / "last.ckpt").exists()
@@ -188,7 +188,7 @@ def test_another_run_is_not_resumed(tmp_path: Path) -> None:
     train_script.train(small(tmp_path))
     with pytest.raises(ConfigError, match=r"(?s)model\.num_heads: 4 in the checkpoint, 2 now"):
         train_script.train(small(tmp_path, "resume=auto", "model.num_heads=2"))
-    with pytest.raises(ConfigError, match="leave out away"):
+    with pytest.raises(ConfigError, match="in its own directory"):
         train_script.train(small(tmp_path / "other", f"resume={tmp_path}"))
     with pytest.raises(CheckpointError, match="resume=auto"):
         train_script.train(small(tmp_path, f"resume={tmp_path / 'nothing.ckpt'}"))
@@ -221,11 +221,48 @@ def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
         ("model.clip_dim=13", r"model\.clip_dim=13"),
         ("+trainer.gradient_clip_algorithm=value", r"trainer\.gradient_clip_algorithm"),
         ("trainer.max_epochs=-1", "warmup_constant"),
+        ("+trainer.limit_train_batches=2", r"loader\.steps_per_epoch"),
+        ("trainer.gradient_clip_val=-1", r"trainer\.gradient_clip_val=-1"),
+        ("trainer.accumulate_grad_batches=0", r"trainer\.accumulate_grad_batches=0"),
+        ("trainer.precision=64-true", r"trainer\.precision=64-true"),
+        ("seed=-1", "seed=-1"),
+        ("sampler.steps=0", r"sampler\.steps=0"),
+        ("sampler.spacing=even", "'even'"),
+        ("weighting.gamma=-1", "gamma"),
+        ("loader=none", "loader='none'"),
     ],
 )
-def test_what_would_be_ignored_is_refused(override: str, named: str, tmp_path: Path) -> None:
+def test_what_cannot_work_is_refused_before_training(
+    override: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_late(*args: Any, **kwargs: Any) -> None:
+        pytest.fail("training began")
+
+    monkeypatch.setattr(MotionDiffusion, "training_step", too_late)
     with pytest.raises(ValueError, match=named):
         train_script.train(small(tmp_path, override))
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_resumed_run_does_not_move(run: tuple[Path, str], tmp_path: Path) -> None:
+    before = (run[0] / "checkpoints" / "last.ckpt").read_bytes()
+    refused = command("train.py", f"resume={run[0]}", "out=elsewhere", "trainer.max_epochs=9", cwd=tmp_path)
+    assert refused.returncode == 1 and "leave out=elsewhere away" in refused.stdout
+    assert (run[0] / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+def test_a_file_is_no_directory(tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    refused = command("train.py", *SMALL, "out=taken", cwd=tmp_path)
+    assert refused.returncode == 1 and "out='taken' must be a directory" in refused.stdout + refused.stderr
+
+
+def test_what_a_killed_process_left_is_swept_up(tmp_path: Path) -> None:
+    stray = tmp_path / "checkpoints" / ".last.ckpt.tmp-1"
+    stray.parent.mkdir()
+    stray.touch()
+    with locked(tmp_path):
+        assert not stray.exists()
 
 
 def test_a_run_without_end_ends_when_its_time_is_up(tmp_path: Path) -> None:
