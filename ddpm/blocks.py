@@ -1,36 +1,49 @@
-"""Building blocks of the UNet, on tensors ``(batch, channel, frame)``."""
+"""Building blocks of the networks, on tensors ``(batch, channel, frame)``."""
 
 import math
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+Layer = TypeVar("Layer", nn.Conv1d, nn.Linear)
 
 
 class TimeEmbedding(nn.Module):
     """Sinusoids of the diffusion step, then two linear layers with a SiLU between (Ho et al. 2020, appendix B).
 
+    A condition of the whole clip is added to it.
+
     Args:
         channels: number of sinusoids, even.
         dim: width of the embedding.
+        clip_dim: width of the condition, None for none.
     """
 
     frequencies: Tensor
 
-    def __init__(self, channels: int, dim: int) -> None:
+    def __init__(self, channels: int, dim: int, clip_dim: int | None = None) -> None:
         super().__init__()
         half = channels // 2
-        frequencies = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float64) / half)
-        self.register_buffer("frequencies", frequencies.float(), persistent=False)
+        self.register_buffer("frequencies", frequencies(half), persistent=False)
         self.mlp = nn.Sequential(nn.Linear(2 * half, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.clip = None if clip_dim is None else nn.Linear(clip_dim, dim)
 
-    def forward(self, t: Tensor) -> Tensor:
-        """``(batch,)`` int64 -> ``(batch, dim)``."""
+    def forward(self, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        """``(batch,)`` int64 and ``(batch, clip_dim)`` or None -> ``(batch, dim)``.
+
+        Raises:
+            ValueError: a condition, and no clip_dim.
+        """
         angle = t.float()[:, None] * self.frequencies
-        return self.mlp(torch.cat([angle.cos(), angle.sin()], dim=-1))
+        emb = self.mlp(torch.cat([angle.cos(), angle.sin()], dim=-1))
+        if cond is None:
+            return emb
+        if self.clip is None:
+            raise ValueError("a condition was given to a network without one; set model.clip_dim to its width")
+        return emb + self.clip(cond)
 
 
 class TimestepEmbedSequential(nn.Sequential):
@@ -156,8 +169,7 @@ class SelfAttention(nn.Module):
     Args:
         channels: channels in and out.
         num_heads: number of heads, divides channels.
-        frames: number of frames here in training. For n frames the logits are scaled by log(n) / log(frames), which keeps the
-            sharpness of attention when clips of another length are sampled (Chiang & Cholak 2022).
+        frames: number of frames here in training, see `logit_scale`.
     """
 
     def __init__(self, channels: int, num_heads: int, frames: int) -> None:
@@ -174,9 +186,26 @@ class SelfAttention(nn.Module):
         """``(batch, channels, frame)`` -> the same shape."""
         heads = self.qkv(self.norm(x)).unflatten(1, (3, self.num_heads, -1)).transpose(-1, -2)
         q, k, v = heads.unbind(1)
-        scale = math.log(max(x.shape[-1], 2)) / math.log(max(self.frames, 2)) / math.sqrt(q.shape[-1])
-        h = F.scaled_dot_product_attention(q, k, v, scale=scale)
+        h = F.scaled_dot_product_attention(q, k, v, scale=logit_scale(q, self.frames))
         return x + self.proj(h.transpose(-1, -2).flatten(1, 2))
+
+
+def frequencies(n: int) -> Tensor:
+    """``(n,)`` float32: from 1 down towards 1/10000 in even ratios, of sinusoids and of rotations."""
+    return torch.exp(-math.log(10000) * torch.arange(n, dtype=torch.float64) / n).float()
+
+
+def logit_scale(q: Tensor, frames: int) -> float:
+    """What the logits of attention are multiplied by: 1 / sqrt(width of a head), for n frames times log(n) / log(frames).
+
+    The second keeps attention as sharp as in training when clips of another length are sampled (Chiang & Cholak 2022,
+    section 5.3).
+
+    Args:
+        q: queries, ``(batch, head, frame, width of a head)``.
+        frames: number of frames in training.
+    """
+    return math.log(max(q.shape[-2], 2)) / math.log(max(frames, 2)) / math.sqrt(q.shape[-1])
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -184,9 +213,27 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(32, max(channels // 4, 1)), channels)
 
 
-def zero(layer: nn.Conv1d) -> nn.Conv1d:
+def zero(layer: Layer) -> Layer:
     """The layer with all weights 0: a residual branch that starts as the identity."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+def to_channels(xt: Tensor, channels: int) -> Tensor:
+    """A clip ``(batch, ..., frame)`` as ``(batch, channels, frame)``.
+
+    Raises:
+        ValueError: another number of channels.
+    """
+    h = xt.flatten(1, -2)
+    if h.shape[1] != channels:
+        raise ValueError(f"the network takes {channels} channels (joints x coords), got {tuple(xt.shape)}")
+    return h
+
+
+def require(good: bool, key: str, value: object, limit: str) -> None:
+    """Raise a ValueError that names the argument of a network, its value and its limit, unless ``good``."""
+    if not good:
+        raise ValueError(f"model.{key}={value} must be {limit}")

@@ -17,12 +17,27 @@ from ddpm.samplers import ddpm, dpmpp_2m
 from ddpm.schedules import cosine, linear
 from ddpm.skeleton import Skeleton
 from ddpm.timesteps import stratified, uniform
+from ddpm.transformer import MotionTransformer
 from ddpm.unet import MDM_UNetModel
 from ddpm.weighting import min_snr, simple
 
 PARTS: dict[str, Callable[..., Any]] = {
     f"{part.__module__}.{part.__qualname__}": part
-    for part in (MDM_UNetModel, linear, cosine, Epsilon, X0, simple, min_snr, uniform, stratified, ddpm, dpmpp_2m, Skeleton)
+    for part in (
+        MDM_UNetModel,
+        MotionTransformer,
+        linear,
+        cosine,
+        Epsilon,
+        X0,
+        simple,
+        min_snr,
+        uniform,
+        stratified,
+        ddpm,
+        dpmpp_2m,
+        Skeleton,
+    )
 }
 """Everything that a checkpoint may ask for by name. A new network, schedule or sampler is added here."""
 

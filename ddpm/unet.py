@@ -16,6 +16,8 @@ from ddpm.blocks import (
     TimestepEmbedSequential,
     Upsample,
     group_norm,
+    require,
+    to_channels,
     zero,
 )
 
@@ -65,36 +67,35 @@ class MDM_UNetModel(nn.Module):
     ) -> None:
         super().__init__()
         self.stride = 2 ** (len(channel_mult) - 1)
-        _check(
+        require(
             image_size >= self.stride,
             "image_size",
             image_size,
             f"at least {self.stride}, the stride of the network: more frames, or fewer levels in model.channel_mult",
         )
-        _check(in_channels > 0, "in_channels", in_channels, "positive")
-        _check(out_channels > 0, "out_channels", out_channels, "positive")
-        _check(model_channels > 0 and model_channels % 4 == 0, "model_channels", model_channels, "a positive multiple of 4")
-        _check(num_res_blocks > 0, "num_res_blocks", num_res_blocks, "positive")
-        _check(0 <= dropout < 1, "dropout", dropout, "in [0, 1)")
-        _check(len(channel_mult) > 0 and min(channel_mult) > 0, "channel_mult", channel_mult, "a list of positive numbers")
+        require(in_channels > 0, "in_channels", in_channels, "positive")
+        require(out_channels > 0, "out_channels", out_channels, "positive")
+        require(model_channels > 0 and model_channels % 4 == 0, "model_channels", model_channels, "a positive multiple of 4")
+        require(num_res_blocks > 0, "num_res_blocks", num_res_blocks, "positive")
+        require(0 <= dropout < 1, "dropout", dropout, "in [0, 1)")
+        require(len(channel_mult) > 0 and min(channel_mult) > 0, "channel_mult", channel_mult, "a list of positive numbers")
         rates = [2**level for level in range(len(channel_mult))]
-        _check(
+        require(
             set(attention_resolutions) <= set(rates),
             "attention_resolutions",
             attention_resolutions,
             f"among {rates}, the rates of the levels in model.channel_mult",
         )
-        _check(num_heads > 0, "num_heads", num_heads, "positive")
-        _check(padding > 0, "padding", padding, "positive: a convolution without padding would lose frames")
-        _check(padding_mode in get_args(PaddingMode), "padding_mode", padding_mode, f"one of {get_args(PaddingMode)}")
-        _check(clip_dim is None or clip_dim > 0, "clip_dim", clip_dim, "positive, or null")
+        require(num_heads > 0, "num_heads", num_heads, "positive")
+        require(padding > 0, "padding", padding, "positive: a convolution without padding would lose frames")
+        require(padding_mode in get_args(PaddingMode), "padding_mode", padding_mode, f"one of {get_args(PaddingMode)}")
+        require(clip_dim is None or clip_dim > 0, "clip_dim", clip_dim, "positive, or null")
         self.in_channels = in_channels
         self.padding = padding
         self.padding_mode = padding_mode
 
         emb_dim = 4 * model_channels
-        self.time_embed = TimeEmbedding(model_channels, emb_dim)
-        self.clip_embed = None if clip_dim is None else nn.Linear(clip_dim, emb_dim)
+        self.time_embed = TimeEmbedding(model_channels, emb_dim, clip_dim)
 
         def res_block(in_ch: int, out_ch: int, resample: nn.Module | None = None) -> ResBlock:
             return ResBlock(in_ch, out_ch, emb_dim, dropout, use_scale_shift_norm, padding, padding_mode, resample)
@@ -147,12 +148,11 @@ class MDM_UNetModel(nn.Module):
             ``(batch, ..., frame)``, shaped like xt if out_channels = in_channels, else ``(batch, out_channels, frame)``.
 
         Raises:
-            ValueError: a wrong number of channels, more padding than frames, or frames that break circular padding.
+            ValueError: a wrong number of channels, more padding than frames, frames that break circular padding, or a condition
+                without clip_dim.
         """
-        h = xt.flatten(1, -2)
+        h = to_channels(xt, self.in_channels)
         frames = h.shape[-1]
-        if h.shape[1] != self.in_channels:
-            raise ValueError(f"the network takes {self.in_channels} channels (joints x coords), got {tuple(xt.shape)}")
         if self.padding_mode == "circular" and frames % self.stride:
             raise ValueError(
                 f"frames={frames}: with padding_mode=circular the number of frames must be a multiple of {self.stride}"
@@ -160,12 +160,8 @@ class MDM_UNetModel(nn.Module):
         coarsest = -(-frames // self.stride)
         if self.padding_mode in ("circular", "reflect") and coarsest < self.padding + (self.padding_mode == "reflect"):
             raise ValueError(f"frames={frames} leaves {coarsest} at the coarsest level, too few to pad by {self.padding}")
-        if cond is not None and self.clip_embed is None:
-            raise ValueError("a condition was given to a network without one; set model.clip_dim to its width")
 
-        emb = self.time_embed(t)
-        if cond is not None and self.clip_embed is not None:
-            emb = emb + self.clip_embed(cond)
+        emb = self.time_embed(t, cond)
         skips = []
         for block in self.input_blocks:
             h = block(h, emb)
@@ -177,9 +173,3 @@ class MDM_UNetModel(nn.Module):
             h = block(torch.cat([h[..., : skip.shape[-1]], skip], dim=1), emb)
         h = self.out(h)
         return h.view(xt.shape) if h.shape[1] == self.in_channels else h
-
-
-def _check(good: bool, key: str, value: object, limit: str) -> None:
-    """Raise a ValueError that names the key, its value and its limit, unless ``good``."""
-    if not good:
-        raise ValueError(f"model.{key}={value} must be {limit}")

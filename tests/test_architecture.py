@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"ddpm.schedules", "ddpm.prediction", "ddpm.weighting", "ddpm.timesteps", "ddpm.skeleton", "ddpm.seeding"},
     {"ddpm.blocks"},
-    {"ddpm.unet", "ddpm.normalizer"},
+    {"ddpm.unet", "ddpm.transformer", "ddpm.normalizer"},
     {"ddpm.diffusion"},
     {"ddpm.samplers"},
     {"ddpm.module"},
@@ -125,7 +125,7 @@ def test_public_names_are_typed_and_documented() -> None:
 
 def test_float64_is_computed_on_the_cpu() -> None:
     """Apple's GPUs have none: what samples or trains converts a tensor there only after ``.cpu()``."""
-    for name in ("ddpm.samplers", "ddpm.module", "ddpm.unet", "ddpm.blocks"):
+    for name in ("ddpm.samplers", "ddpm.module", "ddpm.unet", "ddpm.transformer", "ddpm.blocks"):
         for node in ast.walk(MODULES[name]):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "double":
                 assert ast.unparse(node.func.value).endswith(".cpu()"), f"{name}:{node.lineno}"

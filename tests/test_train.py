@@ -411,13 +411,20 @@ def test_the_average_is_the_recursion_it_claims_to_be(tmp_path: Path, monkeypatc
     torch.testing.assert_close(content["state_dict"]["diffusion.eps_model.out.2.weight"].double(), average, rtol=1e-5, atol=1e-8)
 
 
-def test_one_clip_is_learnt_by_heart(tiny_config: dict[str, Any], skeleton: Skeleton) -> None:
+@pytest.mark.parametrize("model", ["unet", "transformer"])
+def test_one_clip_is_learnt_by_heart(tiny_config: dict[str, Any], skeleton: Skeleton, model: str) -> None:
     """Every seed must give the one clip there is; an untrained network is half a metre off."""
     source = synthetic(skeleton, n=1, seed=1)
     clips = ClipSet.from_recordings([Recording(source.recording(0)[:16].numpy(), "one")], fps=20, skeleton=skeleton)
     data = PoseDataModule(clips, 16, batch_size=16, steps_per_epoch=300, val_fraction=0)
     config = tiny_config | {"T": 100, "frames": 16}
-    config["model"] = config["model"] | {"image_size": 16, "model_channels": 32}
+    if model == "unet":
+        config["model"] = config["model"] | {"image_size": 16, "model_channels": 32}
+    else:
+        config["model"] = {
+            "_target_": "ddpm.transformer.MotionTransformer", "frames": 16, "in_channels": 60, "out_channels": 60,
+            "model_channels": 128, "depth": 2,
+        }  # fmt: skip
     torch.manual_seed(0)
     config["optimizer"] = {"_target_": "torch.optim.AdamW", "_partial_": True, "lr": 2e-3}
     module = build_module(config, fps=20, trainable=True)
