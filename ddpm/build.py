@@ -12,31 +12,24 @@ from typing import Any
 from ddpm.diffusion import DenoiseDiffusion
 from ddpm.module import MotionDiffusion
 from ddpm.normalizer import Normalizer
-from ddpm.prediction import X0, Epsilon
-from ddpm.samplers import ddpm, dpmpp_2m
-from ddpm.schedules import cosine, linear
+from ddpm.prediction import X0, Epsilon, Velocity
+from ddpm.samplers import ddim, ddpm, dpmpp_2m, dpmpp_2m_sde, heun, unipc
+from ddpm.schedules import cosine, linear, sigmoid
 from ddpm.skeleton import Skeleton
 from ddpm.timesteps import stratified, uniform
 from ddpm.transformer import MotionTransformer
 from ddpm.unet import MDM_UNetModel
-from ddpm.weighting import min_snr, simple
+from ddpm.weighting import min_snr, p2, simple
 
 PARTS: dict[str, Callable[..., Any]] = {
     f"{part.__module__}.{part.__qualname__}": part
     for part in (
-        MDM_UNetModel,
-        MotionTransformer,
-        linear,
-        cosine,
-        Epsilon,
-        X0,
-        simple,
-        min_snr,
-        uniform,
-        stratified,
-        ddpm,
-        dpmpp_2m,
-        Skeleton,
+        *(MDM_UNetModel, MotionTransformer, Skeleton),
+        *(linear, cosine, sigmoid),
+        *(Epsilon, X0, Velocity),
+        *(simple, min_snr, p2),
+        *(uniform, stratified),
+        *(ddpm, ddim, dpmpp_2m, dpmpp_2m_sde, heun, unipc),
     )
 }
 """Everything that a checkpoint may ask for by name. A new network, schedule or sampler is added here."""

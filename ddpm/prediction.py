@@ -55,3 +55,20 @@ class X0:
     def eps_scale(self, alpha_bar: Tensor) -> Tensor:
         """The signal-to-noise ratio."""
         return alpha_bar / (1 - alpha_bar)
+
+
+class Velocity:
+    """The network outputs v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0 (Salimans & Ho 2022, section 4)."""
+
+    def target(self, x0: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
+        """The velocity: (xt, v) is (x0, eps) turned by an angle whose cosine is sqrt(alpha_bar)."""
+        return alpha_bar.sqrt() * eps - (1 - alpha_bar).sqrt() * x0
+
+    def convert(self, output: Tensor, xt: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
+        """Turned back; no division, so both are well-conditioned at every noise level."""
+        signal, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+        return signal * xt - sigma * output, sigma * xt + signal * output
+
+    def eps_scale(self, alpha_bar: Tensor) -> Tensor:
+        """alpha_bar: at a given xt, eps_hat moves by sqrt(alpha_bar) times what the output moves by."""
+        return alpha_bar

@@ -1,11 +1,25 @@
 """Samplers: pure functions from noise to clips, over anything that can denoise.
 
 A sampler is ``(denoise, noise, alpha_bar, randn, ...) -> x0``. It owns the loop over diffusion steps and nothing else: what the
-network predicts, guidance and constraints are all inside ``denoise``, randomness is all in its arguments.
+network predicts, guidance and constraints are all inside ``denoise``, randomness is all in its arguments. All samplers take
+
+    denoise     see `Denoise`
+    noise       x_T, ``(batch, ...)``
+    alpha_bar   ``(T,)``
+    randn       the next standard normal draw, shaped like noise; called where noise is added, which is never after the last step
+    steps       how many network calls, None to visit all T steps
+    spacing     which steps those are, see `spaced_steps`
+    observer    see `Observer`
+
+and return x0, shaped like noise. After the last visited step comes the clean clip, where alpha_bar is 1: every rule here, carried
+that far, gives x0_hat itself.
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,11 +29,12 @@ from ddpm.diffusion import reverse_mean
 Denoise = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """``(xt, t) -> (x0_hat, eps_hat)`` with t int64 ``(batch,)``."""
 Observer = Callable[[int, Tensor, Tensor], None]
-"""Called once a step with ``(t, xt, x0_hat)``, after the network and before the update."""
+"""Called once at every visited step with ``(t, xt, x0_hat)``, after the network and before the update."""
 Sampler = Callable[..., Tensor]
 """``(denoise, noise, alpha_bar, *, randn, observer) -> x0``, its other arguments bound by the configuration."""
 
-SPACINGS = ("uniform", "logsnr")
+SPACINGS = ("uniform", "trailing", "logsnr", "karras")
+KARRAS_RHO = 7
 
 
 class SeededNoise:
@@ -45,13 +60,17 @@ class SeededNoise:
 
 
 def spaced_steps(alpha_bar: Tensor, steps: int | None, spacing: str) -> list[int]:
-    """Which diffusion steps to visit, from T-1 down to 0.
+    """Which diffusion steps to visit, falling from T-1.
+
+    All end at 0 but ``trailing``, which ends a stride before the clean clip. Where a spacing in noise asks for the same t twice,
+    as ``logsnr`` does at both ends of the cosine schedule, the neighbouring t is taken.
 
     Args:
         alpha_bar: ``(T,)``.
         steps: how many; None, or more than T, means all of them.
-        spacing: ``uniform`` in t, or ``logsnr``, uniform in the logarithm of the signal-to-noise ratio. Where the latter asks for
-            the same t twice, as it does at both ends of the cosine schedule, the neighbouring t is taken.
+        spacing: ``uniform`` in t; ``trailing``, in t with equal strides down to the clean clip (Lin et al. 2023, table 2);
+            ``logsnr``, uniform in the logarithm of the signal-to-noise ratio; ``karras``, uniform in (sigma / signal)^(1/7)
+            (Karras et al. 2022, equation 5, rho = 7).
 
     Raises:
         ValueError: steps below 1, or an unknown spacing.
@@ -67,13 +86,10 @@ def spaced_steps(alpha_bar: Tensor, steps: int | None, spacing: str) -> list[int
         return [T - 1]
     if spacing == "uniform":
         return torch.linspace(T - 1, 0, steps, dtype=torch.float64).round().long().tolist()
+    if spacing == "trailing":
+        return [round(T - i * T / steps) - 1 for i in range(steps)]
     logsnr = _logsnr(alpha_bar)
-    wanted = torch.linspace(float(logsnr[-1]), float(logsnr[0]), steps, dtype=torch.float64)
-    nearest = (logsnr[None] - wanted[:, None]).abs().argmin(dim=1).tolist()
-    chosen = [T - 1]
-    for i, t in enumerate(nearest[1:], start=1):
-        chosen.append(max(min(t, chosen[-1] - 1), steps - 1 - i))
-    return chosen
+    return _evenly(logsnr if spacing == "logsnr" else (logsnr / (-2 * KARRAS_RHO)).exp(), steps)
 
 
 def ddpm(
@@ -89,31 +105,80 @@ def ddpm(
     """Ancestral sampling, Algorithm 2 of Ho et al. 2020, over all steps or any subset of them.
 
     Between two visited steps t > s the one-step rule holds with alpha = alpha_bar_t / alpha_bar_s and sigma^2 = beta = 1 - alpha.
+    For the arguments see the top of this file.
+    """
+
+    def rule(x: Tensor, x0_hat: Tensor, eps_hat: Tensor, here: _Level, there: _Level) -> Tensor:
+        alpha = here.alpha_bar / there.alpha_bar
+        return reverse_mean(x, eps_hat, alpha, here.alpha_bar) + (1 - alpha) ** 0.5 * randn()
+
+    return _walk(denoise, noise, _levels(alpha_bar, steps, spacing), observer, rule)
+
+
+def ddim(
+    denoise: Denoise,
+    noise: Tensor,
+    alpha_bar: Tensor,
+    *,
+    randn: Callable[[], Tensor],
+    steps: int | None = 50,
+    spacing: str = "logsnr",
+    eta: float = 0.0,
+    observer: Observer | None = None,
+) -> Tensor:
+    """DDIM, equations 12 and 16 of Song et al. 2021 (arXiv 2010.02502): first order.
+
+    For the other arguments see the top of this file.
 
     Args:
-        denoise: see `Denoise`.
-        noise: x_T, ``(batch, ...)``.
-        alpha_bar: ``(T,)``.
-        randn: the next z, shaped like noise. Not called after the last step, which adds no noise.
-        steps: how many steps, None for all.
-        spacing: see `spaced_steps`.
-        observer: see `Observer`.
+        eta: share of the noise. 0 draws none and follows the probability flow; 1 is ancestral sampling with the posterior's own
+            variance, beta-tilde.
 
-    Returns:
-        x0, shaped like noise.
+    Raises:
+        ValueError: eta outside 0..1.
     """
-    x = noise
-    visited = spaced_steps(alpha_bar, steps, spacing)
-    alpha_bar_at = alpha_bar.tolist()
-    for t, s in zip(visited, [*visited[1:], None], strict=True):
-        x0_hat, eps_hat = denoise(x, _batch_of(t, x))
-        if observer is not None:
-            observer(t, x, x0_hat)
-        alpha = alpha_bar_at[t] / (1.0 if s is None else alpha_bar_at[s])
-        x = reverse_mean(x, eps_hat, alpha, alpha_bar_at[t])
-        if s is not None:
-            x = x + (1 - alpha) ** 0.5 * randn()
-    return x
+    if not 0 <= eta <= 1:
+        raise ValueError(f"sampler.ddim: eta={eta} must be in 0..1")
+
+    def rule(x: Tensor, x0_hat: Tensor, eps_hat: Tensor, here: _Level, there: _Level) -> Tensor:
+        # Share of the next step's noise that is new: equation 16 over 1 - alpha_bar, which only rounding can take above 1.
+        fresh = eta**2 * min((1 - here.alpha_bar / there.alpha_bar) / (1 - here.alpha_bar), 1.0)
+        mean = there.signal * x0_hat + there.sigma * (1 - fresh) ** 0.5 * eps_hat
+        return mean if eta == 0 else mean + there.sigma * fresh**0.5 * randn()
+
+    return _walk(denoise, noise, _levels(alpha_bar, steps, spacing), observer, rule)
+
+
+def heun(
+    denoise: Denoise,
+    noise: Tensor,
+    alpha_bar: Tensor,
+    *,
+    randn: Callable[[], Tensor],
+    steps: int | None = 21,
+    spacing: str = "logsnr",
+    observer: Observer | None = None,
+) -> Tensor:
+    """Heun's method on the probability flow, as Algorithm 1 of Karras et al. 2022 (arXiv 2206.00364): second order.
+
+    Where they integrate d(x / signal) = eps d(sigma / signal), this integrates d(x / sigma) = x0 d(signal / sigma), the same
+    flow. In theirs a stride that divides sigma / signal by n multiplies a change of x0_hat by n / 2, and the last gap of the
+    sigmoid schedule alone divides it by 500; here it is never multiplied.
+
+    Each interval asks the network at both of its ends, so ``steps``, which counts network calls here as everywhere, is two for
+    each interval and one for the last step: 2k + 1 calls visit k + 1 diffusion steps, an even number leaves one call unused, and
+    None is 2T - 1 calls. The observer sees the visited steps, not the trial points. ``randn`` is not used; for the arguments see
+    the top of this file.
+    """
+
+    def rule(x: Tensor, x0_hat: Tensor, eps_hat: Tensor, here: _Level, there: _Level) -> Tensor:
+        trial = _exponential_step(x, x0_hat, here, there)
+        x0_there, _ = denoise(trial, _batch_of(there.t, trial))
+        return _exponential_step(x, (x0_hat + x0_there) / 2, here, there)
+
+    # Fewer than one is for spaced_steps to refuse, by its own number.
+    visits = steps if steps is None or steps < 1 else (steps + 1) // 2
+    return _walk(denoise, noise, _levels(alpha_bar, visits, spacing), observer, rule)
 
 
 def dpmpp_2m(
@@ -126,41 +191,166 @@ def dpmpp_2m(
     spacing: str = "logsnr",
     observer: Observer | None = None,
 ) -> Tensor:
-    """DPM-Solver++(2M), algorithm 2 of Lu et al. 2022 (arXiv 2211.01095): second order, one network call a step, no noise.
+    """DPM-Solver++(2M), algorithm 2 of Lu et al. 2022 (arXiv 2211.01095): second order, no noise.
 
-    Args:
-        denoise: see `Denoise`.
-        noise: x_T, ``(batch, ...)``.
-        alpha_bar: ``(T,)``.
-        randn: not used, the solver is deterministic; here so that samplers are interchangeable.
-        steps: how many steps, None for all.
-        spacing: see `spaced_steps`.
-        observer: see `Observer`.
-
-    Returns:
-        x0, shaped like noise.
+    ``randn`` is not used; for the arguments see the top of this file.
     """
-    x = noise
-    visited = spaced_steps(alpha_bar, steps, spacing)
+    past: _Past = deque(maxlen=2)
+
+    def rule(x: Tensor, x0_hat: Tensor, eps_hat: Tensor, here: _Level, there: _Level) -> Tensor:
+        past.append((here, x0_hat))
+        return _exponential_step(x, _midway(past, there), here, there)
+
+    return _walk(denoise, noise, _levels(alpha_bar, steps, spacing), observer, rule)
+
+
+def dpmpp_2m_sde(
+    denoise: Denoise,
+    noise: Tensor,
+    alpha_bar: Tensor,
+    *,
+    randn: Callable[[], Tensor],
+    steps: int | None = 20,
+    spacing: str = "logsnr",
+    observer: Observer | None = None,
+) -> Tensor:
+    """SDE-DPM-Solver++(2M) of Lu et al. 2022 (arXiv 2211.01095), with the midpoint rule that k-diffusion uses.
+
+    It follows the reverse SDE instead of the probability flow: fresh noise replaces what earlier steps got wrong. For the
+    arguments see the top of this file.
+    """
+    past: _Past = deque(maxlen=2)
+
+    def rule(x: Tensor, x0_hat: Tensor, eps_hat: Tensor, here: _Level, there: _Level) -> Tensor:
+        past.append((here, x0_hat))
+        std = there.sigma * (-math.expm1(2 * (here.half_logsnr - there.half_logsnr))) ** 0.5
+        return _exponential_step(x, _midway(past, there), here, there, eta=1.0) + std * randn()
+
+    return _walk(denoise, noise, _levels(alpha_bar, steps, spacing), observer, rule)
+
+
+def unipc(
+    denoise: Denoise,
+    noise: Tensor,
+    alpha_bar: Tensor,
+    *,
+    randn: Callable[[], Tensor],
+    steps: int | None = 20,
+    spacing: str = "logsnr",
+    observer: Observer | None = None,
+) -> Tensor:
+    """UniPC-2 of Zhao et al. 2023 (arXiv 2302.04867), multistep, in data prediction with B_2(h) = e^h - 1.
+
+    UniP-2, which for this B is the rule of DPM-Solver++(2M), predicts x at the next step; the network's answer there also
+    corrects the step that led to it (UniC-2), at no further call, which raises the order from two to three. ``randn`` is not
+    used; for the arguments see the top of this file.
+    """
+    past: _Past = deque(maxlen=2)
+    corrected = noise
+
+    def rule(x: Tensor, x0_hat: Tensor, eps_hat: Tensor, here: _Level, there: _Level) -> Tensor:
+        nonlocal corrected
+        if past:
+            corrected = _exponential_step(corrected, _unic_drift(past, x0_hat, here), past[-1][0], here)
+        past.append((here, x0_hat))
+        return _exponential_step(corrected, _midway(past, there), here, there)
+
+    return _walk(denoise, noise, _levels(alpha_bar, steps, spacing), observer, rule)
+
+
+class _Level(NamedTuple):
+    """A visited diffusion step and its amount of noise, float64 numbers computed on the CPU."""
+
+    t: int
+    alpha_bar: float
+    signal: float  # sqrt(alpha_bar)
+    sigma: float  # sqrt(1 - alpha_bar)
+    half_logsnr: float  # log(signal / sigma), the lambda of Lu et al. 2022
+
+
+_Rule = Callable[[Tensor, Tensor, Tensor, _Level, _Level], Tensor]
+"""``(xt, x0_hat, eps_hat, here, there) -> x`` at the next visited step."""
+_Past = deque[tuple[_Level, Tensor]]
+"""The latest x0_hat and where they were given, newest last."""
+
+
+def _levels(alpha_bar: Tensor, steps: int | None, spacing: str) -> list[_Level]:
+    """The steps that `spaced_steps` chooses."""
     exact = alpha_bar.cpu().double()  # not every device has float64
-    signal, sigma = exact.sqrt().tolist(), (1 - exact).sqrt().tolist()
-    lambdas = (_logsnr(alpha_bar) / 2).tolist()
-    previous: tuple[Tensor, float] | None = None
-    for t, s in zip(visited, [*visited[1:], None], strict=True):
-        x0_hat, _ = denoise(x, _batch_of(t, x))
+    columns = (exact, exact.sqrt(), (1 - exact).sqrt(), _logsnr(alpha_bar) / 2)
+    table = torch.stack(columns, dim=1).tolist()
+    return [_Level(t, *table[t]) for t in spaced_steps(alpha_bar, steps, spacing)]
+
+
+def _walk(denoise: Denoise, noise: Tensor, levels: list[_Level], observer: Observer | None, rule: _Rule) -> Tensor:
+    """The loop that all samplers share: ask at every level, carry x from level to level by the rule, end with x0_hat."""
+
+    def ask(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        x0_hat, eps_hat = denoise(x, _batch_of(t, x))
         if observer is not None:
             observer(t, x, x0_hat)
-        if s is None:
-            # Before step 0 there is no noise: h is infinite, and the exponential integrator returns x0_hat itself.
-            return x0_hat
-        h = lambdas[s] - lambdas[t]
-        d = x0_hat
-        if previous is not None:
-            last_x0_hat, last_h = previous
-            d = x0_hat + h / (2 * last_h) * (x0_hat - last_x0_hat)
-        x = sigma[s] / sigma[t] * x - signal[s] * math.expm1(-h) * d
-        previous = (x0_hat, h)
-    return x
+        return x0_hat, eps_hat
+
+    x = noise
+    for here, there in pairwise(levels):
+        x0_hat, eps_hat = ask(x, here.t)
+        x = rule(x, x0_hat, eps_hat, here, there)
+    return ask(x, levels[-1].t)[0]
+
+
+def _exponential_step(x: Tensor, drift: Tensor, here: _Level, there: _Level, eta: float = 0.0) -> Tensor:
+    """x at ``there`` if x0_hat were ``drift`` all the way: proposition 4.1 of Lu et al. 2022 (arXiv 2211.01095).
+
+    Args:
+        x: at ``here``.
+        drift: shaped like x.
+        here: where x is.
+        there: where it goes.
+        eta: 0 on the probability flow; 1 for the mean of a step of the reverse SDE.
+    """
+    h = there.half_logsnr - here.half_logsnr
+    return there.sigma / here.sigma * math.exp(-eta * h) * x - there.signal * math.expm1(-(1 + eta) * h) * drift
+
+
+def _midway(past: _Past, there: _Level) -> Tensor:
+    """x0_hat half-way from the latest level to ``there``, on the line through the latest two answers."""
+    here, x0_hat = past[-1]
+    if len(past) == 1:
+        return x0_hat
+    before, x0_before = past[-2]
+    reach = (there.half_logsnr - here.half_logsnr) / (2 * (here.half_logsnr - before.half_logsnr))
+    return x0_hat + reach * (x0_hat - x0_before)
+
+
+def _unic_drift(past: _Past, x0_new: Tensor, there: _Level) -> Tensor:
+    """The drift with which UniC repeats the step from the latest level to ``there``, where x0_hat is now known.
+
+    Its weights make the integral of exp(lambda) x0_hat(lambda) exact for parabolas through three answers. The very first step
+    knows two, which Zhao et al. weigh alike.
+    """
+    here, x0_hat = past[-1]
+    if len(past) == 1:
+        return x0_hat + (x0_new - x0_hat) / 2
+    before, x0_before = past[-2]
+    h = there.half_logsnr - here.half_logsnr
+    r = (before.half_logsnr - here.half_logsnr) / h
+    # With s from 0 here to 1 there, b_n is the mean of s^n under the weight exp(h s) of the integral. The weights of the two
+    # differences must give the same for s and s^2: rho_1 + rho_2 = b_1 and r rho_1 + rho_2 = b_2.
+    b_1 = -1 / math.expm1(-h) - 1 / h
+    b_2 = -1 / math.expm1(-h) - 2 * b_1 / h
+    rho_1 = (b_1 - b_2) / (1 - r)
+    return x0_hat + rho_1 / r * (x0_before - x0_hat) + (b_1 - rho_1) * (x0_new - x0_hat)
+
+
+def _evenly(scale: Tensor, steps: int) -> list[int]:
+    """Steps from the last to the first whose places on a monotone ``(T,)`` scale are the nearest to even ones."""
+    T = len(scale)
+    wanted = torch.linspace(float(scale[-1]), float(scale[0]), steps, dtype=torch.float64)
+    nearest = (scale[None] - wanted[:, None]).abs().argmin(dim=1).tolist()
+    chosen = [T - 1]
+    for i, t in enumerate(nearest[1:], start=1):
+        chosen.append(max(min(t, chosen[-1] - 1), steps - 1 - i))
+    return chosen
 
 
 def _logsnr(alpha_bar: Tensor) -> Tensor:

@@ -54,6 +54,40 @@ def cosine(n_steps: int, s: float = 0.008, beta_max: float = 0.999) -> Tensor:
     return respace(torch.log1p(-beta).cumsum(0), n_steps)
 
 
+def sigmoid(n_steps: int, start: float = -3.0, end: float = 3.0, tau: float = 1.0, alpha_bar_min: float = 1e-9) -> Tensor:
+    """Sigmoid schedule of Jabri, Fleet & Chen 2022 (arXiv 2212.11972), as Algorithm 1 of Chen 2023 (arXiv 2301.10972) writes it.
+
+    alpha_bar(u) = (S(end) - S(start + u (end - start))) / (S(end) - S(start)) with S(v) = sigmoid(v / tau), u from 0 to 1.
+
+    Args:
+        n_steps: T, at least 2.
+        start: where on the sigmoid the clean clip lies.
+        end: where on the sigmoid the noise lies.
+        tau: temperature; the smaller, the steeper in the middle.
+        alpha_bar_min: what alpha_bar ends at instead of 0.
+
+    Returns:
+        ``(n_steps,)`` float64, each in (0, 1).
+
+    Raises:
+        ValueError: T below 2, start not below end, tau not positive, or an alpha_bar_min that the curve does not stay above.
+    """
+    if not start < end or not tau > 0 or not alpha_bar_min > 0:
+        raise ValueError(
+            "schedule.sigmoid: needs start < end, tau > 0 and alpha_bar_min > 0, "
+            f"got start={start}, end={end}, tau={tau} and alpha_bar_min={alpha_bar_min}"
+        )
+    # 1 - S(v) = S(-v): the small differences at the noisy end are then of small numbers.
+    falling = torch.sigmoid(-torch.linspace(start, end, REFERENCE_STEPS + 1, dtype=torch.float64) / tau)
+    alpha_bar = ((falling[1:] - falling[-1]) / (falling[0] - falling[-1])).clamp(min=alpha_bar_min)
+    if not (alpha_bar[0] < 1 and bool((alpha_bar.diff() < 0).all())):
+        raise ValueError(
+            "schedule.sigmoid: alpha_bar must fall at every step, which is lost to rounding or to the floor with "
+            f"start={start}, end={end}, tau={tau} and alpha_bar_min={alpha_bar_min}"
+        )
+    return respace(alpha_bar.log(), n_steps)
+
+
 def respace(log_alpha_bar: Tensor, n_steps: int) -> Tensor:
     """Betas of T steps that follow a given curve of alpha_bar.
 

@@ -25,3 +25,19 @@ def min_snr(snr: Tensor, gamma: float = 5.0) -> Tensor:
     if not gamma > 0:
         raise ValueError(f"weighting.min_snr: gamma must be positive, got {gamma}")
     return (gamma / snr).clamp(max=1.0)
+
+
+def p2(snr: Tensor, k: float = 1.0, gamma: float = 1.0) -> Tensor:
+    """P2, Choi et al. 2022 (arXiv 2204.00227): 1 / (k + SNR)^gamma times the weight of L_simple, which is 1 on epsilon.
+
+    Args:
+        snr: any shape, positive.
+        k: keeps the weight at high noise finite, positive.
+        gamma: how strongly low noise is weighed down, not negative; 0 is `simple`.
+
+    Raises:
+        ValueError: k is not positive, or gamma is negative.
+    """
+    if not k > 0 or not gamma >= 0:
+        raise ValueError(f"weighting.p2: needs k > 0 and gamma >= 0, got k={k} and gamma={gamma}")
+    return (k + snr) ** -gamma

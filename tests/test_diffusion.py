@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ddpm.diffusion import DenoiseDiffusion
-from ddpm.prediction import X0, Epsilon
-from ddpm.schedules import cosine, linear
-from ddpm.weighting import min_snr, simple
+from ddpm.prediction import X0, Epsilon, Prediction, Velocity
+from ddpm.schedules import cosine, linear, sigmoid
+from ddpm.weighting import min_snr, p2, simple
 
-PREDICTIONS = [Epsilon(), X0()]
+PREDICTIONS = [Epsilon(), X0(), Velocity()]
 
 
 class Affine(nn.Module):
@@ -46,7 +46,7 @@ def all_of(t: int, x: Tensor) -> Tensor:
 # --- tables
 
 
-@pytest.mark.parametrize("schedule", [linear, cosine])
+@pytest.mark.parametrize("schedule", [linear, cosine, sigmoid])
 @pytest.mark.parametrize("T", [2, 50, 1000])
 def test_tables_follow_the_betas(schedule: Callable[[int], Tensor], T: int) -> None:
     diffusion = DenoiseDiffusion(Affine(), T, beta_schedule=schedule)
@@ -280,14 +280,14 @@ def test_a_single_point_is_returned_exactly(T: int, schedule: Callable[[int], Te
 # --- loss
 
 
-@pytest.mark.parametrize("weighting", [simple, partial(min_snr, gamma=5.0)])
+@pytest.mark.parametrize("weighting", [simple, partial(min_snr, gamma=5.0), p2])
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_the_perfect_network_has_no_loss(prediction: Epsilon | X0, weighting: Callable[[Tensor], Tensor]) -> None:
+def test_the_perfect_network_has_no_loss(prediction: Prediction, weighting: Callable[[Tensor], Tensor]) -> None:
     x0 = torch.randn(6, 3, 2, dtype=torch.float64)
 
     def knows_x0(xt: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
         alpha_bar = diffusion.alpha_bar[t][:, None, None]
-        return x0 if isinstance(prediction, X0) else (xt - alpha_bar.sqrt() * x0) / (1 - alpha_bar).sqrt()
+        return prediction.target(x0, (xt - alpha_bar.sqrt() * x0) / (1 - alpha_bar).sqrt(), alpha_bar)
 
     diffusion = DenoiseDiffusion(knows_x0, 20, prediction=prediction, weighting=weighting).double()
     assert diffusion.loss(x0).item() < 1e-20
@@ -310,9 +310,9 @@ def test_loss_is_algorithm_1() -> None:
     torch.testing.assert_close(diffusion.loss(x0, eps, t=t).double(), expected.double(), rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("weighting", [simple, partial(min_snr, gamma=5.0), lambda snr: snr / (1 + snr)])
+@pytest.mark.parametrize("weighting", [simple, partial(min_snr, gamma=5.0), p2, lambda snr: snr / (1 + snr)])
 def test_the_loss_does_not_depend_on_what_the_network_outputs(weighting: Callable[[Tensor], Tensor]) -> None:
-    """One denoiser, worn as an epsilon-model and as an x0-model: one number, the weighted error of its eps_hat."""
+    """One denoiser, worn as an epsilon-, an x0- and a v-model: one number, the weighted error of its eps_hat."""
     T = 12
     x0, eps = torch.randn(2, T, 4, dtype=torch.float64)
     t = torch.arange(T)
@@ -322,18 +322,24 @@ def test_the_loss_does_not_depend_on_what_the_network_outputs(weighting: Callabl
         ab = as_eps.alpha_bar[t][:, None]
         return (xt - (1 - ab).sqrt() * as_eps.eps_model(xt, t)) / ab.sqrt()
 
+    def velocity(xt: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
+        ab = as_eps.alpha_bar[t][:, None]
+        return Velocity().target(x0_hat(xt, t, cond), as_eps.eps_model(xt, t), ab)
+
     as_x0 = DenoiseDiffusion(x0_hat, T, prediction=X0(), weighting=weighting).double()
+    as_v = DenoiseDiffusion(velocity, T, prediction=Velocity(), weighting=weighting).double()
     for i in range(T):  # each noise level by itself: a weight that is wrong at two of them cannot cancel
         one = slice(i, i + 1)
-        a, b = (d.loss(x0[one], eps[one], t=t[one]).item() for d in (as_eps, as_x0))
+        a, b, c = (d.loss(x0[one], eps[one], t=t[one]).item() for d in (as_eps, as_x0, as_v))
         ab = as_eps.alpha_bar[i]
         xt = ab.sqrt() * x0[one] + (1 - ab).sqrt() * eps[one]
         expected = weighting(ab / (1 - ab)) * (eps[one] - as_eps.eps_model(xt, t[one])).square().mean()
-        assert a == pytest.approx(expected.item(), rel=1e-9) and b == pytest.approx(a, rel=1e-7)
+        assert a == pytest.approx(expected.item(), rel=1e-9)
+        assert b == pytest.approx(a, rel=1e-7) and c == pytest.approx(a, rel=1e-7)
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_padding_is_not_seen_and_every_real_element_counts_alike(prediction: Epsilon | X0) -> None:
+def test_padding_is_not_seen_and_every_real_element_counts_alike(prediction: Prediction) -> None:
     """The network treats every element by itself, so what is computed on the real frames alone is the truth."""
     diffusion = DenoiseDiffusion(Affine(), 9, prediction=prediction, weighting=partial(min_snr, gamma=2.0)).double()
     x0, eps = torch.randn(2, 3, 2, 3, 8, dtype=torch.float64)

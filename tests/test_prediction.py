@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.prediction import X0, Epsilon, Prediction
-from ddpm.weighting import min_snr, simple
+from ddpm.prediction import X0, Epsilon, Prediction, Velocity
+from ddpm.weighting import min_snr, p2, simple
 
-PREDICTIONS = [Epsilon(), X0()]
+PREDICTIONS = [Epsilon(), X0(), Velocity()]
 
 
 def example(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -50,6 +50,25 @@ def test_targets_are_what_the_names_say() -> None:
     x0, eps, alpha_bar, _ = example()
     assert torch.equal(Epsilon().target(x0, eps, alpha_bar), eps)
     assert torch.equal(X0().target(x0, eps, alpha_bar), x0)
+    expected = alpha_bar**0.5 * eps - (1 - alpha_bar) ** 0.5 * x0  # Salimans & Ho 2022
+    torch.testing.assert_close(Velocity().target(x0, eps, alpha_bar), expected, rtol=1e-12, atol=0)
+
+
+def test_velocity_is_the_derivative_by_the_angle() -> None:
+    """Salimans & Ho 2022: xt = cos(phi) x0 + sin(phi) eps, and v = d xt / d phi."""
+    x0, eps, _, _ = example()
+    phi = torch.linspace(0.05, 1.5, 9, dtype=torch.float64).view(9, 1, 1).repeat(1, 3, 2).requires_grad_()
+    (expected,) = torch.autograd.grad((phi.cos() * x0 + phi.sin() * eps).sum(), phi)
+    torch.testing.assert_close(Velocity().target(x0, eps, phi.detach().cos() ** 2), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_velocity_is_well_conditioned_at_both_ends() -> None:
+    """An error of the output moves neither x0_hat nor eps_hat by more than itself, where x0 and epsilon divide by nearly 0."""
+    xt, output = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for alpha_bar in (1e-9, 0.5, 1 - 1e-9):
+        ab = torch.tensor(alpha_bar, dtype=torch.float64)
+        before, after = (Velocity().convert(o, xt, ab) for o in (output, output + 0.01))
+        assert all((a - b).abs().max() <= 0.01 + 1e-12 for a, b in zip(before, after, strict=True))
 
 
 SNR = torch.tensor([1e-6, 0.1, 1.0, 4.999, 5.0, 5.001, 100.0, 1e8], dtype=torch.float64)
@@ -77,3 +96,23 @@ def test_min_snr_has_the_published_cap() -> None:
 def test_min_snr_refuses_a_cap_that_is_not_positive(gamma: float) -> None:
     with pytest.raises(ValueError, match=f"gamma.*{gamma}"):
         min_snr(SNR, gamma)
+
+
+@pytest.mark.parametrize(("k", "gamma"), [(1.0, 1.0), (0.5, 0.5), (2.0, 0.0)])
+def test_p2_is_the_papers_in_epsilon(k: float, gamma: float) -> None:
+    """Choi et al. 2022: lambda' = lambda / (k + SNR)^gamma, where the lambda of L_simple is 1 on epsilon."""
+    expected = [1 / (k + snr) ** gamma for snr in SNR.tolist()]
+    torch.testing.assert_close(p2(SNR, k, gamma), torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0)
+
+
+def test_p2_defaults_are_the_papers() -> None:
+    """k = gamma = 1: 1 / (1 + SNR) is 1 - alpha_bar."""
+    alpha_bar = SNR / (1 + SNR)
+    torch.testing.assert_close(p2(SNR), 1 - alpha_bar, rtol=1e-6, atol=1e-15)
+
+
+@pytest.mark.parametrize("arguments", [{"k": 0.0}, {"k": -1.0}, {"gamma": -0.5}, {"k": float("nan")}, {"gamma": float("nan")}])
+def test_p2_names_bad_parameters(arguments: dict[str, float]) -> None:
+    ((name, value),) = arguments.items()
+    with pytest.raises(ValueError, match=f"p2.*{name}={value}"):
+        p2(SNR, **arguments)

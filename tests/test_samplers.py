@@ -1,6 +1,7 @@
 """Samplers: exact on what can be solved by hand, and no randomness that was not handed to them."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 
@@ -9,11 +10,31 @@ import torch
 from torch import Tensor
 
 from ddpm.diffusion import DenoiseDiffusion
-from ddpm.prediction import X0, Epsilon
-from ddpm.samplers import SPACINGS, Denoise, Sampler, SeededNoise, ddpm, dpmpp_2m, spaced_steps
-from ddpm.schedules import cosine, linear
+from ddpm.prediction import X0, Epsilon, Prediction, Velocity
+from ddpm.samplers import (
+    SPACINGS,
+    Denoise,
+    Sampler,
+    SeededNoise,
+    ddim,
+    ddpm,
+    dpmpp_2m,
+    dpmpp_2m_sde,
+    heun,
+    spaced_steps,
+    unipc,
+)
+from ddpm.schedules import cosine, linear, sigmoid
 
-SAMPLERS = [ddpm, dpmpp_2m]
+DETERMINISTIC = [ddim, heun, dpmpp_2m, unipc]
+STOCHASTIC = [ddpm, partial(ddim, eta=1.0), partial(ddim, eta=0.3), dpmpp_2m_sde]
+SAMPLERS = [*DETERMINISTIC, *STOCHASTIC]
+SCHEDULES = [linear, cosine, sigmoid]
+
+
+def visits_of(sampler: Sampler, alpha_bar: Tensor, steps: int | None, spacing: str) -> list[int]:
+    """The diffusion steps that a number of network calls is enough for: Heun's method asks twice at all but the first."""
+    return spaced_steps(alpha_bar, (steps + 1) // 2 if sampler is heun and steps is not None else steps, spacing)
 
 
 def alpha_bar_of(schedule: Callable[[int], Tensor], T: int) -> Tensor:
@@ -89,14 +110,15 @@ def test_noise_goes_to_the_device() -> None:
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
-@pytest.mark.parametrize("schedule", [linear, cosine])
+@pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("T", [2, 3, 5, 8, 50, 1000])
 def test_steps_fall_from_the_last_to_the_first(T: int, schedule: Callable[[int], Tensor], spacing: str) -> None:
     alpha_bar = alpha_bar_of(schedule, T)
     for steps in {2, 3, 5, 20, 49, T // 2 + 1, T - 1, T, T + 1, 5000} - {0, 1}:
         visited = spaced_steps(alpha_bar, steps, spacing)
         assert len(visited) == min(steps, T)
-        assert visited[0] == T - 1 and visited[-1] == 0
+        assert visited[0] == T - 1
+        assert visited[-1] == (round(T / steps) - 1 if spacing == "trailing" and steps < T else 0)
         assert all(isinstance(t, int) and t > s for t, s in pairwise(visited))
     assert spaced_steps(alpha_bar, None, spacing) == list(reversed(range(T)))
     assert spaced_steps(alpha_bar, 1, spacing) == [T - 1]
@@ -108,6 +130,27 @@ def test_more_steps_than_there_are_means_all() -> None:
 
 def test_uniform_is_even_in_t() -> None:
     assert spaced_steps(alpha_bar_of(linear, 1000), 4, "uniform") == [999, 666, 333, 0]
+
+
+def test_trailing_strides_alike_down_to_the_clean_clip() -> None:
+    """Lin et al. 2023, table 2: 1000 steps, of which 10, counted from 1: 100, 200, ..., 1000."""
+    alpha_bar = alpha_bar_of(linear, 1000)
+    assert [t + 1 for t in spaced_steps(alpha_bar, 10, "trailing")] == list(range(1000, 0, -100))
+    assert spaced_steps(alpha_bar, 3, "trailing") == [999, 666, 332]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("steps", [5, 10, 18])
+def test_karras_is_even_in_the_seventh_root(schedule: Callable[[int], Tensor], steps: int) -> None:
+    """Karras et al. 2022, equation 5, in plain floats; of many t the nearest one is near."""
+    alpha_bar = alpha_bar_of(schedule, 20_000)
+    ratio = ((1 - alpha_bar) / alpha_bar).sqrt()
+    high, low = ratio[-1].item() ** (1 / 7), ratio[0].item() ** (1 / 7)
+    wanted = [(high + i / (steps - 1) * (low - high)) ** 7 for i in range(steps)]
+    visited = spaced_steps(alpha_bar, steps, "karras")
+    for i, t in enumerate(visited):
+        either_side = ratio[max(t - 1, 0)].item(), ratio[min(t + 1, 19_999)].item()
+        assert either_side[0] * (1 - 1e-9) <= wanted[i] <= either_side[1] * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("steps", [5, 9, 11])
@@ -124,7 +167,7 @@ def test_logsnr_is_even_in_logsnr(steps: int) -> None:
     assert (visited - wanted)[inner].abs().max() <= widest / 2
 
 
-@pytest.mark.parametrize(("steps", "spacing", "message"), [(0, "uniform", "steps=0"), (-4, "logsnr", "steps=-4")])
+@pytest.mark.parametrize(("steps", "spacing", "message"), [(0, "uniform", "steps=0"), (-4, "karras", "steps=-4")])
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_bad_numbers_of_steps_are_named(sampler: Sampler, steps: int, spacing: str, message: str) -> None:
     alpha_bar = alpha_bar_of(linear, 10)
@@ -156,14 +199,18 @@ def test_a_single_point_is_returned_exactly(sampler: Sampler, T: int, steps: int
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_prediction_type_does_not_matter(sampler: Sampler) -> None:
-    """The same denoiser as an epsilon-model and as an x0-model: the same trajectory, step by step."""
+    """The same denoiser as an epsilon-model, an x0-model and a v-model: the same trajectory, step by step."""
     T = 40
     tables = DenoiseDiffusion(lambda *_: None, T).double()
     denoise = curved(tables.alpha_bar)
     noise = torch.randn(2, 3, dtype=torch.float64)
     trajectories = []
-    for prediction, which in ((X0(), 0), (Epsilon(), 1)):
-        diffusion = DenoiseDiffusion(lambda xt, t, cond, which=which: denoise(xt, t)[which], T, prediction=prediction).double()
+    for prediction in (X0(), Epsilon(), Velocity()):
+
+        def network(xt: Tensor, t: Tensor, cond: Tensor | None, prediction: Prediction = prediction) -> Tensor:
+            return prediction.target(*denoise(xt, t), tables.alpha_bar[t][:, None])
+
+        diffusion = DenoiseDiffusion(network, T, prediction=prediction).double()
         path: list[Tensor] = []
         x0 = sampler(
             diffusion.denoise, noise, diffusion.alpha_bar, randn=standard_normal(noise), steps=None,
@@ -171,13 +218,14 @@ def test_the_prediction_type_does_not_matter(sampler: Sampler) -> None:
         )  # fmt: skip
         trajectories.append(torch.stack([*path, x0]))
     assert len(trajectories[0]) == 2 * T + 1
-    torch.testing.assert_close(*trajectories, rtol=1e-6, atol=1e-6)
+    for other in trajectories[1:]:
+        torch.testing.assert_close(other, trajectories[0], rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize(("T", "steps"), [(10, None), (100, 7), (100, 1)])
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_the_observer_sees_every_network_call(sampler: Sampler, T: int, steps: int | None, spacing: str) -> None:
+def test_the_observer_sees_every_visited_step(sampler: Sampler, T: int, steps: int | None, spacing: str) -> None:
     alpha_bar = alpha_bar_of(cosine, T)
     noise = torch.randn(3, 2, 2, dtype=torch.float64)
     calls, seen = [], []
@@ -191,14 +239,50 @@ def test_the_observer_sees_every_network_call(sampler: Sampler, T: int, steps: i
     arguments = {"randn": standard_normal(noise), "steps": steps, "spacing": spacing}
     x0 = sampler(network, noise, alpha_bar, **arguments, observer=lambda t, xt, x0_hat: seen.append((t, xt, x0_hat)))
     assert torch.equal(noise, before) and torch.equal(seen[0][1], before)
-    assert [t for t, *_ in seen] == [t for t, *_ in calls] == spaced_steps(alpha_bar, steps, spacing)
+    visited = visits_of(sampler, alpha_bar, steps, spacing)
+    if sampler is heun:  # each step but the last is followed by a trial of the next one, which is no step yet
+        assert [t for t, *_ in calls] == [visited[0], *(t for t in visited[1:] for _ in range(2))]
+        calls = calls[::2]
+    assert [t for t, *_ in seen] == [t for t, *_ in calls] == visited
     for (_, xt, x0_hat), (_, given, answer) in zip(seen, calls, strict=True):
         assert torch.equal(xt, given) and torch.equal(x0_hat, answer[0])
+    assert torch.equal(x0, seen[-1][2])  # after the last step comes the clean clip
     unobserved = sampler(curved(alpha_bar), noise, alpha_bar, **{**arguments, "randn": standard_normal(noise)})
     assert x0.shape == noise.shape and torch.equal(x0, unobserved)
 
 
-@pytest.mark.parametrize("sampler", [ddpm, partial(dpmpp_2m, steps=5)])
+@pytest.mark.parametrize("steps", [1, 2, 5, 6, 11, 29, 59, 60, None])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_steps_are_network_calls(sampler: Sampler, steps: int | None) -> None:
+    """One a visited step; Heun's method has use for an odd number, up to twice as many as there are steps."""
+    alpha_bar, calls = alpha_bar_of(linear, 30), []
+    noise = torch.randn(2, 3, dtype=torch.float64)
+
+    def network(xt: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        calls.append(int(t[0]))
+        return exact(alpha_bar, 0.0, 0.5)(xt, t)
+
+    sampler(network, noise, alpha_bar, randn=standard_normal(noise), steps=steps)
+    at_most = 59 if sampler is heun else 30
+    wanted = at_most if steps is None else min(steps, at_most)
+    assert len(calls) == (wanted - 1 + wanted % 2 if sampler is heun else wanted)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(("steps", "draws"), [(None, 29), (30, 29), (10, 9), (2, 1), (1, 0)])
+def test_noise_is_drawn_between_two_steps_only(sampler: Sampler, steps: int | None, draws: int) -> None:
+    alpha_bar = alpha_bar_of(linear, 30)
+    noise, count = torch.randn(2, 3, dtype=torch.float64), []
+
+    def randn() -> Tensor:
+        count.append(1)
+        return torch.zeros_like(noise)
+
+    sampler(exact(alpha_bar, 0.0, 1.0), noise, alpha_bar, randn=randn, steps=steps)
+    assert len(count) == (draws if sampler in STOCHASTIC else 0)
+
+
+@pytest.mark.parametrize("sampler", [ddpm, *(partial(s, steps=5) for s in (ddim, heun, dpmpp_2m, dpmpp_2m_sde, unipc))])
 def test_a_clip_does_not_depend_on_its_neighbours(sampler: Sampler) -> None:
     alpha_bar = alpha_bar_of(cosine, 12)
 
@@ -228,21 +312,8 @@ def test_ddpm_over_all_steps_is_algorithm_2() -> None:
     )
 
 
-@pytest.mark.parametrize(("steps", "draws"), [(None, 29), (30, 29), (10, 9), (2, 1), (1, 0)])
-def test_ddpm_draws_once_between_two_steps(steps: int | None, draws: int) -> None:
-    alpha_bar = alpha_bar_of(linear, 30)
-    noise, count = torch.randn(2, 3, dtype=torch.float64), []
-
-    def randn() -> Tensor:
-        count.append(1)
-        return torch.zeros_like(noise)
-
-    ddpm(exact(alpha_bar, 0.0, 1.0), noise, alpha_bar, randn=randn, steps=steps)
-    assert len(count) == draws
-
-
-def ddpm_moments(alpha_bar: Tensor, mu: float, s: float, steps: int | None, spacing: str) -> tuple[float, float]:
-    """Exact mean and variance of what ddpm draws for data of N(mu, s^2): see `test_diffusion.sampled_moments`."""
+def moments(sampler: Sampler, alpha_bar: Tensor, mu: float, s: float, steps: int | None, spacing: str) -> tuple[float, float]:
+    """Exact mean and variance of what a sampler draws for data of N(mu, s^2): see `test_diffusion.sampled_moments`."""
     visits = len(spaced_steps(alpha_bar, steps, spacing))
     noise = torch.zeros(visits + 1, 1, dtype=torch.float64)
     noise[1] = 1
@@ -253,16 +324,16 @@ def ddpm_moments(alpha_bar: Tensor, mu: float, s: float, steps: int | None, spac
         z[next(places)] = 1
         return z
 
-    x0 = ddpm(exact(alpha_bar, mu, s), noise, alpha_bar, randn=impulse, steps=steps, spacing=spacing)
+    x0 = sampler(exact(alpha_bar, mu, s), noise, alpha_bar, randn=impulse, steps=steps, spacing=spacing)
     return x0[0].item(), (x0[1:] - x0[0]).square().sum().item()
 
 
-@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("spacing", sorted({*SPACINGS} - {"trailing"}))
 @pytest.mark.parametrize("steps", [None, 250, 20, 3])
 def test_ddpm_keeps_a_standard_gaussian_for_any_steps(steps: int | None, spacing: str) -> None:
     """For s = 1 the step's variance is the exact one, however far it goes; the last step leaves step 0's noise out."""
     alpha_bar = alpha_bar_of(linear, 1000)
-    mean, var = ddpm_moments(alpha_bar, 0.5, 1.0, steps, spacing)
+    mean, var = moments(ddpm, alpha_bar, 0.5, 1.0, steps, spacing)
     assert var == pytest.approx(alpha_bar[0].item(), rel=1e-9)
     # x_T starts at 0 instead of at sqrt(alpha_bar_T) mu; that is what remains of the mean's error.
     assert mean == pytest.approx(0.5, rel=0.01)
@@ -270,7 +341,7 @@ def test_ddpm_keeps_a_standard_gaussian_for_any_steps(steps: int | None, spacing
 
 @pytest.mark.parametrize("s", [0.5, 2.0])
 def test_ddpm_returns_any_gaussian_with_enough_steps(s: float) -> None:
-    mean, var = ddpm_moments(alpha_bar_of(linear, 4000), 0.5, s, None, "uniform")
+    mean, var = moments(ddpm, alpha_bar_of(linear, 4000), 0.5, s, None, "uniform")
     assert mean == pytest.approx(0.5, rel=0.01) and var == pytest.approx(s**2, rel=0.01)
 
 
@@ -283,16 +354,95 @@ def test_ddpm_over_some_steps_is_algorithm_2_of_a_shorter_process(steps: int, sp
     noise = torch.randn(3, 2, dtype=torch.float64)
     randn, x = standard_normal(noise), noise
     for i, t in enumerate(visited):
-        before = alpha_bar[visited[i + 1]].item() if t > 0 else 1.0
-        beta = 1 - alpha_bar[t].item() / before
+        last = i == len(visited) - 1
+        beta = 1 - alpha_bar[t].item() / (1.0 if last else alpha_bar[visited[i + 1]].item())
         _, eps = curved(alpha_bar)(x, torch.full((3,), t))
         x = (x - beta / (1 - alpha_bar[t].item()) ** 0.5 * eps) / (1 - beta) ** 0.5
-        x = x + beta**0.5 * randn() if t > 0 else x
+        x = x if last else x + beta**0.5 * randn()
     got = ddpm(curved(alpha_bar), noise, alpha_bar, randn=standard_normal(noise), steps=steps, spacing=spacing)
     torch.testing.assert_close(got, x, rtol=1e-9, atol=1e-9)
 
 
-# --- DPM-Solver++(2M)
+# --- DDIM
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("steps", [7, None])
+@pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
+def test_ddim_is_equations_12_and_16(eta: float, steps: int | None, spacing: str) -> None:
+    alpha_bar = alpha_bar_of(linear, 60)
+    visited = spaced_steps(alpha_bar, steps, spacing)
+    noise = torch.randn(3, 2, dtype=torch.float64)
+    randn, x = standard_normal(noise), noise
+    for i, t in enumerate(visited):
+        a = alpha_bar[t].item()  # the paper's alpha is the product
+        a_next = alpha_bar[visited[i + 1]].item() if i + 1 < len(visited) else 1.0
+        sigma = eta * ((1 - a_next) / (1 - a)) ** 0.5 * (1 - a / a_next) ** 0.5
+        _, eps = curved(alpha_bar)(x, torch.full((3,), t))
+        z = randn() if a_next < 1 else torch.zeros_like(x)
+        x0_hat = (x - (1 - a) ** 0.5 * eps) / a**0.5
+        x = a_next**0.5 * x0_hat + max(1 - a_next - sigma**2, 0.0) ** 0.5 * eps + sigma * z
+    got = ddim(curved(alpha_bar), noise, alpha_bar, randn=standard_normal(noise), steps=steps, spacing=spacing, eta=eta)
+    torch.testing.assert_close(got, x, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("steps", [7, None])
+def test_ddim_with_eta_1_is_ancestral_with_the_posterior_variance(steps: int | None, spacing: str) -> None:
+    """Equation 7 of Ho et al. 2020: the mean in x0_hat and xt, and beta-tilde, with the betas of the visited steps."""
+    alpha_bar = alpha_bar_of(linear, 60)
+    visited = spaced_steps(alpha_bar, steps, spacing)
+    noise = torch.randn(3, 2, dtype=torch.float64)
+    randn, x = standard_normal(noise), noise
+    for t, s in pairwise(visited):
+        now, then = alpha_bar[t].item(), alpha_bar[s].item()
+        beta = 1 - now / then
+        x0_hat, _ = curved(alpha_bar)(x, torch.full((3,), t))
+        mean = then**0.5 * beta / (1 - now) * x0_hat + (1 - beta) ** 0.5 * (1 - then) / (1 - now) * x
+        x = mean + ((1 - then) / (1 - now) * beta) ** 0.5 * randn()
+    x0, _ = curved(alpha_bar)(x, torch.full((3,), visited[-1]))
+    got = ddim(curved(alpha_bar), noise, alpha_bar, randn=standard_normal(noise), steps=steps, spacing=spacing, eta=1.0)
+    torch.testing.assert_close(got, x0, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("eta", [-0.1, 1.1, float("nan")])
+def test_an_impossible_eta_is_named(eta: float) -> None:
+    alpha_bar = alpha_bar_of(linear, 10)
+    with pytest.raises(ValueError, match=rf"eta={eta}.*0\.\.1"):
+        ddim(exact(alpha_bar, 0, 1), torch.zeros(1, 2), alpha_bar, randn=forbidden, eta=eta)
+
+
+# --- solvers of the SDE
+
+
+@pytest.mark.parametrize("s", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("sampler", STOCHASTIC)
+def test_any_gaussian_is_returned_with_enough_steps(sampler: Sampler, s: float) -> None:
+    """Mean and variance without any sampling error. The process is even in log(SNR), so its start is far from the data too."""
+    mean, var = moments(sampler, even_logsnr(1500, 11.0), 0.5, s, None, "uniform")
+    assert mean == pytest.approx(0.5, rel=0.01) and var == pytest.approx(s**2, rel=0.02)
+
+
+@pytest.mark.parametrize("s", [0.3, 2.0])
+def test_the_sde_solver_has_second_order_in_distribution(s: float) -> None:
+    """The error of the deviation falls with the square of the steps, where ancestral steps gain one power."""
+    alpha_bar = even_logsnr(2881)
+    truth = moments(dpmpp_2m_sde, alpha_bar, 0.0, s, None, "uniform")[1] ** 0.5
+    errors = {
+        sampler: [abs(moments(sampler, alpha_bar, 0.0, s, n + 1, "logsnr")[1] ** 0.5 - truth) for n in (40, 80, 160)]
+        for sampler in (dpmpp_2m_sde, ddpm)
+    }
+    assert slope((40, 80, 160), errors[dpmpp_2m_sde]) == pytest.approx(2, abs=0.3)
+    assert slope((40, 80, 160), errors[ddpm]) == pytest.approx(1, abs=0.3)
+
+
+# --- solvers of the flow
+
+
+def slope(steps: Sequence[int], errors: Sequence[float]) -> float:
+    """Order: the fitted power of 1 / steps with which the error falls."""
+    x, y = (torch.tensor(values, dtype=torch.float64).log() for values in (steps, errors))
+    return -((x - x.mean()) @ (y - y.mean()) / (x - x.mean()).square().sum()).item()
 
 
 def flow(alpha_bar: Tensor, noise: Tensor, mu: float, s: float) -> Tensor:
@@ -304,17 +454,29 @@ def flow(alpha_bar: Tensor, noise: Tensor, mu: float, s: float) -> Tensor:
 
 
 @pytest.mark.parametrize(("mu", "s"), [(0.3, 0.5), (-1.0, 0.2), (0.5, 2.0)])
-def test_dpmpp_2m_converges_to_the_flow_with_second_order(mu: float, s: float) -> None:
+@pytest.mark.parametrize(("sampler", "order"), [(ddim, 1), (dpmpp_2m, 2), (heun, 2), (unipc, 3)])
+def test_solvers_converge_to_the_flow_with_their_order(sampler: Sampler, order: int, mu: float, s: float) -> None:
+    """UniPC-2 has a predictor of order 2, which its corrector raises to 3 (Zhao et al. 2023)."""
     alpha_bar = even_logsnr(2881)
     noise = torch.linspace(-2, 2, 5, dtype=torch.float64)[:, None]
     truth = flow(alpha_bar, noise, mu, s)
-    errors = []
-    for steps in (46, 91, 181, 361):  # 45, 90, 180 and 360 equal intervals
-        x0 = dpmpp_2m(exact(alpha_bar, mu, s), noise, alpha_bar, randn=forbidden, steps=steps)
-        errors.append((x0 - truth).abs().max())
-    orders = (torch.stack(errors[:-1]) / torch.stack(errors[1:])).log2()
-    assert ((orders > 1.8) & (orders < 2.3)).all(), orders
-    assert errors[-1] < 2e-3 * truth.abs().max()
+    intervals, errors = (45, 90, 180, 360), []
+    for n in intervals:
+        steps = 2 * n + 1 if sampler is heun else n + 1
+        x0 = sampler(exact(alpha_bar, mu, s), noise, alpha_bar, randn=forbidden, steps=steps, spacing="logsnr")
+        errors.append((x0 - truth).abs().max().item())
+    assert slope(intervals, errors) == pytest.approx(order, abs=0.3)
+    assert errors[-1] < 0.02 * truth.abs().max()
+
+
+def test_solvers_agree_on_a_curved_flow() -> None:
+    """Where the first-order one goes with all steps, the others go with a tenth."""
+    alpha_bar = even_logsnr(2881, 7.0)
+    noise = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
+    truth = dpmpp_2m(curved(alpha_bar), noise, alpha_bar, randn=forbidden, steps=None)
+    for sampler, steps, tolerance in ((ddim, None, 2e-3), (dpmpp_2m, 289, 2e-3), (heun, 577, 2e-3), (unipc, 289, 2e-3)):
+        x0 = sampler(curved(alpha_bar), noise, alpha_bar, randn=forbidden, steps=steps, spacing="logsnr")
+        assert (x0 - truth).abs().max() < tolerance, sampler
 
 
 def test_dpmpp_2m_is_good_with_its_default_steps() -> None:
@@ -357,3 +519,27 @@ def test_dpmpp_2m_is_algorithm_2_of_lu(steps: int) -> None:
         spacing="uniform",
     )
     assert got.item() == pytest.approx(x0_hat(x, 0), rel=1e-9)
+
+
+def test_unipc_begins_as_published() -> None:
+    """Three steps of Zhao et al. 2023 in plain floats: UniP-1, then UniC-1 with both answers weighed alike, then UniP-2."""
+    alpha_bar = alpha_bar_of(linear, 60)
+    visited = spaced_steps(alpha_bar, 3, "uniform")
+    a = [alpha_bar[t].item() ** 0.5 for t in visited]
+    sigma = [(1 - alpha_bar[t].item()) ** 0.5 for t in visited]
+    lam = [math.log(a[i] / sigma[i]) for i in range(3)]
+
+    def x0_hat(x: float, i: int) -> float:
+        return curved(alpha_bar)(torch.tensor([[x]], dtype=torch.float64), torch.tensor([visited[i]]))[0].item()
+
+    def step(x: float, i: int, d: float) -> float:
+        return sigma[i + 1] / sigma[i] * x - a[i + 1] * math.expm1(lam[i] - lam[i + 1]) * d
+
+    first = x0_hat(1.1, 0)
+    second = x0_hat(step(1.1, 0, first), 1)
+    x = step(1.1, 0, (first + second) / 2)
+    r = (lam[0] - lam[1]) / (lam[2] - lam[1])
+    x = step(x, 1, second + (first - second) / r / 2)
+    noise = torch.tensor([[1.1]], dtype=torch.float64)
+    got = unipc(curved(alpha_bar), noise, alpha_bar, randn=forbidden, steps=3, spacing="uniform")
+    assert got.item() == pytest.approx(x0_hat(x, 2), rel=1e-9)

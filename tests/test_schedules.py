@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.schedules import cosine, linear, respace
+from ddpm.schedules import cosine, linear, respace, sigmoid
 
-SCHEDULES = [linear, cosine]
+SCHEDULES = [linear, cosine, sigmoid]
 MANY_T = [2, 5, 7, 20, 50, 250, 1000, 4000]
 
 
@@ -34,6 +34,25 @@ def test_cosine_is_the_papers_at_1000(s: float, beta_max: float) -> None:
     expected = [min(1 - f(t) / f(t - 1), beta_max) for t in range(1, 1001)]
     assert expected[-1] == beta_max
     torch.testing.assert_close(cosine(1000, s, beta_max), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "tau", "alpha_bar_min"), [(-3.0, 3.0, 1.0, 1e-9), (0.0, 3.0, 0.3, 1e-9), (-3.0, 3.0, 0.9, 1e-5)]
+)
+def test_sigmoid_is_the_papers_at_1000(start: float, end: float, tau: float, alpha_bar_min: float) -> None:
+    """Chen 2023, Algorithm 1 (the schedule of Jabri et al. 2022), one step at a time in plain floats."""
+
+    def gamma(u: float) -> float:
+        v_start, v_end, v = (1 / (1 + math.exp(-x / tau)) for x in (start, end, start + u * (end - start)))
+        return min(max((v_end - v) / (v_end - v_start), alpha_bar_min), 1.0)
+
+    expected = torch.tensor([gamma(t / 1000) for t in range(1, 1001)], dtype=torch.float64)
+    assert expected[-1] == alpha_bar_min
+    got = alpha_bar_of(sigmoid(1000, start, end, tau, alpha_bar_min))
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-12)
+    if (start, end, tau) == (-3.0, 3.0, 1.0):
+        assert torch.equal(sigmoid(1000), sigmoid(1000, start, end, tau, alpha_bar_min))
+        assert got[499].item() == pytest.approx(0.5, abs=1e-12)  # the middle of a symmetric sigmoid
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -93,6 +112,14 @@ def test_too_few_steps_are_refused(schedule: Callable[[int], Tensor], n_steps: i
         (cosine, {"beta_max": 1.0}),
         (cosine, {"beta_max": math.nan}),
         (cosine, {"s": math.nan}),
+        (sigmoid, {"start": 3.0}),
+        (sigmoid, {"end": -4.0}),
+        (sigmoid, {"tau": 0.0}),
+        (sigmoid, {"tau": math.nan}),
+        (sigmoid, {"alpha_bar_min": 0.0}),
+        (sigmoid, {"alpha_bar_min": 0.5}),  # a floor that the curve reaches long before its end
+        (sigmoid, {"alpha_bar_min": 1.0}),
+        (sigmoid, {"tau": 0.01}),  # a step, flat to rounding on both sides
     ],
 )
 def test_bad_parameters_are_named(schedule: Callable[..., Tensor], arguments: dict[str, float]) -> None:
