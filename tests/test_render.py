@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
@@ -71,6 +72,16 @@ def noise() -> np.ndarray:
 
 
 # --- the GIF ---
+
+
+def test_another_reader_sees_the_pictures_that_were_drawn(tmp_path: Path) -> None:
+    """A bar that moves comes back exactly, every frame in its place: its colours fit in the palette."""
+    frames = np.zeros((9, 20, 30, 3), np.uint8)
+    for i in range(9):
+        frames[i, :, 3 * i : 3 * i + 3] = (250, 120, 128)
+    render.write_gif(tmp_path / "a.gif", frames, fps=10)
+    read = iio.imread(tmp_path / "a.gif", index=None)
+    assert read.shape == frames.shape and np.array_equal(read, frames)
 
 
 @pytest.mark.parametrize("fps", [15, 20, 30, 29.97, 60, 120])
