@@ -72,6 +72,8 @@ class Config:
     prediction: Any
     weighting: Any
     timesteps: Any
+    variance: Any
+    motion_loss: Any
     sampler: Any
     skeleton: Any
     data: Any
@@ -205,7 +207,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return config
 
 
-def rehearse(module: MotionDiffusion, batch: Mapping[str, torch.Tensor]) -> None:
+def rehearse(module: MotionDiffusion, batch: Mapping[str, Any]) -> None:
     """One loss and one run of the sampler, so that what cannot work says so before anything is trained or written.
 
     Args:
@@ -216,7 +218,7 @@ def rehearse(module: MotionDiffusion, batch: Mapping[str, torch.Tensor]) -> None
         ValueError: whatever the network, the loss or the sampler has to say.
     """
     with torch.no_grad():
-        module.diffusion.loss(module.normalizer(batch["clips"][:2]), mask=batch["mask"][:2])
+        module.loss({name: None if value is None else value[:2] for name, value in batch.items()})
         noise = torch.zeros(1, 1)
         module.sampler(lambda xt, t: (xt, xt), noise, module.diffusion.alpha_bar, randn=lambda: noise)
 

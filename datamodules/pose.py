@@ -14,8 +14,11 @@ from ddpm.seeding import derive_seed
 
 log = logging.getLogger(__name__)
 
+Batch = dict[str, Tensor | None]
+"""``clips``, ``mask`` and ``labels``, see `Windows.__getitems__`."""
 
-class Windows(Dataset[dict[str, Tensor]]):
+
+class Windows(Dataset[Batch]):
     """Windows of a fixed number of frames, anchored where the root stands in their first frame.
 
     Args:
@@ -26,16 +29,17 @@ class Windows(Dataset[dict[str, Tensor]]):
     def __init__(self, clips: ClipSet, frames: int) -> None:
         self.clips = clips
         self.frames = frames
+        self.padded = bool((clips.lengths < frames).any())
 
-    def __getitems__(self, index: Tensor) -> dict[str, Tensor]:
+    def __getitems__(self, index: Tensor) -> Batch:
         """A whole batch at once.
 
         Args:
             index: ``(batch, 2)`` int64: recording, and first frame in it.
 
         Returns:
-            ``clips`` ``(batch, joint, coord, frame)`` float32 metres, ``mask`` ``(batch, 1, 1, frame)`` float32, ``labels``
-            ``(batch,)`` int64, -1 where unknown.
+            ``clips`` ``(batch, joint, coord, frame)`` float32 metres, ``mask`` ``(batch, 1, 1, frame)`` float32, or None if no
+            recording is shorter than a window, ``labels`` ``(batch,)`` int64, -1 where unknown.
         """
         recording, first = index.unbind(1)
         place = first[:, None] + torch.arange(self.frames)
@@ -47,7 +51,7 @@ class Windows(Dataset[dict[str, Tensor]]):
         anchor[..., skeleton.up_axis] = 0
         return {
             "clips": (windows - anchor).permute(0, 2, 3, 1).contiguous(),
-            "mask": (place < length).float()[:, None, None],
+            "mask": (place < length).float()[:, None, None] if self.padded else None,
             "labels": self.clips.labels[recording],
         }
 
@@ -175,7 +179,7 @@ class PoseDataModule(pl.LightningDataModule):
             f"; {short} shorter than {frames} frames are padded, the padding does not count in the loss" if short else "",
         )  # fmt: skip
 
-    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+    def train_dataloader(self) -> DataLoader[Batch]:
         """Random windows, in an order that depends on the seed and the number of batches already processed."""
         trainer = self.trainer
         rank, world_size, position = (
@@ -201,14 +205,14 @@ class PoseDataModule(pl.LightningDataModule):
         )
         return self._loader(sampler)
 
-    def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+    def val_dataloader(self) -> DataLoader[Batch]:
         """The same windows every time: one from the middle of each held-out recording."""
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         mine = self.val_recordings[rank::world_size]
         first = (self.clips.lengths[mine] - self.frames).clamp(min=0) // 2
         return self._loader(list(torch.stack([mine, first], dim=1).split(self.batch_size)))
 
-    def statistics_batch(self, limit: int = 4096) -> dict[str, Tensor]:
+    def statistics_batch(self, limit: int = 4096) -> Batch:
         """Windows of the training recordings from which to measure means and scales, spread over all of them.
 
         Args:
@@ -221,7 +225,7 @@ class PoseDataModule(pl.LightningDataModule):
         first = torch.cat([(room * (i + 0.5) / per_recording).long() for i in range(per_recording)])
         return self.windows.__getitems__(torch.stack([chosen.repeat(per_recording), first], dim=1))
 
-    def _loader(self, batches: Sampler[Tensor] | list[Tensor]) -> DataLoader[dict[str, Tensor]]:
+    def _loader(self, batches: Sampler[Tensor] | list[Tensor]) -> DataLoader[Batch]:
         return DataLoader(
             self.windows,
             batch_sampler=batches,  # pyright: ignore[reportArgumentType]
@@ -279,5 +283,5 @@ def split_recordings(clips: ClipSet, val_fraction: float, split: str, seed: int)
     return everything[~is_val], everything[is_val]
 
 
-def _already_collated(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+def _already_collated(batch: Batch) -> Batch:
     return batch

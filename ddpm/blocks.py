@@ -1,4 +1,8 @@
-"""Building blocks of the networks, on tensors ``(batch, channel, frame)``."""
+"""Building blocks of the networks, on tensors ``(batch, channel, frame)``.
+
+A layer that mixes frames takes a ``mask`` ``(batch, 1, frame)``, 1 where a frame is real and 0 where it is padding, or None where
+all are real. What padded frames hold, going in or coming out, means nothing; real frames are what they would be without them.
+"""
 
 import math
 from typing import Literal, TypeVar
@@ -49,10 +53,10 @@ class TimeEmbedding(nn.Module):
 class TimestepEmbedSequential(nn.Sequential):
     """A sequence whose residual blocks also receive the embedding of the diffusion step."""
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """``(batch, channel, frame)`` and ``(batch, emb)`` -> ``(batch, channel, frame)``."""
+    def forward(self, x: Tensor, emb: Tensor, mask: Tensor | None = None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """``(batch, channel, frame)``, ``(batch, emb)`` and a mask -> ``(batch, channel, frame)``."""
         for layer in self:
-            x = layer(x, emb) if isinstance(layer, ResBlock) else layer(x)
+            x = layer(x, emb, mask) if isinstance(layer, ResBlock) else layer(x, mask)
         return x
 
 
@@ -72,6 +76,33 @@ class Conv3(nn.Conv1d):
             in_channels, out_channels, 3, stride=stride, padding=padding, dilation=padding, padding_mode=padding_mode
         )
 
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """``(batch, in_channels, frame)`` -> ``(batch, out_channels, ceil(frame / stride))``."""
+        return super().forward(masked(x, mask))
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation over channels and real frames, with up to 32 groups of at least 4 channels.
+
+    Args:
+        channels: channels in and out.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(math.gcd(32, max(channels // 4, 1)), channels)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """``(batch, channels, frame)`` -> the same shape."""
+        if mask is None:
+            return super().forward(x)
+        groups = x.float().unflatten(1, (self.num_groups, -1))
+        real = mask.float()[:, None]
+        count = real.sum(dim=3, keepdim=True) * groups.shape[2]
+        centred = groups - (groups * real).sum(dim=(2, 3), keepdim=True) / count
+        var = (centred.square() * real).sum(dim=(2, 3), keepdim=True) / count
+        out = (centred * (var + self.eps).rsqrt()).flatten(1, 2)
+        return torch.addcmul(self.bias[:, None], out, self.weight[:, None])
+
 
 class Downsample(nn.Module):
     """Half as many frames (rounded up), by strided convolution or by averaging pairs.
@@ -85,15 +116,28 @@ class Downsample(nn.Module):
 
     def __init__(self, channels: int, conv: bool, padding: int, padding_mode: PaddingMode) -> None:
         super().__init__()
-        self.op = (
-            Conv3(channels, channels, padding, padding_mode, stride=2)
-            if conv
-            else nn.AvgPool1d(2, ceil_mode=True, count_include_pad=False)
-        )
+        self.op = Conv3(channels, channels, padding, padding_mode, stride=2) if conv else MeanOfPairs()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """``(batch, channel, frame)`` -> ``(batch, channel, ceil(frame / 2))``."""
-        return self.op(x)
+        return self.op(x, mask)
+
+    def mask(self, mask: Tensor | None) -> Tensor | None:
+        """The mask behind this layer."""
+        return halved(mask)
+
+
+class MeanOfPairs(nn.AvgPool1d):
+    """The mean of every two frames; of one, where the number of real frames is odd."""
+
+    def __init__(self) -> None:
+        super().__init__(2, ceil_mode=True, count_include_pad=False)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """``(batch, channel, frame)`` -> ``(batch, channel, ceil(frame / 2))``."""
+        if mask is None:
+            return super().forward(x)
+        return super().forward(masked(x, mask)) / super().forward(mask).clamp(min=0.5)
 
 
 class Upsample(nn.Module):
@@ -108,11 +152,16 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int, conv: bool, padding: int, padding_mode: PaddingMode) -> None:
         super().__init__()
-        self.op = Conv3(channels, channels, padding, padding_mode) if conv else nn.Identity()
+        self.conv = Conv3(channels, channels, padding, padding_mode) if conv else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(batch, channel, frame)`` -> ``(batch, channel, 2 frame)``."""
-        return self.op(x.repeat_interleave(2, dim=-1))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``(batch, channel, frame)`` -> ``(batch, channel, 2 frame)``; ``mask`` is that of the frames going in."""
+        h = x.repeat_interleave(2, dim=-1)
+        return h if self.conv is None else self.conv(h, self.mask(mask))
+
+    def mask(self, mask: Tensor | None) -> Tensor | None:
+        """The mask behind this layer."""
+        return None if mask is None else mask.repeat_interleave(2, dim=-1)
 
 
 class ResBlock(nn.Module):
@@ -138,29 +187,32 @@ class ResBlock(nn.Module):
         use_scale_shift_norm: bool,
         padding: int,
         padding_mode: PaddingMode,
-        resample: nn.Module | None = None,
+        resample: Downsample | Upsample | None = None,
     ) -> None:
         super().__init__()
         self.use_scale_shift_norm = use_scale_shift_norm
-        self.resample = nn.Identity() if resample is None else resample
-        self.norm1 = group_norm(in_channels)
+        self.resample = resample
+        self.norm1 = GroupNorm(in_channels)
         self.conv1 = Conv3(in_channels, out_channels, padding, padding_mode)
         self.emb = nn.Linear(emb_dim, 2 * out_channels if use_scale_shift_norm else out_channels)
-        self.norm2 = group_norm(out_channels)
+        self.norm2 = GroupNorm(out_channels)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = zero(Conv3(out_channels, out_channels, padding, padding_mode))
         self.skip = nn.Identity() if in_channels == out_channels else nn.Conv1d(in_channels, out_channels, 1)
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor, mask: Tensor | None = None) -> Tensor:
         """``(batch, in_channels, frame)`` and ``(batch, emb_dim)`` -> ``(batch, out_channels, frame)``."""
-        h = self.conv1(self.resample(F.silu(self.norm1(x))))
+        h = F.silu(self.norm1(x, mask))
+        if self.resample is not None:
+            h, x, mask = self.resample(h, mask), self.resample(x, mask), self.resample.mask(mask)
+        h = self.conv1(h, mask)
         e = self.emb(F.silu(emb))[:, :, None]
         if self.use_scale_shift_norm:
             scale, shift = e.chunk(2, dim=1)
-            h = torch.addcmul(shift, self.norm2(h), 1 + scale)
+            h = torch.addcmul(shift, self.norm2(h, mask), 1 + scale)
         else:
-            h = self.norm2(h + e)
-        return self.skip(self.resample(x)) + self.conv2(self.dropout(F.silu(h)))
+            h = self.norm2(h + e, mask)
+        return self.skip(x) + self.conv2(self.dropout(F.silu(h)), mask)
 
 
 class SelfAttention(nn.Module):
@@ -169,7 +221,7 @@ class SelfAttention(nn.Module):
     Args:
         channels: channels in and out.
         num_heads: number of heads, divides channels.
-        frames: number of frames here in training, see `logit_scale`.
+        frames: number of frames here in training, see `attend`.
     """
 
     def __init__(self, channels: int, num_heads: int, frames: int) -> None:
@@ -178,15 +230,15 @@ class SelfAttention(nn.Module):
             raise ValueError(f"model.num_heads={num_heads} must divide the {channels} channels of an attention layer")
         self.num_heads = num_heads
         self.frames = frames
-        self.norm = group_norm(channels)
+        self.norm = GroupNorm(channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
         self.proj = zero(nn.Conv1d(channels, channels, 1))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """``(batch, channels, frame)`` -> the same shape."""
-        heads = self.qkv(self.norm(x)).unflatten(1, (3, self.num_heads, -1)).transpose(-1, -2)
+        heads = self.qkv(self.norm(x, mask)).unflatten(1, (3, self.num_heads, -1)).transpose(-1, -2)
         q, k, v = heads.unbind(1)
-        h = F.scaled_dot_product_attention(q, k, v, scale=logit_scale(q, self.frames))
+        h = attend(q, k, v, self.frames, mask)
         return x + self.proj(h.transpose(-1, -2).flatten(1, 2))
 
 
@@ -195,22 +247,37 @@ def frequencies(n: int) -> Tensor:
     return torch.exp(-math.log(10000) * torch.arange(n, dtype=torch.float64) / n).float()
 
 
-def logit_scale(q: Tensor, frames: int) -> float:
-    """What the logits of attention are multiplied by: 1 / sqrt(width of a head), for n frames times log(n) / log(frames).
+def attend(q: Tensor, k: Tensor, v: Tensor, tokens: int, mask: Tensor | None) -> Tensor:
+    """Attention between real tokens whose logits are multiplied by log(n) / log(tokens) for a clip of n of them.
 
-    The second keeps attention as sharp as in training when clips of another length are sampled (Chiang & Cholak 2022,
-    section 5.3).
+    That keeps attention as sharp as in training where clips have another length (Chiang & Cholak 2022, section 5.3).
 
     Args:
-        q: queries, ``(batch, head, frame, width of a head)``.
-        frames: number of frames in training.
+        q: queries, ``(batch, head, token, width of a head)``.
+        k: keys, shaped like q.
+        v: values, shaped like q.
+        tokens: number of tokens of a whole clip in training.
+        mask: ``(batch, 1, token)``, or None.
+
+    Returns:
+        Shaped like q.
     """
-    return math.log(max(q.shape[-2], 2)) / math.log(max(frames, 2)) / math.sqrt(q.shape[-1])
+    trained = math.log(max(tokens, 2))
+    if mask is None:
+        scale = math.log(max(q.shape[-2], 2)) / trained / math.sqrt(q.shape[-1])
+        return F.scaled_dot_product_attention(q, k, v, scale=scale)
+    n = mask.sum(dim=-1, dtype=torch.float32).clamp(min=2)[:, :, None, None]
+    return F.scaled_dot_product_attention(q * (n.log() / trained).to(q), k, v, attn_mask=mask.bool()[:, None])
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation with up to 32 groups of at least 4 channels."""
-    return nn.GroupNorm(math.gcd(32, max(channels // 4, 1)), channels)
+def masked(x: Tensor, mask: Tensor | None) -> Tensor:
+    """``(batch, channel, frame)`` with 0 in padded frames."""
+    return x if mask is None else x * mask.to(x)
+
+
+def halved(mask: Tensor | None) -> Tensor | None:
+    """The mask of half as many frames (rounded up)."""
+    return None if mask is None else mask[..., ::2]
 
 
 def zero(layer: Layer) -> Layer:
@@ -219,6 +286,11 @@ def zero(layer: Layer) -> Layer:
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+def mask_of_frames(mask: Tensor | None) -> Tensor | None:
+    """A mask ``(batch, ..., frame)`` that is the same for all joints and coordinates as ``(batch, 1, frame)``."""
+    return None if mask is None else mask.flatten(1, -2)[:, :1]
 
 
 def to_channels(xt: Tensor, channels: int) -> Tensor:

@@ -11,24 +11,28 @@ from typing import Any
 
 from ddpm.diffusion import DenoiseDiffusion
 from ddpm.module import MotionDiffusion
+from ddpm.motion_losses import MotionLoss
 from ddpm.normalizer import Normalizer
 from ddpm.prediction import X0, Epsilon, Velocity
 from ddpm.samplers import ddim, ddpm, dpmpp_2m, dpmpp_2m_sde, heun, unipc
-from ddpm.schedules import cosine, linear, sigmoid
+from ddpm.schedules import cosine, linear, sigmoid, zero_terminal_snr
 from ddpm.skeleton import Skeleton
-from ddpm.timesteps import stratified, uniform
+from ddpm.timesteps import Importance, Stratified, Uniform
 from ddpm.transformer import MotionTransformer
 from ddpm.unet import MDM_UNetModel
-from ddpm.weighting import min_snr, p2, simple
+from ddpm.variance import Fixed, Learnt
+from ddpm.weighting import min_snr, p2, simple, velocity
 
 PARTS: dict[str, Callable[..., Any]] = {
     f"{part.__module__}.{part.__qualname__}": part
     for part in (
         *(MDM_UNetModel, MotionTransformer, Skeleton),
-        *(linear, cosine, sigmoid),
+        *(linear, cosine, sigmoid, zero_terminal_snr),
         *(Epsilon, X0, Velocity),
-        *(simple, min_snr, p2),
-        *(uniform, stratified),
+        *(simple, min_snr, p2, velocity),
+        *(Fixed, Learnt),
+        *(Uniform, Stratified, Importance),
+        MotionLoss,
         *(ddpm, ddim, dpmpp_2m, dpmpp_2m_sde, heun, unipc),
     )
 }
@@ -118,7 +122,9 @@ def build_module(
         prediction=construct_part(config["prediction"], "prediction"),
         weighting=construct_part(config["weighting"], "weighting"),
         timesteps=construct_part(config["timesteps"], "timesteps"),
+        variance=construct_part(config["variance"], "variance"),
     )
+    motion_loss = construct_part(config["motion_loss"], "motion_loss") if config["motion_loss"] else None
     module = MotionDiffusion(
         diffusion,
         Normalizer(len(skeleton.names), skeleton.coords, skeleton.root),
@@ -126,6 +132,7 @@ def build_module(
         fps,
         config["frames"],
         construct_part(config["sampler"], "sampler"),
+        None if motion_loss is None else motion_loss(skeleton, fps),
         class_names,
         optimizer=construct(config["optimizer"], "optimizer") if trainable else None,
         lr_scheduler=construct(config["lr_scheduler"], "lr_scheduler") if trainable and config["lr_scheduler"] else None,
@@ -145,14 +152,16 @@ def with_channels(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     skeleton = config["skeleton"]
     joints, coords = len(skeleton["joints"]), skeleton["coords"]
+    outputs = construct_part(config["variance"], "variance").outputs
     model = dict(config["model"])
-    for name in ("in_channels", "out_channels"):
-        if model.get(name) not in (None, joints * coords):
+    for name, times in (("in_channels", 1), ("out_channels", outputs)):
+        channels = joints * coords * times
+        if model.get(name) not in (None, channels):
             raise ConfigError(
-                f"model.{name}={model[name]}, but the skeleton has {joints} joints x {coords} coords = {joints * coords}; "
-                "leave it null"
+                f"model.{name}={model[name]}, but the skeleton has {joints} joints x {coords} coords"
+                f"{' x 2, with variance=learnt,' if times > 1 else ''} = {channels}; leave it null"
             )
-        model[name] = joints * coords
+        model[name] = channels
     return {**config, "model": model}
 
 

@@ -1,7 +1,7 @@
 """MotionDiffusion: the LightningModule between clips in metres and the diffusion of normalised ones."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from ddpm.diffusion import DenoiseDiffusion
+from ddpm.motion_losses import MotionLoss
 from ddpm.normalizer import Normalizer
 from ddpm.samplers import Observer, Sampler, SeededNoise
 from ddpm.seeding import derive_seed
@@ -19,12 +20,15 @@ from ddpm.skeleton import Skeleton
 
 CHECK_EVERY = 50
 
+Batch = Mapping[str, Any]
+"""See `MotionDiffusion`."""
+
 
 class MotionDiffusion(pl.LightningModule):
     """Trains a `DenoiseDiffusion` on clips and samples new ones.
 
     A batch is a dict with ``clips`` ``(batch, joint, coord, frame)`` in metres and ``mask`` ``(batch, 1, 1, frame)``, 1 where a
-    frame is real. Logs ``train/loss``, ``train/grad_norm`` and ``val/loss``.
+    frame is real, or None where all are. Logs ``train/loss``, ``train/grad_norm`` and ``val/loss``.
 
     Args:
         diffusion: schedule, network, prediction and loss.
@@ -33,6 +37,7 @@ class MotionDiffusion(pl.LightningModule):
         fps: frames per second of the clips.
         frames: length of the clips.
         sampler: the sampler that `sample` uses unless told otherwise.
+        motion_loss: what else the loss punishes, in metres; None for nothing.
         class_names: names of the actions of the training data, kept for whoever opens the checkpoint.
         optimizer: parameters -> optimiser; None for a module that is not trained.
         lr_scheduler: (optimiser, total steps, inf if none are set) -> scheduler stepped after every step; None for none.
@@ -47,6 +52,7 @@ class MotionDiffusion(pl.LightningModule):
         fps: float,
         frames: int,
         sampler: Sampler,
+        motion_loss: MotionLoss | None = None,
         class_names: Sequence[str] = (),
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
         lr_scheduler: Callable[[Optimizer, float], LRScheduler] | None = None,
@@ -59,6 +65,7 @@ class MotionDiffusion(pl.LightningModule):
         self.fps = fps
         self.frames = frames
         self.sampler = sampler
+        self.motion_loss = motion_loss
         self.class_names = tuple(class_names)
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
@@ -73,7 +80,7 @@ class MotionDiffusion(pl.LightningModule):
         if not self.normalizer.fitted:
             raise RuntimeError("the normalizer is not fitted: call normalizer.fit(clips, mask), or load a checkpoint, first")
 
-    def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Tie t, noise and dropout to the number of the batch, so that a resumed run draws what the uninterrupted one does."""
         torch.manual_seed(derive_seed(self.seed, "step", self.batches_done, self.global_rank))
 
@@ -82,22 +89,40 @@ class MotionDiffusion(pl.LightningModule):
         """Training batches processed since the run began, also across interruptions."""
         return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # pyright: ignore[reportAttributeAccessIssue]
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Algorithm 1 on one batch."""
-        loss = self.diffusion.loss(self.normalizer(batch["clips"]), mask=batch["mask"])
+        loss = self.loss(batch)
         self.log("train/loss", loss.detach(), prog_bar=True)
         return loss
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The same loss with t and eps fixed by the number of the batch, t spread evenly over all steps."""
-        x0 = self.normalizer(batch["clips"])
+        clips = batch["clips"]
         generator = torch.Generator().manual_seed(derive_seed("validation", batch_idx, self.global_rank))
-        place = (torch.randperm(len(x0), generator=generator) + 0.5) / len(x0)
-        t = (place * self.diffusion.n_steps).long().to(x0.device)
-        eps = torch.randn(x0.shape, generator=generator).to(x0)
-        loss = self.diffusion.loss(x0, eps, t=t, mask=batch["mask"])
-        self.log("val/loss", loss, prog_bar=True, on_epoch=True, batch_size=len(x0), sync_dist=True)
+        place = (torch.randperm(len(clips), generator=generator) + 0.5) / len(clips)
+        t = (place * self.diffusion.n_steps).long().to(clips.device)
+        loss = self.loss(batch, torch.randn(clips.shape, generator=generator).to(clips), t)
+        self.log("val/loss", loss, prog_bar=True, on_epoch=True, batch_size=len(clips), sync_dist=True)
         return loss
+
+    def loss(self, batch: Batch, eps: Tensor | None = None, t: Tensor | None = None) -> Tensor:
+        """The loss of a batch: that of the diffusion of its normalised clips, and that of the motion in metres.
+
+        Args:
+            batch: see above.
+            eps: noise, shaped like the clips; drawn if None.
+            t: ``(batch,)`` diffusion steps; drawn if None.
+
+        Returns:
+            A scalar.
+        """
+        motion_loss, clips, mask = self.motion_loss, batch["clips"], batch["mask"]
+
+        def penalty(x0_hat: Tensor, weight: Tensor) -> Tensor:
+            return motion_loss(self.normalizer.inverse(x0_hat), clips, weight, mask)
+
+        x0 = self.normalizer(clips)
+        return self.diffusion.loss(x0, eps, t=t, mask=mask, penalty=None if motion_loss is None else penalty)
 
     def configure_gradient_clipping(
         self,

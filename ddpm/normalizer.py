@@ -28,17 +28,17 @@ class Normalizer(nn.Module):
         self.register_buffer("scale", torch.ones(n_joints, 1, 1))
         self.register_buffer("fitted", torch.tensor(False))
 
-    def fit(self, clips: Tensor, mask: Tensor) -> None:
+    def fit(self, clips: Tensor, mask: Tensor | None = None) -> None:
         """Measure mean and scales.
 
         Args:
             clips: ``(batch, joint, coord, frame)`` in metres.
-            mask: ``(batch, 1, 1, frame)``, 1 where a frame is real.
+            mask: ``(batch, 1, 1, frame)``, 1 where a frame is real; None where all are.
 
         Raises:
             ValueError: no real frame, or clips in which nothing differs.
         """
-        weight = mask.double()
+        weight = torch.ones_like(clips[:, :1, :1], dtype=torch.float64) if mask is None else mask.double()
         count = weight.sum()
         if count == 0:
             raise ValueError("normalizer: no frames to measure")

@@ -6,11 +6,18 @@ eps_hat = (xt - sqrt(alpha_bar) x0_hat) / sqrt(1 - alpha_bar) the loss ||eps - e
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
 class Prediction(Protocol):
-    """Meaning of a network's output. ``alpha_bar`` broadcasts against ``xt``."""
+    """Meaning of a network's output. ``alpha_bar`` broadcasts against ``xt``.
+
+    Attributes:
+        needs_signal: whether the output says nothing about x0 where alpha_bar is 0, so that no schedule may end there.
+    """
+
+    needs_signal: bool
 
     def target(self, x0: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
         """What the network should output."""
@@ -20,13 +27,15 @@ class Prediction(Protocol):
         """(x0_hat, eps_hat) from the network's output."""
         ...
 
-    def eps_scale(self, alpha_bar: Tensor) -> Tensor:
-        """k such that ||eps - eps_hat||^2 = k ||target - output||^2."""
+    def x0_scale(self, alpha_bar: Tensor) -> Tensor:
+        """k such that ||x0 - x0_hat||^2 = k ||target - output||^2."""
         ...
 
 
 class Epsilon:
     """The network outputs the noise (Ho et al. 2020)."""
+
+    needs_signal = True  # pure noise is its own answer: every x0 explains it
 
     def target(self, x0: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
         """The noise itself."""
@@ -36,13 +45,15 @@ class Epsilon:
         """x0_hat from xt = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps."""
         return (xt - (1 - alpha_bar).sqrt() * output) / alpha_bar.sqrt(), output
 
-    def eps_scale(self, alpha_bar: Tensor) -> Tensor:
-        """1: the target is the noise."""
-        return alpha_bar.new_ones(()).expand_as(alpha_bar)
+    def x0_scale(self, alpha_bar: Tensor) -> Tensor:
+        """One over the signal-to-noise ratio."""
+        return (1 - alpha_bar) / alpha_bar
 
 
 class X0:
     """The network outputs the clean clip (as MDM, Tevet et al. 2022)."""
+
+    needs_signal = False
 
     def target(self, x0: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
         """The clean clip itself."""
@@ -52,13 +63,15 @@ class X0:
         """eps_hat from xt = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps."""
         return output, (xt - alpha_bar.sqrt() * output) / (1 - alpha_bar).sqrt()
 
-    def eps_scale(self, alpha_bar: Tensor) -> Tensor:
-        """The signal-to-noise ratio."""
-        return alpha_bar / (1 - alpha_bar)
+    def x0_scale(self, alpha_bar: Tensor) -> Tensor:
+        """1: the target is the clean clip."""
+        return torch.ones_like(alpha_bar)
 
 
 class Velocity:
     """The network outputs v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0 (Salimans & Ho 2022, section 4)."""
+
+    needs_signal = False
 
     def target(self, x0: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
         """The velocity: (xt, v) is (x0, eps) turned by an angle whose cosine is sqrt(alpha_bar)."""
@@ -69,6 +82,6 @@ class Velocity:
         signal, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
         return signal * xt - sigma * output, sigma * xt + signal * output
 
-    def eps_scale(self, alpha_bar: Tensor) -> Tensor:
-        """alpha_bar: at a given xt, eps_hat moves by sqrt(alpha_bar) times what the output moves by."""
-        return alpha_bar
+    def x0_scale(self, alpha_bar: Tensor) -> Tensor:
+        """1 - alpha_bar: at a given xt, x0_hat moves by sqrt(1 - alpha_bar) times what the output moves by."""
+        return 1 - alpha_bar

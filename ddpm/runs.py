@@ -25,6 +25,8 @@ SAVED = (
         "prediction",
         "weighting",
         "timesteps",
+        "variance",
+        "motion_loss",
         "sampler",
         "skeleton",
         "data",

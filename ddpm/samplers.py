@@ -24,10 +24,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.diffusion import reverse_mean
+from ddpm.diffusion import Denoised, reverse_mean
+from ddpm.variance import reverse_variance
 
-Denoise = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""``(xt, t) -> (x0_hat, eps_hat)`` with t int64 ``(batch,)``."""
+Denoise = Callable[[Tensor, Tensor], tuple[Tensor, Tensor] | Denoised]
+"""``(xt, t) -> (x0_hat, eps_hat)``, or a `Denoised`, with t int64 ``(batch,)``."""
 Observer = Callable[[int, Tensor, Tensor], None]
 """Called once at every visited step with ``(t, xt, x0_hat)``, after the network and before the update."""
 Sampler = Callable[..., Tensor]
@@ -89,6 +90,8 @@ def spaced_steps(alpha_bar: Tensor, steps: int | None, spacing: str) -> list[int
     if spacing == "trailing":
         return [round(T - i * T / steps) - 1 for i in range(steps)]
     logsnr = _logsnr(alpha_bar)
+    # A schedule that ends without signal is infinitely far from its last but one step, from where even strides can be taken.
+    logsnr[-1] = logsnr[-2] if logsnr[-1].isinf() else logsnr[-1]
     return _evenly(logsnr if spacing == "logsnr" else (logsnr / (-2 * KARRAS_RHO)).exp(), steps)
 
 
@@ -104,13 +107,16 @@ def ddpm(
 ) -> Tensor:
     """Ancestral sampling, Algorithm 2 of Ho et al. 2020, over all steps or any subset of them.
 
-    Between two visited steps t > s the one-step rule holds with alpha = alpha_bar_t / alpha_bar_s and sigma^2 = beta = 1 - alpha.
+    Between two visited steps t > s the one-step rule holds with alpha = alpha_bar_t / alpha_bar_s, beta = 1 - alpha and the
+    variance that the model says (`ddpm.variance`); one that says none has sigma^2 = beta.
     For the arguments see the top of this file.
     """
 
-    def rule(x: Tensor, x0_hat: Tensor, eps_hat: Tensor, here: _Level, there: _Level) -> Tensor:
+    def rule(x: Tensor, said: Denoised, here: _Level, there: _Level) -> Tensor:
         alpha = here.alpha_bar / there.alpha_bar
-        return reverse_mean(x, eps_hat, alpha, here.alpha_bar) + (1 - alpha) ** 0.5 * randn()
+        mean = reverse_mean(said.x0_hat, said.eps_hat, alpha, here.alpha_bar, there.alpha_bar)
+        sigma2 = reverse_variance(alpha, (there.sigma / here.sigma) ** 2, said.fraction)
+        return mean + sigma2**0.5 * randn()
 
     return _walk(denoise, noise, _levels(alpha_bar, steps, spacing), observer, rule)
 
@@ -140,10 +146,10 @@ def ddim(
     if not 0 <= eta <= 1:
         raise ValueError(f"sampler.ddim: eta={eta} must be in 0..1")
 
-    def rule(x: Tensor, x0_hat: Tensor, eps_hat: Tensor, here: _Level, there: _Level) -> Tensor:
+    def rule(x: Tensor, said: Denoised, here: _Level, there: _Level) -> Tensor:
         # Share of the next step's noise that is new: equation 16 over 1 - alpha_bar, which only rounding can take above 1.
         fresh = eta**2 * min((1 - here.alpha_bar / there.alpha_bar) / (1 - here.alpha_bar), 1.0)
-        mean = there.signal * x0_hat + there.sigma * (1 - fresh) ** 0.5 * eps_hat
+        mean = there.signal * said.x0_hat + there.sigma * (1 - fresh) ** 0.5 * said.eps_hat
         return mean if eta == 0 else mean + there.sigma * fresh**0.5 * randn()
 
     return _walk(denoise, noise, _levels(alpha_bar, steps, spacing), observer, rule)
@@ -171,10 +177,10 @@ def heun(
     the top of this file.
     """
 
-    def rule(x: Tensor, x0_hat: Tensor, eps_hat: Tensor, here: _Level, there: _Level) -> Tensor:
-        trial = _exponential_step(x, x0_hat, here, there)
-        x0_there, _ = denoise(trial, _batch_of(there.t, trial))
-        return _exponential_step(x, (x0_hat + x0_there) / 2, here, there)
+    def rule(x: Tensor, said: Denoised, here: _Level, there: _Level) -> Tensor:
+        trial = _exponential_step(x, said.x0_hat, here, there)
+        x0_there = denoise(trial, _batch_of(there.t, trial))[0]
+        return _exponential_step(x, (said.x0_hat + x0_there) / 2, here, there)
 
     # Fewer than one is for spaced_steps to refuse, by its own number.
     visits = steps if steps is None or steps < 1 else (steps + 1) // 2
@@ -197,8 +203,8 @@ def dpmpp_2m(
     """
     past: _Past = deque(maxlen=2)
 
-    def rule(x: Tensor, x0_hat: Tensor, eps_hat: Tensor, here: _Level, there: _Level) -> Tensor:
-        past.append((here, x0_hat))
+    def rule(x: Tensor, said: Denoised, here: _Level, there: _Level) -> Tensor:
+        past.append((here, said.x0_hat))
         return _exponential_step(x, _midway(past, there), here, there)
 
     return _walk(denoise, noise, _levels(alpha_bar, steps, spacing), observer, rule)
@@ -221,8 +227,8 @@ def dpmpp_2m_sde(
     """
     past: _Past = deque(maxlen=2)
 
-    def rule(x: Tensor, x0_hat: Tensor, eps_hat: Tensor, here: _Level, there: _Level) -> Tensor:
-        past.append((here, x0_hat))
+    def rule(x: Tensor, said: Denoised, here: _Level, there: _Level) -> Tensor:
+        past.append((here, said.x0_hat))
         std = there.sigma * (-math.expm1(2 * (here.half_logsnr - there.half_logsnr))) ** 0.5
         return _exponential_step(x, _midway(past, there), here, there, eta=1.0) + std * randn()
 
@@ -248,11 +254,11 @@ def unipc(
     past: _Past = deque(maxlen=2)
     corrected = noise
 
-    def rule(x: Tensor, x0_hat: Tensor, eps_hat: Tensor, here: _Level, there: _Level) -> Tensor:
+    def rule(x: Tensor, said: Denoised, here: _Level, there: _Level) -> Tensor:
         nonlocal corrected
         if past:
-            corrected = _exponential_step(corrected, _unic_drift(past, x0_hat, here), past[-1][0], here)
-        past.append((here, x0_hat))
+            corrected = _exponential_step(corrected, _unic_drift(past, said.x0_hat, here), past[-1][0], here)
+        past.append((here, said.x0_hat))
         return _exponential_step(corrected, _midway(past, there), here, there)
 
     return _walk(denoise, noise, _levels(alpha_bar, steps, spacing), observer, rule)
@@ -268,8 +274,8 @@ class _Level(NamedTuple):
     half_logsnr: float  # log(signal / sigma), the lambda of Lu et al. 2022
 
 
-_Rule = Callable[[Tensor, Tensor, Tensor, _Level, _Level], Tensor]
-"""``(xt, x0_hat, eps_hat, here, there) -> x`` at the next visited step."""
+_Rule = Callable[[Tensor, Denoised, _Level, _Level], Tensor]
+"""``(xt, what the network says of it, here, there) -> x`` at the next visited step."""
 _Past = deque[tuple[_Level, Tensor]]
 """The latest x0_hat and where they were given, newest last."""
 
@@ -285,17 +291,16 @@ def _levels(alpha_bar: Tensor, steps: int | None, spacing: str) -> list[_Level]:
 def _walk(denoise: Denoise, noise: Tensor, levels: list[_Level], observer: Observer | None, rule: _Rule) -> Tensor:
     """The loop that all samplers share: ask at every level, carry x from level to level by the rule, end with x0_hat."""
 
-    def ask(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
-        x0_hat, eps_hat = denoise(x, _batch_of(t, x))
+    def ask(x: Tensor, t: int) -> Denoised:
+        said = Denoised(*denoise(x, _batch_of(t, x)))
         if observer is not None:
-            observer(t, x, x0_hat)
-        return x0_hat, eps_hat
+            observer(t, x, said.x0_hat)
+        return said
 
     x = noise
     for here, there in pairwise(levels):
-        x0_hat, eps_hat = ask(x, here.t)
-        x = rule(x, x0_hat, eps_hat, here, there)
-    return ask(x, levels[-1].t)[0]
+        x = rule(x, ask(x, here.t), here, there)
+    return ask(x, levels[-1].t).x0_hat
 
 
 def _exponential_step(x: Tensor, drift: Tensor, here: _Level, there: _Level, eta: float = 0.0) -> Tensor:
@@ -309,7 +314,8 @@ def _exponential_step(x: Tensor, drift: Tensor, here: _Level, there: _Level, eta
         eta: 0 on the probability flow; 1 for the mean of a step of the reverse SDE.
     """
     h = there.half_logsnr - here.half_logsnr
-    return there.sigma / here.sigma * math.exp(-eta * h) * x - there.signal * math.expm1(-(1 + eta) * h) * drift
+    kept = math.exp(-eta * h) if eta > 0 else 1.0  # h is infinite where a schedule ends without signal
+    return there.sigma / here.sigma * kept * x - there.signal * math.expm1(-(1 + eta) * h) * drift
 
 
 def _midway(past: _Past, there: _Level) -> Tensor:

@@ -5,6 +5,7 @@ at T equally spaced places (`respace`): the amount of noise at the end, and at e
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -86,6 +87,27 @@ def sigmoid(n_steps: int, start: float = -3.0, end: float = 3.0, tau: float = 1.
             f"start={start}, end={end}, tau={tau} and alpha_bar_min={alpha_bar_min}"
         )
     return respace(alpha_bar.log(), n_steps)
+
+
+def zero_terminal_snr(n_steps: int, base: Callable[[int], Tensor] = linear) -> Tensor:
+    """A schedule whose last step keeps no signal, Algorithm 1 of Lin et al. 2023 (arXiv 2305.08891).
+
+    sqrt(alpha_bar) of another schedule is shifted until it ends at 0 and stretched until it begins at 1 again. (Theirs stretches
+    until the first step is what it was, which is the same to 1e-6 at T=1000 and goes wrong for large T.)
+
+    Args:
+        n_steps: T, at least 2.
+        base: T -> ``(T,)`` float64 beta of the schedule to start from; the paper's is `linear`.
+
+    Returns:
+        ``(n_steps,)`` float64, each in (0, 1), and the last one 1.
+
+    Raises:
+        ValueError: T below 2, or see ``base``.
+    """
+    signal = torch.log1p(-base(n_steps)).cumsum(0).div(2).exp()
+    alpha_bar = ((signal - signal[-1]) / (1 - signal[-1])).square()
+    return 1 - alpha_bar / torch.cat([alpha_bar.new_ones(1), alpha_bar[:-1]])
 
 
 def respace(log_alpha_bar: Tensor, n_steps: int) -> Tensor:

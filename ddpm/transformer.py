@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddpm.blocks import TimeEmbedding, frequencies, logit_scale, require, to_channels, zero
+from ddpm.blocks import TimeEmbedding, attend, frequencies, mask_of_frames, masked, require, to_channels, zero
 
 
 class MotionTransformer(nn.Module):
@@ -16,7 +16,7 @@ class MotionTransformer(nn.Module):
     not tell the frames of pure noise apart.
 
     Args:
-        frames: number of frames it is trained for; other numbers work too (see `logit_scale`).
+        frames: number of frames it is trained for; other numbers work too (see `attend`).
         in_channels: joints times coords.
         model_channels: width of a token, a multiple of 2 num_heads.
         out_channels: joints times coords of the output.
@@ -68,13 +68,15 @@ class MotionTransformer(nn.Module):
         self.emb = zero(nn.Linear(emb_dim, 2 * model_channels))
         self.out = zero(nn.Linear(model_channels, out_channels))
 
-    def forward(self, xt: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+    def forward(self, xt: Tensor, t: Tensor, cond: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """The network's output for a noisy clip.
 
         Args:
             xt: ``(batch, ..., frame)``, the axes between are its channels: joints and coords.
             t: ``(batch,)`` int64, diffusion step.
             cond: ``(batch, clip_dim)``, or None.
+            mask: ``(batch, 1, 1, frame)``, 1 where a frame is real, 0 behind the end of a shorter clip; None where all are real.
+                What is said of real frames is what it would be without padding.
 
         Returns:
             ``(batch, ..., frame)``, shaped like xt if out_channels = in_channels, else ``(batch, out_channels, frame)``.
@@ -84,12 +86,15 @@ class MotionTransformer(nn.Module):
         """
         h = self.inp(to_channels(xt, self.in_channels).transpose(1, 2))
         h = torch.cat([self.start.to(h).expand(len(h), 1, -1), h], dim=1)
+        real = mask_of_frames(mask)
+        tokens = None if real is None else F.pad(real, (1, 0), value=1)
         emb = F.silu(self.time_embed(t, cond))[:, None]
         angle = torch.arange(h.shape[1], device=h.device)[:, None] * self.frequencies
         for block in self.blocks:
-            h = block(h, emb, angle)
+            h = block(h, emb, angle, tokens)
         shift, scale = self.emb(emb).chunk(2, dim=-1)
         h = self.out(torch.addcmul(shift, self.norm(h[:, 1:]), 1 + scale)).transpose(1, 2)
+        h = masked(h, real)
         return h.reshape(xt.shape) if h.shape[1] == self.in_channels else h
 
 
@@ -102,7 +107,7 @@ class Block(nn.Module):
         num_heads: heads of the attention.
         hidden: width inside the MLP.
         dropout: probability, on both branches.
-        tokens: number of tokens in training, see `logit_scale`.
+        tokens: number of tokens in training, see `attend`.
     """
 
     def __init__(self, channels: int, emb_dim: int, num_heads: int, hidden: int, dropout: float, tokens: int) -> None:
@@ -114,10 +119,10 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, emb: Tensor, angle: Tensor) -> Tensor:
-        """``(batch, token, channels)``, ``(batch, 1, emb_dim)`` and angles as in `RotaryAttention` -> shaped like x."""
+    def forward(self, x: Tensor, emb: Tensor, angle: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``(batch, token, channels)``, ``(batch, 1, emb_dim)``, angles and mask as in `RotaryAttention` -> shaped like x."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.emb(emb).chunk(6, dim=-1)
-        h = self.attention(torch.addcmul(shift1, self.norm1(x), 1 + scale1), angle)
+        h = self.attention(torch.addcmul(shift1, self.norm1(x), 1 + scale1), angle, mask)
         x = torch.addcmul(x, gate1, self.dropout(h))
         h = self.mlp(torch.addcmul(shift2, self.norm2(x), 1 + scale2))
         return torch.addcmul(x, gate2, self.dropout(h))
@@ -132,7 +137,7 @@ class RotaryAttention(nn.Module):
     Args:
         channels: channels in and out.
         num_heads: number of heads; channels are a multiple of twice as many.
-        tokens: number of tokens in training, see `logit_scale`.
+        tokens: number of tokens in training, see `attend`.
     """
 
     def __init__(self, channels: int, num_heads: int, tokens: int) -> None:
@@ -143,10 +148,10 @@ class RotaryAttention(nn.Module):
         self.gain = nn.Parameter(torch.ones(num_heads, 1, 1))
         self.proj = nn.Linear(channels, channels)
 
-    def forward(self, x: Tensor, angle: Tensor) -> Tensor:
-        """``(batch, token, channels)`` and ``(token, half the width of a head)`` -> shaped like x."""
+    def forward(self, x: Tensor, angle: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``(batch, token, channels)``, ``(token, half the width of a head)``, ``(batch, 1, token)`` -> shaped like x."""
         q, k, v = self.heads(x, angle)
-        h = F.scaled_dot_product_attention(q, k, v, scale=logit_scale(q, self.tokens))
+        h = attend(q, k, v, self.tokens, mask)
         return self.proj(h.transpose(1, 2).flatten(2))
 
     def heads(self, x: Tensor, angle: Tensor) -> tuple[Tensor, Tensor, Tensor]:

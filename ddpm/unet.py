@@ -9,13 +9,16 @@ from torch import Tensor, nn
 from ddpm.blocks import (
     Conv3,
     Downsample,
+    GroupNorm,
     PaddingMode,
     ResBlock,
     SelfAttention,
     TimeEmbedding,
     TimestepEmbedSequential,
     Upsample,
-    group_norm,
+    halved,
+    mask_of_frames,
+    masked,
     require,
     to_channels,
     zero,
@@ -90,6 +93,7 @@ class MDM_UNetModel(nn.Module):
         require(padding > 0, "padding", padding, "positive: a convolution without padding would lose frames")
         require(padding_mode in get_args(PaddingMode), "padding_mode", padding_mode, f"one of {get_args(PaddingMode)}")
         require(clip_dim is None or clip_dim > 0, "clip_dim", clip_dim, "positive, or null")
+        self.levels = len(channel_mult)
         self.in_channels = in_channels
         self.padding = padding
         self.padding_mode = padding_mode
@@ -97,7 +101,7 @@ class MDM_UNetModel(nn.Module):
         emb_dim = 4 * model_channels
         self.time_embed = TimeEmbedding(model_channels, emb_dim, clip_dim)
 
-        def res_block(in_ch: int, out_ch: int, resample: nn.Module | None = None) -> ResBlock:
+        def res_block(in_ch: int, out_ch: int, resample: Downsample | Upsample | None = None) -> ResBlock:
             return ResBlock(in_ch, out_ch, emb_dim, dropout, use_scale_shift_norm, padding, padding_mode, resample)
 
         def level_block(in_ch: int, out_ch: int, rate: int) -> list[nn.Module]:
@@ -112,12 +116,16 @@ class MDM_UNetModel(nn.Module):
         ch = model_channels * channel_mult[0]
         skips = [ch]
         self.input_blocks = nn.ModuleList([TimestepEmbedSequential(Conv3(in_channels, ch, padding, padding_mode))])
+        self.input_levels = [0]  # on which level the frames lie that go into each block
+        self.output_levels: list[int] = []
         for level, mult in enumerate(channel_mult):
             if level > 0:
                 self.input_blocks.append(TimestepEmbedSequential(resampler(Downsample, ch)))
+                self.input_levels.append(level - 1)
                 skips.append(ch)
             for _ in range(num_res_blocks):
                 self.input_blocks.append(TimestepEmbedSequential(*level_block(ch, mult * model_channels, rates[level])))
+                self.input_levels.append(level)
                 ch = mult * model_channels
                 skips.append(ch)
 
@@ -133,23 +141,26 @@ class MDM_UNetModel(nn.Module):
                 if level > 0 and i == num_res_blocks:
                     layers.append(resampler(Upsample, ch))
                 self.output_blocks.append(TimestepEmbedSequential(*layers))
+                self.output_levels.append(level)
 
-        self.out = nn.Sequential(group_norm(ch), nn.SiLU(), zero(Conv3(ch, out_channels, padding, padding_mode)))
+        self.out = nn.Sequential(GroupNorm(ch), nn.SiLU(), zero(Conv3(ch, out_channels, padding, padding_mode)))
 
-    def forward(self, xt: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+    def forward(self, xt: Tensor, t: Tensor, cond: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """The network's output for a noisy clip.
 
         Args:
             xt: ``(batch, ..., frame)``, the axes between are its channels: joints and coords.
             t: ``(batch,)`` int64, diffusion step.
             cond: ``(batch, clip_dim)``, or None.
+            mask: ``(batch, 1, 1, frame)``, 1 where a frame is real, 0 behind the end of a shorter clip; None where all are real.
+                What is said of real frames is what it would be without padding.
 
         Returns:
             ``(batch, ..., frame)``, shaped like xt if out_channels = in_channels, else ``(batch, out_channels, frame)``.
 
         Raises:
-            ValueError: a wrong number of channels, more padding than frames, frames that break circular padding, or a condition
-                without clip_dim.
+            ValueError: a wrong number of channels, more padding than frames, frames that break circular padding, a condition
+                without clip_dim, or a mask with padding_mode other than zeros.
         """
         h = to_channels(xt, self.in_channels)
         frames = h.shape[-1]
@@ -161,15 +172,25 @@ class MDM_UNetModel(nn.Module):
         if self.padding_mode in ("circular", "reflect") and coarsest < self.padding + (self.padding_mode == "reflect"):
             raise ValueError(f"frames={frames} leaves {coarsest} at the coarsest level, too few to pad by {self.padding}")
 
+        if mask is not None and self.padding_mode != "zeros":
+            raise ValueError(
+                f"model.padding_mode={self.padding_mode}: clips shorter than frames={frames} end in zeros; use "
+                "padding_mode=zeros, or as few frames as the shortest recording has"
+            )
+
         emb = self.time_embed(t, cond)
-        skips = []
-        for block in self.input_blocks:
-            h = block(h, emb)
+        masks = [mask_of_frames(mask)]
+        while len(masks) < self.levels:
+            masks.append(halved(masks[-1]))
+        skips: list[Tensor] = []
+        for block, level in zip(self.input_blocks, self.input_levels, strict=True):
+            h = block(h, emb, masks[level])
             skips.append(h)
-        h = self.middle_block(h, emb)
-        for block in self.output_blocks:
+        h = self.middle_block(h, emb, masks[-1])
+        for block, level in zip(self.output_blocks, self.output_levels, strict=True):
             skip = skips.pop()
             # Halving rounds up, so doubling can give one frame too many where the number of frames was odd.
-            h = block(torch.cat([h[..., : skip.shape[-1]], skip], dim=1), emb)
-        h = self.out(h)
+            h = block(torch.cat([h[..., : skip.shape[-1]], skip], dim=1), emb, masks[level])
+        norm, activation, conv = self.out
+        h = masked(conv(activation(norm(h, masks[0])), masks[0]), masks[0])
         return h.view(xt.shape) if h.shape[1] == self.in_channels else h

@@ -1,22 +1,22 @@
-"""Weight of each noise level in the loss: SNR = alpha_bar / (1 - alpha_bar) -> weight on ||eps - eps_hat||^2.
+"""Weight of each noise level in the loss: SNR = alpha_bar / (1 - alpha_bar) -> weight on ||x0 - x0_hat||^2.
 
-Weights are on the paper's own loss, the one in epsilon, so that a weighting means the same for every prediction.
+Weights are on the error of x0_hat, whatever the network outputs, so that a weighting means the same for every prediction and is
+finite where the signal ends. On the paper's own error, that of epsilon, the weight is the same divided by SNR.
 """
 
-import torch
 from torch import Tensor
 
 
 def simple(snr: Tensor) -> Tensor:
-    """L_simple, equation 14 of Ho et al. 2020: every noise level alike."""
-    return torch.ones_like(snr)
+    """L_simple, equation 14 of Ho et al. 2020: SNR, that is every noise level alike on epsilon."""
+    return snr
 
 
 def min_snr(snr: Tensor, gamma: float = 5.0) -> Tensor:
-    """Min-SNR-gamma, Hang et al. 2023: weight min(SNR, gamma) on ||x0 - x0_hat||^2, that is min(SNR, gamma) / SNR on epsilon.
+    """Min-SNR-gamma, Hang et al. 2023: min(SNR, gamma), L_simple capped at low noise.
 
     Args:
-        snr: any shape, positive.
+        snr: any shape, not negative.
         gamma: cap, positive.
 
     Raises:
@@ -24,14 +24,14 @@ def min_snr(snr: Tensor, gamma: float = 5.0) -> Tensor:
     """
     if not gamma > 0:
         raise ValueError(f"weighting.min_snr: gamma must be positive, got {gamma}")
-    return (gamma / snr).clamp(max=1.0)
+    return snr.clamp(max=gamma)
 
 
 def p2(snr: Tensor, k: float = 1.0, gamma: float = 1.0) -> Tensor:
-    """P2, Choi et al. 2022 (arXiv 2204.00227): 1 / (k + SNR)^gamma times the weight of L_simple, which is 1 on epsilon.
+    """P2, Choi et al. 2022 (arXiv 2204.00227): L_simple divided by (k + SNR)^gamma.
 
     Args:
-        snr: any shape, positive.
+        snr: any shape, not negative.
         k: keeps the weight at high noise finite, positive.
         gamma: how strongly low noise is weighed down, not negative; 0 is `simple`.
 
@@ -40,4 +40,12 @@ def p2(snr: Tensor, k: float = 1.0, gamma: float = 1.0) -> Tensor:
     """
     if not k > 0 or not gamma >= 0:
         raise ValueError(f"weighting.p2: needs k > 0 and gamma >= 0, got k={k} and gamma={gamma}")
-    return (k + snr) ** -gamma
+    return snr * (k + snr) ** -gamma
+
+
+def velocity(snr: Tensor) -> Tensor:
+    """SNR + 1, Salimans & Ho 2022, section 4: every noise level alike on the velocity.
+
+    The only one here that also trains the step at which nothing but noise is left, with which `schedule=zero_terminal_snr` ends.
+    """
+    return snr + 1

@@ -10,9 +10,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 LAYERS = [
-    {"ddpm.schedules", "ddpm.prediction", "ddpm.weighting", "ddpm.timesteps", "ddpm.skeleton", "ddpm.seeding"},
+    {"ddpm.schedules", "ddpm.prediction", "ddpm.weighting", "ddpm.timesteps", "ddpm.variance", "ddpm.skeleton", "ddpm.seeding"},
     {"ddpm.blocks"},
-    {"ddpm.unet", "ddpm.transformer", "ddpm.normalizer"},
+    {"ddpm.unet", "ddpm.transformer", "ddpm.normalizer", "ddpm.motion_losses"},
     {"ddpm.diffusion"},
     {"ddpm.samplers"},
     {"ddpm.module"},

@@ -380,7 +380,7 @@ def test_build_module_builds_what_the_configuration_says(tiny_config: dict[str, 
     assert module.diffusion.n_steps == 8 and isinstance(module.diffusion.prediction, X0)
     torch.testing.assert_close(module.diffusion.beta, cosine(8).float())
     snr = torch.tensor([1.0, 10.0])
-    torch.testing.assert_close(module.diffusion.weighting(snr), torch.tensor([1.0, 0.5]))
+    torch.testing.assert_close(module.diffusion.weighting(snr), torch.tensor([1.0, 5.0]))
     assert isinstance(module.sampler, partial) and module.sampler.func is dpmpp_2m and module.sampler.keywords["steps"] == 4
     assert module.diffusion.eps_model.in_channels == 60 and module.normalizer.mean.shape == (20, 3, 1)
     assert module.optimizer is None and module.lr_scheduler is None and not module.normalizer.fitted

@@ -22,7 +22,7 @@ class Affine(nn.Module):
         super().__init__()
         self.a = nn.Parameter(torch.tensor(0.7))
 
-    def forward(self, xt: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+    def forward(self, xt: Tensor, t: Tensor, cond: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         t = t.to(xt).reshape(-1, *[1] * (xt.ndim - 1))
         return self.a * xt.tanh() + 0.03 * t
 
@@ -333,7 +333,8 @@ def test_the_loss_does_not_depend_on_what_the_network_outputs(weighting: Callabl
         a, b, c = (d.loss(x0[one], eps[one], t=t[one]).item() for d in (as_eps, as_x0, as_v))
         ab = as_eps.alpha_bar[i]
         xt = ab.sqrt() * x0[one] + (1 - ab).sqrt() * eps[one]
-        expected = weighting(ab / (1 - ab)) * (eps[one] - as_eps.eps_model(xt, t[one])).square().mean()
+        on_eps = weighting(ab / (1 - ab)) / (ab / (1 - ab))
+        expected = on_eps * (eps[one] - as_eps.eps_model(xt, t[one])).square().mean()
         assert a == pytest.approx(expected.item(), rel=1e-9)
         assert b == pytest.approx(a, rel=1e-7) and c == pytest.approx(a, rel=1e-7)
 

@@ -33,6 +33,10 @@ def test_a_window_is_the_recording_anchored_at_its_first_root() -> None:
     assert batch["mask"].min() == 1 and torch.equal(batch["labels"], torch.tensor([1, 0]))
 
 
+def test_without_short_recordings_there_is_no_mask() -> None:
+    assert Windows(counted([10, 20]), 6).__getitems__(torch.tensor([[1, 7], [0, 0]]))["mask"] is None
+
+
 def test_a_short_recording_is_continued_by_its_last_pose_and_masked() -> None:
     batch = Windows(counted([4, 9]), 6).__getitems__(torch.tensor([[0, 0]]))
     assert torch.equal(batch["mask"][0, 0, 0], torch.tensor([1.0, 1, 1, 1, 0, 0]))

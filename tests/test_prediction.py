@@ -1,11 +1,13 @@
 """Predictions and weightings: two coordinates of one thing, and closed forms."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
 from ddpm.prediction import X0, Epsilon, Prediction, Velocity
-from ddpm.weighting import min_snr, p2, simple
+from ddpm.weighting import min_snr, p2, simple, velocity
 
 PREDICTIONS = [Epsilon(), X0(), Velocity()]
 
@@ -35,13 +37,13 @@ def test_any_output_explains_xt(prediction: Prediction) -> None:
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_eps_scale_translates_the_error(prediction: Prediction) -> None:
+def test_x0_scale_translates_the_error(prediction: Prediction) -> None:
     x0, eps, alpha_bar, xt = example()
     output = torch.randn_like(xt)
-    _, eps_hat = prediction.convert(output, xt, alpha_bar)
+    x0_hat, _ = prediction.convert(output, xt, alpha_bar)
     error = (prediction.target(x0, eps, alpha_bar) - output).square().sum(dim=(1, 2), keepdim=True)
-    expected = (eps - eps_hat).square().sum(dim=(1, 2), keepdim=True)
-    scale = prediction.eps_scale(alpha_bar)
+    expected = (x0 - x0_hat).square().sum(dim=(1, 2), keepdim=True)
+    scale = prediction.x0_scale(alpha_bar)
     assert scale.shape == alpha_bar.shape
     torch.testing.assert_close(scale * error, expected, rtol=1e-8, atol=0)
 
@@ -74,18 +76,16 @@ def test_velocity_is_well_conditioned_at_both_ends() -> None:
 SNR = torch.tensor([1e-6, 0.1, 1.0, 4.999, 5.0, 5.001, 100.0, 1e8], dtype=torch.float64)
 
 
-def test_simple_weighs_all_alike() -> None:
-    assert torch.equal(simple(SNR), torch.ones(8, dtype=torch.float64))
+def test_simple_weighs_all_alike_on_epsilon() -> None:
+    """||eps - eps_hat||^2 is SNR ||x0 - x0_hat||^2."""
+    torch.testing.assert_close(simple(SNR) / SNR, torch.ones_like(SNR))
+    assert torch.equal(simple(SNR), SNR)
 
 
 @pytest.mark.parametrize("gamma", [0.5, 5.0, 20.0])
-def test_min_snr_is_the_capped_snr_on_x0(gamma: float) -> None:
-    """Hang et al. 2023: min(SNR, gamma) on ||x0 - x0_hat||^2, which is SNR^-1 ||eps - eps_hat||^2."""
-    torch.testing.assert_close(min_snr(SNR, gamma) * SNR, SNR.clamp(max=gamma), rtol=1e-12, atol=0)
-    assert (min_snr(SNR, gamma) <= 1).all()
-    alpha_bar = SNR / (1 + SNR)
-    on_x0 = min_snr(alpha_bar / (1 - alpha_bar), gamma) * X0().eps_scale(alpha_bar)
-    torch.testing.assert_close(on_x0, SNR.clamp(max=gamma), rtol=1e-7, atol=0)
+def test_min_snr_is_the_capped_snr(gamma: float) -> None:
+    """Hang et al. 2023: min(SNR, gamma) on ||x0 - x0_hat||^2."""
+    assert min_snr(SNR, gamma).tolist() == [min(snr, gamma) for snr in SNR.tolist()]
 
 
 def test_min_snr_has_the_published_cap() -> None:
@@ -101,14 +101,14 @@ def test_min_snr_refuses_a_cap_that_is_not_positive(gamma: float) -> None:
 @pytest.mark.parametrize(("k", "gamma"), [(1.0, 1.0), (0.5, 0.5), (2.0, 0.0)])
 def test_p2_is_the_papers_in_epsilon(k: float, gamma: float) -> None:
     """Choi et al. 2022: lambda' = lambda / (k + SNR)^gamma, where the lambda of L_simple is 1 on epsilon."""
-    expected = [1 / (k + snr) ** gamma for snr in SNR.tolist()]
+    expected = [snr / (k + snr) ** gamma for snr in SNR.tolist()]
     torch.testing.assert_close(p2(SNR, k, gamma), torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0)
 
 
 def test_p2_defaults_are_the_papers() -> None:
-    """k = gamma = 1: 1 / (1 + SNR) is 1 - alpha_bar."""
+    """k = gamma = 1: on epsilon 1 / (1 + SNR), which is 1 - alpha_bar."""
     alpha_bar = SNR / (1 + SNR)
-    torch.testing.assert_close(p2(SNR), 1 - alpha_bar, rtol=1e-6, atol=1e-15)
+    torch.testing.assert_close(p2(SNR) / SNR, 1 - alpha_bar, rtol=1e-6, atol=1e-15)
 
 
 @pytest.mark.parametrize("arguments", [{"k": 0.0}, {"k": -1.0}, {"gamma": -0.5}, {"k": float("nan")}, {"gamma": float("nan")}])
@@ -116,3 +116,15 @@ def test_p2_names_bad_parameters(arguments: dict[str, float]) -> None:
     ((name, value),) = arguments.items()
     with pytest.raises(ValueError, match=f"p2.*{name}={value}"):
         p2(SNR, **arguments)
+
+
+def test_velocity_weighs_all_alike_on_the_velocity() -> None:
+    """An error d of the velocity is one of sqrt(1 - alpha_bar) d in x0_hat, also where no signal is left."""
+    alpha_bar = torch.cat([torch.zeros(1, dtype=torch.float64), SNR[:-1] / (1 + SNR[:-1])])
+    on_v = velocity(alpha_bar / (1 - alpha_bar)) * Velocity().x0_scale(alpha_bar)
+    torch.testing.assert_close(on_v, torch.ones_like(on_v), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("weighting", [simple, min_snr, p2])
+def test_other_weights_end_with_the_signal(weighting: Callable[[Tensor], Tensor]) -> None:
+    assert weighting(torch.zeros(1)) == 0

@@ -1,22 +1,19 @@
 """Which diffusion steps a batch sees."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 
-from ddpm.timesteps import stratified, uniform
+from ddpm.timesteps import Stratified, Timesteps, Uniform
 
-Draw = Callable[[int, int, torch.device], torch.Tensor]
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("draw", [uniform, stratified])
+@pytest.mark.parametrize("draw", [Uniform(), Stratified()])
 @pytest.mark.parametrize(("batch", "n_steps"), [(1, 7), (8, 5), (64, 1000), (6, 4)])
-def test_every_clip_sees_every_step_alike(draw: Draw, batch: int, n_steps: int) -> None:
+def test_every_clip_sees_every_step_alike(draw: Timesteps, batch: int, n_steps: int) -> None:
     torch.manual_seed(0)
     rounds = 400_000 // batch
-    t = torch.stack([draw(batch, n_steps, CPU) for _ in range(min(rounds, 8000))])
+    t = torch.stack([draw(batch, n_steps, CPU)[0] for _ in range(min(rounds, 8000))])
     assert t.dtype == torch.int64 and t.min() >= 0 and t.max() <= n_steps - 1
     for of in (t.flatten(), t[:, 0]):
         share = (of < n_steps // 2).double().mean()
@@ -30,7 +27,8 @@ def test_every_clip_sees_every_step_alike(draw: Draw, batch: int, n_steps: int) 
 def test_a_stratified_batch_has_one_step_in_each_part() -> None:
     torch.manual_seed(0)
     for _ in range(200):
-        t = stratified(50, 1000, CPU)
+        t, weight = Stratified()(50, 1000, CPU)
+        assert torch.equal(weight, torch.ones(50))
         assert torch.equal(t.sort().values // 20, torch.arange(50))
     assert not torch.equal(t, t.sort().values), "the order in the batch is random"
 
@@ -39,6 +37,6 @@ def test_stratification_steadies_the_loss() -> None:
     """For a loss that depends on t as ours does, the mean of a batch varies less than a tenth as much."""
     torch.manual_seed(0)
     loss = torch.linspace(-3, 3, 1000).exp()
-    means = {d: torch.stack([loss[d(64, 1000, CPU)].mean() for _ in range(2000)]) for d in (uniform, stratified)}
-    assert means[stratified].var() < 0.1 * means[uniform].var()
-    assert abs(means[stratified].mean() - loss.mean()) < 0.01 * loss.mean()
+    means = {d: torch.stack([loss[d()(64, 1000, CPU)[0]].mean() for _ in range(2000)]) for d in (Uniform, Stratified)}
+    assert means[Stratified].var() < 0.1 * means[Uniform].var()
+    assert abs(means[Stratified].mean() - loss.mean()) < 0.01 * loss.mean()
