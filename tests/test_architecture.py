@@ -11,8 +11,8 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = [
     {"ddpm.schedules", "ddpm.prediction", "ddpm.weighting", "ddpm.timesteps", "ddpm.variance", "ddpm.skeleton", "ddpm.seeding"},
-    {"ddpm.blocks"},
-    {"ddpm.unet", "ddpm.transformer", "ddpm.normalizer", "ddpm.motion_losses"},
+    {"ddpm.blocks", "ddpm.metrics", "ddpm.metrics.motions", "ddpm.metrics.distances"},
+    {"ddpm.unet", "ddpm.transformer", "ddpm.normalizer", "ddpm.motion_losses", "ddpm.metrics.features"},
     {"ddpm.diffusion"},
     {"ddpm.samplers"},
     {"ddpm.module"},

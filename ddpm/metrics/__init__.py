@@ -1,0 +1,1 @@
+"""Quality of generated motion without a trained network: features, distances, physics, memorisation."""
