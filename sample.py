@@ -4,7 +4,8 @@ import io
 import logging
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from callbacks.render import draw_clips, write_gif
+from datamodules.clips import DataError
 from ddpm.build import ConfigError, construct_part
-from ddpm.checkpoint import CheckpointError, load_module, write_durably
-from ddpm.module import MotionDiffusion
+from ddpm.checkpoint import CheckpointError, checkpoint_of, load_run, write_durably
+from ddpm.inference import choose_device, own_data, progress
+from ddpm.module import MotionDiffusion, evaluating
+from ddpm.samplers import Sampler, ddim
+from ddpm.variation import between, ddim_inverse
 
 log = logging.getLogger("sample")
 
@@ -37,6 +42,12 @@ class Config:
     batch_size: int
     device: str
     gif_clips: int
+    interpolate: Any
+    vary: float | None
+    invert: int | None
+    source: str | None
+    source_clip: int
+    data: dict[str, Any] = field(default_factory=dict)
     sampler: Any = None
 
 
@@ -44,75 +55,187 @@ ConfigStore.instance().store(name="sample_base", node=Config)
 
 
 def sample(cfg: DictConfig) -> Path:
-    """Write ``clips.npz`` and ``clips.gif``; no data set is needed.
+    """Write ``clips.npz`` and ``clips.gif``; but for ``source=val`` no data set is needed.
 
     Args:
         cfg: the composed configuration.
 
     Returns:
         The path of clips.npz: ``clips`` float32 (n, frames, joints, coords) in metres, ``fps``, ``joint_names``, ``parents`` (-1
-        for the root), ``seeds``.
+        for the root), ``seeds`` where the clips have any; ``noise`` float32 (n, joints, coords, frames) of inverted clips.
 
     Raises:
         ConfigError: a value outside its limits.
-        CheckpointError: see `ddpm.checkpoint.load_module`.
+        CheckpointError: see `ddpm.checkpoint.load_run`.
+        DataError: clips of ``source`` that cannot be used.
     """
-    for key, least in (("n", 1), ("seed", 0), ("batch_size", 1), ("frames", 1), ("gif_clips", 0)):
+    check_values(cfg)
+    module, run = load_run(checkpoint_of(cfg.ckpt))
+    module.to(choose_device(cfg.device))
+    sampler = module.sampler
+    if cfg.sampler is not None:
+        sampler = construct_part(OmegaConf.to_container(cfg.sampler, resolve=True, throw_on_missing=True), "sampler")  # type: ignore[arg-type]
+    source = None if cfg.source is None else read_source(cfg, module, run)
+    arrays: dict[str, np.ndarray] = {}
+    seeds = range(cfg.seed, cfg.seed + cfg.n)
+    titles = [f"seed {seed}" for seed in seeds]
+    began = time.monotonic()
+    if cfg.invert is not None and source is not None:
+        clips, arrays["noise"] = invert(module, source[: cfg.n], cfg.invert, cfg.batch_size)
+        titles = [f"source {cfg.source_clip + i}, sampled again" for i in range(len(clips))]
+    elif cfg.vary is not None and source is not None:
+        clips = vary(module, source[0], cfg.vary, seeds, sampler)
+    elif cfg.interpolate is not None:
+        ends = [module.noise([seed], cfg.frames) for seed in cfg.interpolate]
+        randn = between(*ends, cfg.n)
+        with progress(sampler, module.diffusion.alpha_bar, 1, "interpolating") as observer:
+            clips = module.generate(randn(), randn, sampler=sampler, observer=observer)
+        titles = [f"{cfg.interpolate[0]} to {cfg.interpolate[1]}: {i}/{cfg.n - 1}" for i in range(cfg.n)]
+    else:
+        batches = -(-cfg.n // cfg.batch_size)
+        with progress(sampler, module.diffusion.alpha_bar, batches, "sampling") as observer:
+            clips = module.sample(seeds, frames=cfg.frames, sampler=sampler, batch_size=cfg.batch_size, observer=observer)
+    if cfg.invert is None and cfg.interpolate is None:
+        arrays["seeds"] = np.array(seeds, dtype=np.int64)
+    seconds = time.monotonic() - began
+    out = Path(cfg.out)
+    path = save_clips(out / "clips.npz", clips.numpy(), module, arrays)
+    log.info("%s: %d clips of %d frames at %g fps, sampled in %.1f s", path, *clips.shape[:2], module.fps, seconds)
+    if cfg.gif_clips > 0:
+        shown, titles = clips[: cfg.gif_clips].numpy(), titles[: cfg.gif_clips]
+        if cfg.vary is not None and source is not None:
+            shown, titles = np.concatenate([source[:1].numpy(), shown]), ["the source", *titles]
+        if cfg.invert is not None and source is not None:  # each beside its source
+            pairs = torch.stack([source[: len(shown)], clips[: len(shown)]], dim=1)
+            shown = pairs.flatten(0, 1).numpy()
+            titles = [name for title in titles for name in (title.partition(",")[0], "sampled again")]
+        write_gif(out / "clips.gif", draw_clips(shown, module.skeleton, titles=titles), module.fps)
+        log.info("%s: %d of them", out / "clips.gif", min(cfg.gif_clips, len(clips)))
+    return path
+
+
+def check_values(cfg: DictConfig) -> None:
+    """Look at all numbers before anything is loaded.
+
+    Raises:
+        ConfigError: one outside its limits, or options that exclude each other.
+    """
+    for key, least in (
+        *(("n", 1), ("seed", 0), ("batch_size", 1), ("frames", 1), ("gif_clips", 0), ("invert", 1), ("source_clip", 0)),
+    ):
         if cfg[key] is not None and cfg[key] < least:
             raise ConfigError(f"{key}={cfg[key]} must be at least {least}")
     if cfg.seed + cfg.n > 2**63:
         raise ConfigError(f"seed={cfg.seed}: the seeds seed..seed+n-1 must be below 2^63")
     if cfg.out == "":
         raise ConfigError("out='' must be a directory, or the name of a new one")
-    ckpt = Path(cfg.ckpt)
-    ckpt = ckpt / "checkpoints" / "last.ckpt" if ckpt.is_dir() else ckpt
-    module = load_module(ckpt).to(choose_device(cfg.device))
-    sampler = module.sampler
-    if cfg.sampler is not None:
-        sampler = construct_part(OmegaConf.to_container(cfg.sampler, resolve=True, throw_on_missing=True), "sampler")  # type: ignore[arg-type]
-    seeds = range(cfg.seed, cfg.seed + cfg.n)
-    began = time.monotonic()
-    clips = module.sample(seeds, frames=cfg.frames, sampler=sampler, batch_size=cfg.batch_size).numpy()
-    seconds = time.monotonic() - began
-    out = Path(cfg.out)
-    path = save_clips(out / "clips.npz", clips, module, seeds)
-    log.info("%s: %d clips of %d frames at %g fps, sampled in %.1f s", path, *clips.shape[:2], module.fps, seconds)
-    if cfg.gif_clips > 0:
-        shown = clips[: cfg.gif_clips]
-        frames = draw_clips(shown, module.skeleton, titles=[f"seed {seed}" for seed in seeds[: len(shown)]])
-        write_gif(out / "clips.gif", frames, module.fps)
-        log.info("%s: %d of them", out / "clips.gif", len(shown))
-    return path
+    if cfg.vary is not None and not 0 < cfg.vary <= 1:
+        raise ConfigError(f"vary={cfg.vary} must be in (0, 1]: 1 keeps nothing of the clip")
+    ends = cfg.interpolate
+    if ends is not None:
+        two = OmegaConf.is_list(ends) and len(ends) == 2
+        if not two or not all(isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**63 for seed in ends):
+            raise ConfigError(f"interpolate={ends} must be two seeds, [a,b]")
+    modes = [key for key in ("interpolate", "vary", "invert") if cfg[key] is not None]
+    if len(modes) > 1:
+        raise ConfigError(f"{' and '.join(modes)} cannot be combined: give one of them")
+    if (cfg.source is None) == (cfg.vary is not None or cfg.invert is not None):
+        raise ConfigError(f"source={cfg.source}: vary and invert need one, a .npz of clips or val, and nothing else does")
+    if cfg.source is not None and cfg.frames is not None:
+        raise ConfigError(f"frames={cfg.frames}: clips of a source keep their own length")
 
 
-def save_clips(path: Path, clips: np.ndarray, module: MotionDiffusion, seeds: range) -> Path:
-    """Write clips with all that is needed to read them; returns the path."""
-    content = io.BytesIO()
-    np.savez_compressed(
-        content,
-        clips=clips,
-        fps=np.float64(module.fps),
-        joint_names=np.array(module.skeleton.names),
-        parents=np.array(module.skeleton.parents, dtype=np.int64),
-        seeds=np.array(seeds, dtype=np.int64),
-    )
-    write_durably(path, content.getbuffer())
-    return path
+def read_source(cfg: DictConfig, module: MotionDiffusion, run: dict[str, Any]) -> torch.Tensor:
+    """The clips that ``source`` names, from number ``source_clip`` on.
 
+    Args:
+        cfg: the composed configuration.
+        module: whose skeleton they must have.
+        run: configuration of the run.
 
-def choose_device(name: str) -> torch.device:
-    """The device with this name; ``auto`` is the accelerator if there is one.
+    Returns:
+        ``(clips, frames, joints, coords)`` float32 in metres.
 
     Raises:
-        ConfigError: no such device here.
+        DataError: a file that cannot be read, other joints, or fewer clips.
     """
-    if name == "auto":
-        accelerator = torch.accelerator.current_accelerator(check_available=True)
-        return accelerator or torch.device("cpu")
-    try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device={name}: not usable here ({str(error).splitlines()[0]})") from error
+    if cfg.source == "val":
+        data = own_data(run, OmegaConf.to_container(cfg.data, resolve=True))  # type: ignore[arg-type]
+        whole = data.val_recordings[data.clips.lengths[data.val_recordings] >= module.frames]
+        clips = data.middle_windows(whole)["clips"].permute(0, 3, 1, 2)
+    else:
+        try:
+            with np.load(cfg.source, allow_pickle=False) as content:
+                clips = torch.from_numpy(content["clips"].astype(np.float32))
+        except (OSError, ValueError, KeyError) as error:
+            raise DataError(f"source={cfg.source}: no .npz with clips as sample.py writes it ({error})") from error
+    expected = (len(module.skeleton.names), module.skeleton.coords)
+    if clips.ndim != 4 or clips.shape[2:] != expected or not bool(clips.isfinite().all()):
+        raise DataError(
+            f"source={cfg.source}: clips have shape {tuple(clips.shape)}, expected finite numbers (clips, frames, {expected[0]} "
+            f"joints, {expected[1]} coords)"
+        )
+    if cfg.source_clip >= len(clips):
+        raise DataError(f"source_clip={cfg.source_clip}: {cfg.source} has clips 0 to {len(clips) - 1}")
+    return clips[cfg.source_clip :]
+
+
+def vary(module: MotionDiffusion, clip: torch.Tensor, strength: float, seeds: range, sampler: Sampler) -> torch.Tensor:
+    """Clips like a given one: noised up to a diffusion step, and denoised from there (SDEdit, Meng et al. 2022).
+
+    Args:
+        module: the trained model.
+        clip: ``(frames, joints, coords)`` in metres.
+        strength: the step as a fraction of all of them, in (0, 1].
+        seeds: of the noise, one per clip.
+        sampler: its steps are spread over what is left to denoise.
+
+    Returns:
+        ``(clips, frames, joints, coords)`` float32 in metres.
+    """
+    randn = module.noise(seeds, clip.shape[0])
+    start = max(round(strength * module.diffusion.n_steps) - 1, 1)
+    x0 = module.normalised(clip[None]).expand(len(seeds), -1, -1, -1)
+    t = torch.full((len(seeds),), start, device=module.device)
+    with progress(sampler, module.diffusion.alpha_bar[: start + 1], 1, "varying") as observer:
+        return module.generate(module.diffusion.q_sample(x0, t, randn()), randn, sampler=sampler, start=start, observer=observer)
+
+
+def invert(module: MotionDiffusion, clips: torch.Tensor, steps: int, batch_size: int) -> tuple[torch.Tensor, np.ndarray]:
+    """The noise of clips by DDIM inversion, and the clips that DDIM samples from it; logs how far these are off.
+
+    Args:
+        module: the trained model.
+        clips: ``(n, frames, joints, coords)`` in metres.
+        steps: of DDIM.
+        batch_size: clips per network call.
+
+    Returns:
+        The clips sampled again, shaped like ``clips``, and the noise ``(n, joints, coords, frames)``.
+    """
+    sampler = partial(ddim, steps=steps)
+    again, noises = [], []
+    with torch.no_grad(), evaluating(module):
+        for some in clips.split(batch_size):
+            noise = ddim_inverse(module.diffusion.denoise, module.normalised(some), module.diffusion.alpha_bar, steps=steps)
+            noises.append(noise.cpu())
+            again.append(module.generate(noise, partial(torch.zeros_like, noise), sampler=sampler))
+    sampled = torch.cat(again)
+    off = 100 * (sampled - clips).norm(dim=-1)
+    log.info(
+        "sampled again from their noise, joints are %.2f cm off on average, %.2f cm at worst; the noise has the deviation %.3f",
+        off.mean(), off.max(), torch.cat(noises).std(),
+    )  # fmt: skip
+    return sampled, torch.cat(noises).numpy()
+
+
+def save_clips(path: Path, clips: np.ndarray, module: MotionDiffusion, arrays: dict[str, np.ndarray]) -> Path:
+    """Write clips with all that is needed to read them, and ``arrays``; returns the path."""
+    content = io.BytesIO()
+    names = {"joint_names": np.array(module.skeleton.names), "parents": np.array(module.skeleton.parents, dtype=np.int64)}
+    np.savez_compressed(content, clips=clips, fps=np.float64(module.fps), **names, **arrays)
+    write_durably(path, content.getbuffer())
+    return path
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="sample")

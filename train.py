@@ -27,6 +27,7 @@ from datamodules.clips import ClipSet
 from datamodules.pose import PoseDataModule
 from ddpm.build import ConfigError, build_module, check, construct, with_channels
 from ddpm.checkpoint import CheckpointError, DurableCheckpointIO, read_checkpoint, write_durably
+from ddpm.inference import visits
 from ddpm.module import MotionDiffusion
 from ddpm.runs import (
     SAVED,
@@ -219,8 +220,7 @@ def rehearse(module: MotionDiffusion, batch: Mapping[str, Any]) -> None:
     """
     with torch.no_grad():
         module.loss({name: None if value is None else value[:2] for name, value in batch.items()})
-        noise = torch.zeros(1, 1)
-        module.sampler(lambda xt, t: (xt, xt), noise, module.diffusion.alpha_bar, randn=lambda: noise)
+        visits(module.sampler, module.diffusion.alpha_bar)
 
 
 def suitable_precision(accelerator: str) -> str:

@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
-from callbacks.render import plot_losses
+from callbacks.plots import plot_losses
 
 log = logging.getLogger(__name__)
 

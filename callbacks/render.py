@@ -1,19 +1,15 @@
-"""Pictures: clips as animated stick figures, losses as curves. Nothing here knows a model, a trainer or a data set."""
+"""Pictures of clips: animated stick figures. Nothing here knows a model, a trainer or a data set."""
 
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ddpm.skeleton import Skeleton
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 # Blue and vermilion stay apart for every common kind of colour blindness; the spine is neutral.
 SIDE_COLOURS = {"left": (0, 114, 178), "right": (213, 94, 0), "centre": (64, 68, 75)}
@@ -306,7 +302,7 @@ def gif_bytes(frames: np.ndarray, fps: float) -> bytes:
     return buffer.getvalue()
 
 
-def _write(path: str | Path, data: bytes) -> None:
+def write_picture(path: str | Path, data: bytes) -> None:
     """Write all of it or leave what was there: a picture is never seen half written. Folders are made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -321,62 +317,5 @@ def _write(path: str | Path, data: bytes) -> None:
 def write_gif(path: str | Path, frames: np.ndarray, fps: float) -> bytes:
     """Write ``gif_bytes(frames, fps)`` to a file, whole or not at all, and return it. Raises what it raises, and OSError."""
     gif = gif_bytes(frames, fps)
-    _write(path, gif)
+    write_picture(path, gif)
     return gif
-
-
-def plot_losses(
-    path: str | Path,
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    *,
-    title: str = "",
-    log_y: bool = True,
-) -> "Figure":
-    """Draw loss curves, write them as a PNG and return the figure.
-
-    Args:
-        path: the PNG file, written whole or not at all.
-        curves: name -> (optimiser steps, losses). Losses that are not finite leave gaps; empty curves are left out.
-        title: above the axes.
-        log_y: logarithmic losses, if all are positive.
-
-    Raises:
-        ValueError: a curve with more steps than losses, or the reverse.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # half a second that only plots should cost
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    shown = []
-    palette = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#40444B")
-    for k, (name, (steps, losses)) in enumerate(curves.items()):
-        x, y = np.asarray(steps, dtype=np.float64), np.asarray(losses, dtype=np.float64)
-        if x.shape != y.shape or x.ndim != 1:
-            raise ValueError(f"curve {name!r}: {x.shape} steps and {y.shape} losses, expected as many of each")
-        y = np.where(np.isfinite(y), y, np.nan)
-        if np.isfinite(y).any():
-            # Dots while they can be told apart: a line through a single point would be invisible.
-            marker = "o" if np.isfinite(y).sum() <= 40 else ""
-            width = 1.6 if marker else 1.0
-            axes.plot(x, y, color=palette[k % len(palette)], marker=marker, markersize=3.5, linewidth=width, label=name)
-            shown.append(y[np.isfinite(y)])
-    if shown:
-        axes.legend(frameon=False)
-        if log_y and min(y.min() for y in shown) > 0:
-            axes.set_yscale("log")
-            narrow = max(y.max() for y in shown) < 10 * min(y.min() for y in shown)  # few or no powers of ten in view
-            axes.yaxis.set_major_formatter(lambda loss, _: f"{loss:g}")
-            axes.yaxis.set_minor_formatter(lambda loss, _: f"{loss:g}" if narrow else "")
-    else:
-        axes.text(0.5, 0.5, "no losses yet", transform=axes.transAxes, ha="center", va="center", color="0.5")
-    axes.set(xlabel="optimiser step", ylabel="loss", title=title)
-    axes.grid(True, which="major", color="0.88", linewidth=0.8)
-    axes.grid(True, which="minor", color="0.94", linewidth=0.5)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    buffer = io.BytesIO()
-    canvas.print_png(buffer)
-    _write(path, buffer.getvalue())
-    return figure

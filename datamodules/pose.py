@@ -208,9 +208,15 @@ class PoseDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Batch]:
         """The same windows every time: one from the middle of each held-out recording."""
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        mine = self.val_recordings[rank::world_size]
-        first = (self.clips.lengths[mine] - self.frames).clamp(min=0) // 2
-        return self._loader(list(torch.stack([mine, first], dim=1).split(self.batch_size)))
+        return self._loader(list(self._middle(self.val_recordings[rank::world_size]).split(self.batch_size)))
+
+    def middle_windows(self, recordings: Tensor) -> Batch:
+        """One window from the middle of each of some recordings, see `Windows`.
+
+        Args:
+            recordings: ``(n,)`` int64.
+        """
+        return self.windows.__getitems__(self._middle(recordings))
 
     def statistics_batch(self, limit: int = 4096) -> Batch:
         """Windows of the training recordings from which to measure means and scales, spread over all of them.
@@ -224,6 +230,10 @@ class PoseDataModule(pl.LightningDataModule):
         room = (self.clips.lengths[chosen] - self.frames).clamp(min=0)
         first = torch.cat([(room * (i + 0.5) / per_recording).long() for i in range(per_recording)])
         return self.windows.__getitems__(torch.stack([chosen.repeat(per_recording), first], dim=1))
+
+    def _middle(self, recordings: Tensor) -> Tensor:
+        first = (self.clips.lengths[recordings] - self.frames).clamp(min=0) // 2
+        return torch.stack([recordings, first], dim=1)
 
     def _loader(self, batches: Sampler[Tensor] | list[Tensor]) -> DataLoader[Batch]:
         return DataLoader(

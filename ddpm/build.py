@@ -94,6 +94,23 @@ def construct_part(config: Any, key: str) -> Any:
     return construct(config, key)
 
 
+def construct_data(config: Any, key: str) -> Any:
+    """Build a node that makes or serves clips, also a checkpoint's: only `PARTS` and ``datamodules`` can be reached.
+
+    Args:
+        config: plain containers.
+        key: where it stands in the configuration, for messages.
+
+    Raises:
+        ConfigError: anything else, or see `check`.
+    """
+    for path, node in _nodes(config, key):
+        target = node["_target_"]
+        if not isinstance(target, str) or not (target in PARTS or target.startswith("datamodules.")):
+            raise ConfigError(f"{path}._target_={target!r} neither makes nor serves clips")
+    return construct(config, key)
+
+
 def build_module(
     config: Mapping[str, Any],
     fps: float,

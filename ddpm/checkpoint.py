@@ -112,8 +112,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
+def checkpoint_of(path: str | Path) -> Path:
+    """The checkpoint that a path names: a file, or the last one of a run's directory."""
+    path = Path(path)
+    return path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+
+
 def load_module(path: str | Path) -> MotionDiffusion:
-    """The trained module of a checkpoint, with its averaged weights if it has any, ready to sample.
+    """The trained module of a checkpoint, see `load_run`."""
+    return load_run(path)[0]
+
+
+def load_run(path: str | Path) -> tuple[MotionDiffusion, dict[str, Any]]:
+    """The trained module of a checkpoint, with its averaged weights if it has any, ready to sample; and its configuration.
 
     Raises:
         CheckpointError: see `read_checkpoint`; or a file of another project; or weights that do not fit the configuration.
@@ -135,7 +146,7 @@ def load_module(path: str | Path) -> MotionDiffusion:
         module.load_state_dict(content["state_dict"], strict=True)
     except RuntimeError as error:
         raise CheckpointError(f"{path}: its weights do not fit its own configuration: {error}") from error
-    return module.eval()
+    return module.eval(), content["hyper_parameters"]
 
 
 def _sync_directory(directory: Path) -> None:

@@ -1,7 +1,8 @@
 """MotionDiffusion: the LightningModule between clips in metres and the diffusion of normalised ones."""
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -177,7 +178,6 @@ class MotionDiffusion(pl.LightningModule):
             "class_names": list(self.class_names),
         }
 
-    @torch.no_grad()
     def sample(
         self,
         seeds: Sequence[int],
@@ -199,19 +199,58 @@ class MotionDiffusion(pl.LightningModule):
         Returns:
             ``(clips, frames, joints, coords)`` float32 in metres, on the CPU.
         """
-        sampler = self.sampler if sampler is None else sampler
+        clips = []
+        for start in range(0, len(seeds), batch_size):
+            randn = self.noise(seeds[start : start + batch_size], frames)
+            clips.append(self.generate(randn(), randn, sampler=sampler, observer=observer))
+        return torch.cat(clips)
+
+    def noise(self, seeds: Sequence[int], frames: int | None = None) -> SeededNoise:
+        """The source of all noise of clips with these seeds; for ``frames`` see `sample`."""
         shape = (len(self.skeleton.names), self.skeleton.coords, self.frames if frames is None else frames)
-        was_training = self.training
-        self.eval()
-        try:
-            clips = []
-            for start in range(0, len(seeds), batch_size):
-                randn = SeededNoise(seeds[start : start + batch_size], shape, self.device)
-                x0 = sampler(self.diffusion.denoise, randn(), self.diffusion.alpha_bar, randn=randn, observer=observer)
-                clips.append(self.normalizer.inverse(x0).permute(0, 3, 1, 2).float().cpu())
-            return torch.cat(clips)
-        finally:
-            self.train(was_training)
+        return SeededNoise(seeds, shape, self.device)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        noise: Tensor,
+        randn: Callable[[], Tensor],
+        *,
+        sampler: Sampler | None = None,
+        start: int | None = None,
+        observer: Observer | None = None,
+    ) -> Tensor:
+        """The clips to which a sampler comes from given noise.
+
+        Args:
+            noise: normalised, ``(clips, joint, coord, frame)``.
+            randn: the noise that the sampler draws, shaped alike.
+            sampler: None for the module's own.
+            start: the diffusion step at which ``noise`` is; None for the last one.
+            observer: see `sample`.
+
+        Returns:
+            As `sample`.
+        """
+        alpha_bar = self.diffusion.alpha_bar if start is None else self.diffusion.alpha_bar[: start + 1]
+        with evaluating(self):
+            x0 = (sampler or self.sampler)(self.diffusion.denoise, noise, alpha_bar, randn=randn, observer=observer)
+        return self.normalizer.inverse(x0).permute(0, 3, 1, 2).float().cpu()
+
+    def normalised(self, clips: Tensor) -> Tensor:
+        """``(clips, frames, joints, coords)`` in metres, as `sample` returns them -> as the network sees them, on its device."""
+        return self.normalizer(clips.to(self.device, torch.float32).permute(0, 2, 3, 1))
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """The module is in evaluation mode inside this context: no dropout."""
+    was_training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(was_training)
 
 
 def warmup_cosine(optimizer: Optimizer, total_steps: float, warmup: int = 100, final: float = 0.02) -> LambdaLR:

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_only
 
 from ddpm.build import ConfigError
-from ddpm.checkpoint import CheckpointError, read_checkpoint
+from ddpm.checkpoint import CheckpointError, checkpoint_of, read_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -108,8 +108,7 @@ def checkpoint_to_resume(resume: str | None, out: Path) -> Path | None:
         refuse_to_overwrite(out)
         log.info("resume=auto: there is nothing to resume in %s, starting anew", out)
         return None
-    path = Path(resume)
-    path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+    path = checkpoint_of(resume)
     if not path.is_file():
         raise CheckpointError(f"resume={resume}: there is no {path}; resume=auto starts anew where there is nothing to resume")
     if path.resolve().parent.parent != out.resolve():

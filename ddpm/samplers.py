@@ -8,7 +8,7 @@ network predicts, guidance and constraints are all inside ``denoise``, randomnes
     alpha_bar   ``(T,)``
     randn       the next standard normal draw, shaped like noise; called where noise is added, which is never after the last step
     steps       how many network calls, None to visit all T steps
-    spacing     which steps those are, see `spaced_steps`
+    spacing     which steps those are, see `ddpm.spacing.spaced_steps`
     observer    see `Observer`
 
 and return x0, shaped like noise. After the last visited step comes the clean clip, where alpha_bar is 1: every rule here, carried
@@ -19,12 +19,12 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ddpm.diffusion import Denoised, reverse_mean
+from ddpm.spacing import Level, levels
 from ddpm.variance import reverse_variance
 
 Denoise = Callable[[Tensor, Tensor], tuple[Tensor, Tensor] | Denoised]
@@ -33,9 +33,6 @@ Observer = Callable[[int, Tensor, Tensor], None]
 """Called once at every visited step with ``(t, xt, x0_hat)``, after the network and before the update."""
 Sampler = Callable[..., Tensor]
 """``(denoise, noise, alpha_bar, *, randn, observer) -> x0``, its other arguments bound by the configuration."""
-
-SPACINGS = ("uniform", "trailing", "logsnr", "karras")
-KARRAS_RHO = 7
 
 
 class SeededNoise:
@@ -60,41 +57,6 @@ class SeededNoise:
         return noise.to(self.device, non_blocking=True)
 
 
-def spaced_steps(alpha_bar: Tensor, steps: int | None, spacing: str) -> list[int]:
-    """Which diffusion steps to visit, falling from T-1.
-
-    All end at 0 but ``trailing``, which ends a stride before the clean clip. Where a spacing in noise asks for the same t twice,
-    as ``logsnr`` does at both ends of the cosine schedule, the neighbouring t is taken.
-
-    Args:
-        alpha_bar: ``(T,)``.
-        steps: how many; None, or more than T, means all of them.
-        spacing: ``uniform`` in t; ``trailing``, in t with equal strides down to the clean clip (Lin et al. 2023, table 2);
-            ``logsnr``, uniform in the logarithm of the signal-to-noise ratio; ``karras``, uniform in (sigma / signal)^(1/7)
-            (Karras et al. 2022, equation 5, rho = 7).
-
-    Raises:
-        ValueError: steps below 1, or an unknown spacing.
-    """
-    T = len(alpha_bar)
-    if spacing not in SPACINGS:
-        raise ValueError(f"sampler.spacing={spacing!r} must be one of {SPACINGS}")
-    if steps is not None and steps < 1:
-        raise ValueError(f"sampler.steps={steps} must be at least 1")
-    if steps is None or steps >= T:
-        return list(range(T - 1, -1, -1))
-    if steps == 1:
-        return [T - 1]
-    if spacing == "uniform":
-        return torch.linspace(T - 1, 0, steps, dtype=torch.float64).round().long().tolist()
-    if spacing == "trailing":
-        return [round(T - i * T / steps) - 1 for i in range(steps)]
-    logsnr = _logsnr(alpha_bar)
-    # A schedule that ends without signal is infinitely far from its last but one step, from where even strides can be taken.
-    logsnr[-1] = logsnr[-2] if logsnr[-1].isinf() else logsnr[-1]
-    return _evenly(logsnr if spacing == "logsnr" else (logsnr / (-2 * KARRAS_RHO)).exp(), steps)
-
-
 def ddpm(
     denoise: Denoise,
     noise: Tensor,
@@ -112,13 +74,13 @@ def ddpm(
     For the arguments see the top of this file.
     """
 
-    def rule(x: Tensor, said: Denoised, here: _Level, there: _Level) -> Tensor:
+    def rule(x: Tensor, said: Denoised, here: Level, there: Level) -> Tensor:
         alpha = here.alpha_bar / there.alpha_bar
         mean = reverse_mean(said.x0_hat, said.eps_hat, alpha, here.alpha_bar, there.alpha_bar)
         sigma2 = reverse_variance(alpha, (there.sigma / here.sigma) ** 2, said.fraction)
         return mean + sigma2**0.5 * randn()
 
-    return _walk(denoise, noise, _levels(alpha_bar, steps, spacing), observer, rule)
+    return _walk(denoise, noise, levels(alpha_bar, steps, spacing), observer, rule)
 
 
 def ddim(
@@ -146,13 +108,13 @@ def ddim(
     if not 0 <= eta <= 1:
         raise ValueError(f"sampler.ddim: eta={eta} must be in 0..1")
 
-    def rule(x: Tensor, said: Denoised, here: _Level, there: _Level) -> Tensor:
+    def rule(x: Tensor, said: Denoised, here: Level, there: Level) -> Tensor:
         # Share of the next step's noise that is new: equation 16 over 1 - alpha_bar, which only rounding can take above 1.
         fresh = eta**2 * min((1 - here.alpha_bar / there.alpha_bar) / (1 - here.alpha_bar), 1.0)
         mean = there.signal * said.x0_hat + there.sigma * (1 - fresh) ** 0.5 * said.eps_hat
         return mean if eta == 0 else mean + there.sigma * fresh**0.5 * randn()
 
-    return _walk(denoise, noise, _levels(alpha_bar, steps, spacing), observer, rule)
+    return _walk(denoise, noise, levels(alpha_bar, steps, spacing), observer, rule)
 
 
 def heun(
@@ -177,14 +139,14 @@ def heun(
     the top of this file.
     """
 
-    def rule(x: Tensor, said: Denoised, here: _Level, there: _Level) -> Tensor:
+    def rule(x: Tensor, said: Denoised, here: Level, there: Level) -> Tensor:
         trial = _exponential_step(x, said.x0_hat, here, there)
         x0_there = denoise(trial, _batch_of(there.t, trial))[0]
         return _exponential_step(x, (said.x0_hat + x0_there) / 2, here, there)
 
     # Fewer than one is for spaced_steps to refuse, by its own number.
     visits = steps if steps is None or steps < 1 else (steps + 1) // 2
-    return _walk(denoise, noise, _levels(alpha_bar, visits, spacing), observer, rule)
+    return _walk(denoise, noise, levels(alpha_bar, visits, spacing), observer, rule)
 
 
 def dpmpp_2m(
@@ -203,11 +165,11 @@ def dpmpp_2m(
     """
     past: _Past = deque(maxlen=2)
 
-    def rule(x: Tensor, said: Denoised, here: _Level, there: _Level) -> Tensor:
+    def rule(x: Tensor, said: Denoised, here: Level, there: Level) -> Tensor:
         past.append((here, said.x0_hat))
         return _exponential_step(x, _midway(past, there), here, there)
 
-    return _walk(denoise, noise, _levels(alpha_bar, steps, spacing), observer, rule)
+    return _walk(denoise, noise, levels(alpha_bar, steps, spacing), observer, rule)
 
 
 def dpmpp_2m_sde(
@@ -227,12 +189,12 @@ def dpmpp_2m_sde(
     """
     past: _Past = deque(maxlen=2)
 
-    def rule(x: Tensor, said: Denoised, here: _Level, there: _Level) -> Tensor:
+    def rule(x: Tensor, said: Denoised, here: Level, there: Level) -> Tensor:
         past.append((here, said.x0_hat))
         std = there.sigma * (-math.expm1(2 * (here.half_logsnr - there.half_logsnr))) ** 0.5
         return _exponential_step(x, _midway(past, there), here, there, eta=1.0) + std * randn()
 
-    return _walk(denoise, noise, _levels(alpha_bar, steps, spacing), observer, rule)
+    return _walk(denoise, noise, levels(alpha_bar, steps, spacing), observer, rule)
 
 
 def unipc(
@@ -254,41 +216,23 @@ def unipc(
     past: _Past = deque(maxlen=2)
     corrected = noise
 
-    def rule(x: Tensor, said: Denoised, here: _Level, there: _Level) -> Tensor:
+    def rule(x: Tensor, said: Denoised, here: Level, there: Level) -> Tensor:
         nonlocal corrected
         if past:
             corrected = _exponential_step(corrected, _unic_drift(past, said.x0_hat, here), past[-1][0], here)
         past.append((here, said.x0_hat))
         return _exponential_step(corrected, _midway(past, there), here, there)
 
-    return _walk(denoise, noise, _levels(alpha_bar, steps, spacing), observer, rule)
+    return _walk(denoise, noise, levels(alpha_bar, steps, spacing), observer, rule)
 
 
-class _Level(NamedTuple):
-    """A visited diffusion step and its amount of noise, float64 numbers computed on the CPU."""
-
-    t: int
-    alpha_bar: float
-    signal: float  # sqrt(alpha_bar)
-    sigma: float  # sqrt(1 - alpha_bar)
-    half_logsnr: float  # log(signal / sigma), the lambda of Lu et al. 2022
-
-
-_Rule = Callable[[Tensor, Denoised, _Level, _Level], Tensor]
+_Rule = Callable[[Tensor, Denoised, Level, Level], Tensor]
 """``(xt, what the network says of it, here, there) -> x`` at the next visited step."""
-_Past = deque[tuple[_Level, Tensor]]
+_Past = deque[tuple[Level, Tensor]]
 """The latest x0_hat and where they were given, newest last."""
 
 
-def _levels(alpha_bar: Tensor, steps: int | None, spacing: str) -> list[_Level]:
-    """The steps that `spaced_steps` chooses."""
-    exact = alpha_bar.cpu().double()  # not every device has float64
-    columns = (exact, exact.sqrt(), (1 - exact).sqrt(), _logsnr(alpha_bar) / 2)
-    table = torch.stack(columns, dim=1).tolist()
-    return [_Level(t, *table[t]) for t in spaced_steps(alpha_bar, steps, spacing)]
-
-
-def _walk(denoise: Denoise, noise: Tensor, levels: list[_Level], observer: Observer | None, rule: _Rule) -> Tensor:
+def _walk(denoise: Denoise, noise: Tensor, path: list[Level], observer: Observer | None, rule: _Rule) -> Tensor:
     """The loop that all samplers share: ask at every level, carry x from level to level by the rule, end with x0_hat."""
 
     def ask(x: Tensor, t: int) -> Denoised:
@@ -298,12 +242,12 @@ def _walk(denoise: Denoise, noise: Tensor, levels: list[_Level], observer: Obser
         return said
 
     x = noise
-    for here, there in pairwise(levels):
+    for here, there in pairwise(path):
         x = rule(x, ask(x, here.t), here, there)
-    return ask(x, levels[-1].t).x0_hat
+    return ask(x, path[-1].t).x0_hat
 
 
-def _exponential_step(x: Tensor, drift: Tensor, here: _Level, there: _Level, eta: float = 0.0) -> Tensor:
+def _exponential_step(x: Tensor, drift: Tensor, here: Level, there: Level, eta: float = 0.0) -> Tensor:
     """x at ``there`` if x0_hat were ``drift`` all the way: proposition 4.1 of Lu et al. 2022 (arXiv 2211.01095).
 
     Args:
@@ -318,7 +262,7 @@ def _exponential_step(x: Tensor, drift: Tensor, here: _Level, there: _Level, eta
     return there.sigma / here.sigma * kept * x - there.signal * math.expm1(-(1 + eta) * h) * drift
 
 
-def _midway(past: _Past, there: _Level) -> Tensor:
+def _midway(past: _Past, there: Level) -> Tensor:
     """x0_hat half-way from the latest level to ``there``, on the line through the latest two answers."""
     here, x0_hat = past[-1]
     if len(past) == 1:
@@ -328,7 +272,7 @@ def _midway(past: _Past, there: _Level) -> Tensor:
     return x0_hat + reach * (x0_hat - x0_before)
 
 
-def _unic_drift(past: _Past, x0_new: Tensor, there: _Level) -> Tensor:
+def _unic_drift(past: _Past, x0_new: Tensor, there: Level) -> Tensor:
     """The drift with which UniC repeats the step from the latest level to ``there``, where x0_hat is now known.
 
     Its weights make the integral of exp(lambda) x0_hat(lambda) exact for parabolas through three answers. The very first step
@@ -346,23 +290,6 @@ def _unic_drift(past: _Past, x0_new: Tensor, there: _Level) -> Tensor:
     b_2 = -1 / math.expm1(-h) - 2 * b_1 / h
     rho_1 = (b_1 - b_2) / (1 - r)
     return x0_hat + rho_1 / r * (x0_before - x0_hat) + (b_1 - rho_1) * (x0_new - x0_hat)
-
-
-def _evenly(scale: Tensor, steps: int) -> list[int]:
-    """Steps from the last to the first whose places on a monotone ``(T,)`` scale are the nearest to even ones."""
-    T = len(scale)
-    wanted = torch.linspace(float(scale[-1]), float(scale[0]), steps, dtype=torch.float64)
-    nearest = (scale[None] - wanted[:, None]).abs().argmin(dim=1).tolist()
-    chosen = [T - 1]
-    for i, t in enumerate(nearest[1:], start=1):
-        chosen.append(max(min(t, chosen[-1] - 1), steps - 1 - i))
-    return chosen
-
-
-def _logsnr(alpha_bar: Tensor) -> Tensor:
-    """log(alpha_bar / (1 - alpha_bar)) in float64."""
-    alpha_bar = alpha_bar.cpu().double()
-    return alpha_bar.log() - torch.log1p(-alpha_bar)
 
 
 def _batch_of(t: int, x: Tensor) -> Tensor:

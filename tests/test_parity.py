@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ddpm.prediction import Epsilon
-from ddpm.samplers import Sampler, ddim, ddpm, dpmpp_2m, dpmpp_2m_sde, spaced_steps, unipc
+from ddpm.samplers import Sampler, ddim, ddpm, dpmpp_2m, dpmpp_2m_sde, unipc
 from ddpm.schedules import cosine, linear, sigmoid
+from ddpm.spacing import spaced_steps
 
 diffusers = pytest.importorskip("diffusers", reason='needs pip install -e ".[dev]"')
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # theirs

@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image, ImageSequence
 
-from callbacks import render
+from callbacks import plots, render
 from ddpm.skeleton import Skeleton
 
 
@@ -293,7 +293,7 @@ def test_a_tree_without_head_sides_or_feet() -> None:
 def test_plot_losses_writes_a_picture_and_returns_its_curves(tmp_path: Path) -> None:
     path = tmp_path / "plots" / "losses.png"
     curves = {"train": ([0, 10, 20], [1.0, 0.5, float("nan")]), "validation": ([20], [0.7]), "none": ([], [])}
-    figure = render.plot_losses(path, curves, title="a run")
+    figure = plots.plot_losses(path, curves, title="a run")
     (axes,) = figure.axes
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("optimiser step", "loss", "a run")
     assert axes.get_yscale() == "log"
@@ -307,21 +307,21 @@ def test_plot_losses_writes_a_picture_and_returns_its_curves(tmp_path: Path) -> 
 
 
 def test_plot_losses_of_nothing_and_of_what_has_no_logarithm(tmp_path: Path) -> None:
-    render.plot_losses(tmp_path / "empty.png", {})
-    render.plot_losses(tmp_path / "nan.png", {"train": ([0, 1], [float("nan"), float("inf")])})
-    zero = render.plot_losses(tmp_path / "zero.png", {"train": ([0, 1], [1.0, 0.0])})
-    wanted = render.plot_losses(tmp_path / "linear.png", {"train": ([0, 1], [1.0, 0.5])}, log_y=False)
+    plots.plot_losses(tmp_path / "empty.png", {})
+    plots.plot_losses(tmp_path / "nan.png", {"train": ([0, 1], [float("nan"), float("inf")])})
+    zero = plots.plot_losses(tmp_path / "zero.png", {"train": ([0, 1], [1.0, 0.0])})
+    wanted = plots.plot_losses(tmp_path / "linear.png", {"train": ([0, 1], [1.0, 0.5])}, log_y=False)
     assert zero.axes[0].get_yscale() == wanted.axes[0].get_yscale() == "linear"
     assert len(list(tmp_path.iterdir())) == 4
     with pytest.raises(ValueError, match="train"):
-        render.plot_losses(tmp_path / "bad.png", {"train": ([0, 1], [1.0])})
+        plots.plot_losses(tmp_path / "bad.png", {"train": ([0, 1], [1.0])})
 
 
 def test_pyplot_is_never_imported(tmp_path: Path) -> None:
     """It would choose a backend for the whole process; and no import of this module may cost a plotting library."""
     code = (
-        "import sys; from callbacks import render; assert 'matplotlib' not in sys.modules; "
-        f"render.plot_losses({str(tmp_path / 'a.png')!r}, {{'train': ([0, 1], [1.0, 0.5])}}); "
+        "import sys; from callbacks import plots; assert 'matplotlib' not in sys.modules; "
+        f"plots.plot_losses({str(tmp_path / 'a.png')!r}, {{'train': ([0, 1], [1.0, 0.5])}}); "
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

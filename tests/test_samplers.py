@@ -12,7 +12,6 @@ from torch import Tensor
 from ddpm.diffusion import DenoiseDiffusion
 from ddpm.prediction import X0, Epsilon, Prediction, Velocity
 from ddpm.samplers import (
-    SPACINGS,
     Denoise,
     Sampler,
     SeededNoise,
@@ -21,10 +20,10 @@ from ddpm.samplers import (
     dpmpp_2m,
     dpmpp_2m_sde,
     heun,
-    spaced_steps,
     unipc,
 )
 from ddpm.schedules import cosine, linear, sigmoid
+from ddpm.spacing import SPACINGS, spaced_steps
 
 DETERMINISTIC = [ddim, heun, dpmpp_2m, unipc]
 STOCHASTIC = [ddpm, partial(ddim, eta=1.0), partial(ddim, eta=0.3), dpmpp_2m_sde]

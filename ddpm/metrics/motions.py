@@ -55,16 +55,17 @@ class Motions:
         object.__setattr__(self, "lengths", lengths)
 
     @classmethod
-    def from_batch(cls, clips: Tensor, mask: Tensor, *, fps: float, skeleton: Skeleton) -> "Motions":
+    def from_batch(cls, clips: Tensor, mask: Tensor | None, *, fps: float, skeleton: Skeleton) -> "Motions":
         """From the form in which batches are trained on.
 
         Args:
             clips: ``(batch, joint, coord, frame)`` in metres.
-            mask: ``(batch, 1, 1, frame)``, 1 for the real frames, which come first.
+            mask: ``(batch, 1, 1, frame)``, 1 for the real frames, which come first; None where all are.
             fps: frames per second.
             skeleton: what the joints are.
         """
-        return cls(clips.permute(0, 3, 1, 2), mask.flatten(1).sum(1).long(), fps, skeleton)
+        lengths = torch.full((len(clips),), clips.shape[-1]) if mask is None else mask.flatten(1).sum(1).long()
+        return cls(clips.permute(0, 3, 1, 2), lengths, fps, skeleton)
 
     def __len__(self) -> int:
         """Number of clips."""

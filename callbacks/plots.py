@@ -1,0 +1,128 @@
+"""Plots: losses and the quality of samplers as curves. The only file that knows matplotlib."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from callbacks.render import write_picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#40444B")
+"""Colours that stay apart for every common kind of colour blindness (Okabe & Ito)."""
+
+
+def plot_losses(
+    path: str | Path,
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    title: str = "",
+    log_y: bool = True,
+) -> "Figure":
+    """Draw loss curves, write them as a PNG and return the figure.
+
+    Args:
+        path: the PNG file, written whole or not at all.
+        curves: name -> (optimiser steps, losses). Losses that are not finite leave gaps; empty curves are left out.
+        title: above the axes.
+        log_y: logarithmic losses, if all are positive.
+
+    Raises:
+        ValueError: a curve with more steps than losses, or the reverse.
+    """
+    figure = _figure(6.4, 4.0)
+    axes = figure.add_subplot()
+    shown = []
+    for k, (name, (steps, losses)) in enumerate(curves.items()):
+        x, y = np.asarray(steps, dtype=np.float64), np.asarray(losses, dtype=np.float64)
+        if x.shape != y.shape or x.ndim != 1:
+            raise ValueError(f"curve {name!r}: {x.shape} steps and {y.shape} losses, expected as many of each")
+        y = np.where(np.isfinite(y), y, np.nan)
+        if np.isfinite(y).any():
+            # Dots while they can be told apart: a line through a single point would be invisible.
+            marker = "o" if np.isfinite(y).sum() <= 40 else ""
+            width = 1.6 if marker else 1.0
+            axes.plot(x, y, color=PALETTE[k % len(PALETTE)], marker=marker, markersize=3.5, linewidth=width, label=name)
+            shown.append(y[np.isfinite(y)])
+    if shown:
+        axes.legend(frameon=False)
+        if log_y and min(y.min() for y in shown) > 0:
+            axes.set_yscale("log")
+            narrow = max(y.max() for y in shown) < 10 * min(y.min() for y in shown)  # few or no powers of ten in view
+            axes.yaxis.set_major_formatter(lambda loss, _: f"{loss:g}")
+            axes.yaxis.set_minor_formatter(lambda loss, _: f"{loss:g}" if narrow else "")
+    else:
+        axes.text(0.5, 0.5, "no losses yet", transform=axes.transAxes, ha="center", va="center", color="0.5")
+    axes.set(xlabel="optimiser step", ylabel="loss", title=title)
+    _finish(axes)
+    _save(path, figure)
+    return figure
+
+
+def plot_quality(
+    path: str | Path,
+    curves: Mapping[str, Sequence[tuple[float, float, tuple[float, float, float]]]],
+    *,
+    real: tuple[float, float, float],
+    ylabel: str,
+    title: str = "",
+) -> "Figure":
+    """Draw what samplers reach with how many network calls and in what time, write it as a PNG and return the figure.
+
+    Args:
+        path: the PNG file, written whole or not at all.
+        curves: sampler -> (network calls, seconds per clip, (value, low, high)) of each run.
+        real: (value, low, high) of real clips against real ones.
+        ylabel: what the values are; lower is better.
+        title: above the axes.
+    """
+    figure = _figure(9.2, 4.0)
+    left, right = figure.subplots(1, 2, sharey=True)
+    for axes, column, xlabel in ((left, 0, "network calls"), (right, 1, "seconds per clip")):
+        for k, (name, runs) in enumerate(curves.items()):
+            order = sorted(runs, key=lambda run: run[column])
+            x = [run[column] for run in order]
+            y, low, high = np.array([run[2] for run in order]).T
+            colour = PALETTE[k % len(PALETTE)]
+            axes.plot(x, y, color=colour, marker="o", markersize=4, linewidth=1.4, label=name)
+            axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
+        axes.axhspan(real[1], real[2], color="0.75", alpha=0.4, linewidth=0)
+        axes.axhline(real[0], color="0.4", linewidth=1, linestyle="--", label="real against real")
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_minor_formatter(lambda value, _: "")
+        axes.set(xlabel=xlabel)
+        _finish(axes)
+    left.set(ylabel=ylabel)
+    right.legend(frameon=False, fontsize="small")
+    figure.suptitle(title, fontsize="medium")
+    _save(path, figure)
+    return figure
+
+
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.figure import Figure  # half a second that only plots should cost
+
+    return Figure(figsize=(width, height), dpi=150, layout="constrained")
+
+
+def _finish(axes: "Axes") -> None:
+    axes.grid(True, which="major", color="0.88", linewidth=0.8)
+    axes.grid(True, which="minor", color="0.94", linewidth=0.5)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _save(path: str | Path, figure: "Figure") -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)
+    write_picture(path, buffer.getvalue())

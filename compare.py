@@ -1,0 +1,179 @@
+"""Quality against network calls and seconds, from one checkpoint: ``python compare.py ckpt=RUN samplers=[dpmpp_2m,unipc]``."""
+
+import csv
+import io
+import logging
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hydra
+import torch
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
+
+from callbacks.plots import plot_quality
+from callbacks.render import draw_clips, write_gif
+from ddpm.build import ConfigError, construct_part
+from ddpm.checkpoint import CheckpointError, checkpoint_of, load_run, write_durably
+from ddpm.inference import choose_device, own_data, progress
+from ddpm.metrics.motions import Motions
+from ddpm.metrics.suite import Evaluation, Score, evaluate
+from ddpm.module import MotionDiffusion
+from ddpm.samplers import Sampler
+
+log = logging.getLogger("compare")
+
+METRIC = "frechet/kinetic"
+COLUMNS = ("sampler", "calls", "seconds_per_clip", "frechet_kinetic", "low", "high", "frechet_pose", "bone_variation", "jerk")
+
+
+@dataclass
+class Config:
+    """Types of the keys."""
+
+    ckpt: str
+    out: str
+    samplers: list[str]
+    steps: list[int]
+    spacing: str | None
+    ancestral: bool
+    n: int
+    seed: int
+    batch_size: int
+    device: str
+    gif_clips: int
+    gif_steps: int
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+ConfigStore.instance().store(name="compare_base", node=Config)
+
+
+class Run(NamedTuple):
+    """What one sampler reached with one number of network calls."""
+
+    sampler: str
+    calls: int
+    seconds: float  # per clip
+    clips: Tensor  # (n, frames, joints, coords) metres
+    quality: Evaluation
+
+    def row(self) -> tuple[str | float, ...]:
+        """The values of `COLUMNS`."""
+        metrics, means = self.quality.metrics, self.quality.means
+        kinetic = metrics[METRIC].generated
+        pose = metrics["frechet/pose"].generated.value if "frechet/pose" in metrics else float("nan")
+        jerk = means["jerk"]["generated"] / means["jerk"]["reference"]
+        bones = means["bone_variation"]["generated"]
+        return (self.sampler, self.calls, self.seconds, kinetic.value, kinetic.low, kinetic.high, pose, bones, jerk)
+
+
+def compare(cfg: DictConfig) -> Path:
+    """Sample with every sampler and number of calls, measure against the run's own data, write table, plot and picture.
+
+    Args:
+        cfg: the composed configuration.
+
+    Returns:
+        The path of quality.csv.
+
+    Raises:
+        ConfigError: a value outside its limits.
+        CheckpointError: see `ddpm.checkpoint.load_run`.
+        DataError: the run's data are not there.
+    """
+    for key, least in (("n", 32), ("seed", 0), ("batch_size", 1), ("gif_clips", 0), ("gif_steps", 1)):
+        if cfg[key] < least:
+            raise ConfigError(f"{key}={cfg[key]} must be at least {least}")
+    if not cfg.samplers or not cfg.steps:
+        raise ConfigError(f"samplers={cfg.samplers} and steps={cfg.steps} must name at least one each")
+    module, run = load_run(checkpoint_of(cfg.ckpt))
+    module.to(choose_device(cfg.device))
+    wanted = [(name, calls, sampler_of(name, calls, cfg.spacing)) for name in cfg.samplers for calls in cfg.steps]
+    if cfg.ancestral:
+        wanted.insert(0, ("ddpm", module.diffusion.n_steps, sampler_of("ddpm", None, None)))
+    data = own_data(run, OmegaConf.to_container(cfg.data, resolve=True))  # type: ignore[arg-type]
+    batch = data.middle_windows(torch.arange(len(data.clips)))
+    real = Motions.from_batch(batch["clips"], batch["mask"], fps=module.fps, skeleton=module.skeleton)
+
+    sampled(module, sampler_of(cfg.samplers[0], 2, None), cfg, "warming up")  # the first call of all is slower
+    runs = []
+    for name, calls, sampler in wanted:
+        began = time.monotonic()
+        clips = sampled(module, sampler, cfg, f"{name} {calls}")
+        seconds = (time.monotonic() - began) / len(clips)
+        lengths = torch.full((len(clips),), clips.shape[1])
+        generated = Motions(clips, lengths, module.fps, module.skeleton)
+        runs.append(Run(name, calls, seconds, clips, evaluate(generated, real, fast=True)))
+        log.info("%s", line(runs[-1].row()))
+    floor = runs[0].quality.metrics[METRIC].real
+    log.info("real clips against real clips: %.3f (%.3f to %.3f)", floor.value, floor.low, floor.high)
+    return write(Path(cfg.out), runs, floor, cfg, module)
+
+
+def sampler_of(name: str, calls: int | None, spacing: str | None) -> Sampler:
+    """The sampler of this name with so many network calls, None for all steps."""
+    spaced = {} if spacing is None else {"spacing": spacing}
+    return construct_part({"_target_": f"ddpm.samplers.{name}", "_partial_": True, "steps": calls, **spaced}, f"samplers {name}")
+
+
+def sampled(module: MotionDiffusion, sampler: Sampler, cfg: DictConfig, label: str) -> Tensor:
+    """``(n, frames, joints, coords)`` in metres: the same seeds for every sampler."""
+    seeds = range(cfg.seed, cfg.seed + cfg.n)
+    with progress(sampler, module.diffusion.alpha_bar, -(-cfg.n // cfg.batch_size), label) as observer:
+        return module.sample(seeds, sampler=sampler, batch_size=cfg.batch_size, observer=observer)
+
+
+def line(row: tuple[str | float, ...]) -> str:
+    """A row of the table for the terminal."""
+    name, calls, seconds, kinetic, low, high, pose, bones, jerk = row
+    return (
+        f"{name:>12} {calls:5d} calls {1000 * seconds:9.2f} ms a clip   Fréchet {kinetic:7.3f} ({low:.3f} to {high:.3f}) "
+        f"pose {pose:7.3f}   bones vary {100 * bones:.1f} %   jerk {jerk:.2f} of real"
+    )
+
+
+def write(out: Path, runs: list[Run], floor: Score, cfg: DictConfig, module: MotionDiffusion) -> Path:
+    """Write quality.csv, quality.png and quality.gif; returns the path of the table."""
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([COLUMNS, *(run.row() for run in runs)])
+    path = out / "quality.csv"
+    write_durably(path, table.getvalue().encode())
+    curves: dict[str, list[tuple[float, float, tuple[float, float, float]]]] = {}
+    for run in runs:
+        score = run.quality.metrics[METRIC].generated
+        curves.setdefault(run.sampler, []).append((run.calls, run.seconds, (score.value, score.low, score.high)))
+    sizes = runs[0].quality.clips
+    plot_quality(
+        out / "quality.png", curves, real=(floor.value, floor.low, floor.high),
+        ylabel="Fréchet distance, kinetic features",
+        title=f"{sizes['generated_compared']} generated against {sizes['reference_compared']} real clips",
+    )  # fmt: skip
+    log.info("%s and %s", path, out / "quality.png")
+    shown = [run for run in runs if run.calls == cfg.gif_steps or run.calls == module.diffusion.n_steps]
+    if cfg.gif_clips > 0 and shown:
+        clips = torch.cat([run.clips[: cfg.gif_clips] for run in shown])
+        titles = [f"{run.sampler} {run.calls}, seed {cfg.seed + i}" for run in shown for i in range(cfg.gif_clips)]
+        frames = draw_clips(clips.numpy(), module.skeleton, titles=titles, columns=cfg.gif_clips)
+        write_gif(out / "quality.gif", frames, module.fps)
+        log.info("%s: the same noise, a row a sampler", out / "quality.gif")
+    return path
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="compare")
+def main(cfg: DictConfig) -> None:
+    """The command. Input errors end it with one message and status 1."""
+    try:
+        compare(cfg)
+    except (ValueError, CheckpointError, OmegaConfBaseException) as error:
+        log.error("%s: %s", type(error).__name__, error)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""What is done with a trained model: opened, asked with a progress bar, and compared with the data it was trained on."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ddpm.build import ConfigError, construct_data
+from ddpm.samplers import Observer, Sampler
+
+
+def choose_device(name: str) -> torch.device:
+    """The device with this name; ``auto`` is the accelerator if there is one.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        return accelerator or torch.device("cpu")
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device={name}: not usable here ({str(error).splitlines()[0]})") from error
+
+
+def own_data(config: Mapping[str, Any], changes: Mapping[str, Any]) -> Any:
+    """The data that a model was trained on, split as they were.
+
+    Args:
+        config: of the run, from its checkpoint.
+        changes: values of ``data`` that are others now, e.g. where the files are.
+
+    Returns:
+        The data module.
+
+    Raises:
+        ConfigError: a key that the data do not have, or a constructor that is none of data.
+        DataError: data that are not there, or cannot be used.
+    """
+    unknown = sorted(changes.keys() - config["data"].keys())
+    if unknown:
+        raise ConfigError(f"data.{unknown[0]}: the data of this run have {sorted(config['data'].keys() - {'_target_'})}")
+    clips = construct_data({**config["data"], **changes}, "data")
+    return construct_data(config["loader"], "loader")(clips=clips)
+
+
+def visits(sampler: Sampler, alpha_bar: Tensor) -> int:
+    """How often a sampler calls its observer: its number of diffusion steps, found out on a single number.
+
+    Raises:
+        ValueError: whatever the sampler has to say of its arguments.
+    """
+    noise, seen = torch.zeros(1, 1), []
+    sampler(lambda xt, t: (xt, xt), noise, alpha_bar, randn=lambda: noise, observer=lambda t, xt, x0_hat: seen.append(t))
+    return len(seen)
+
+
+@contextlib.contextmanager
+def progress(sampler: Sampler, alpha_bar: Tensor, batches: int, label: str) -> Iterator[Observer]:
+    """An observer that moves a progress bar by one for each step of each batch.
+
+    Args:
+        sampler: that will be observed.
+        alpha_bar: that it will be given.
+        batches: how often it will run.
+        label: in front of the bar.
+    """
+    with tqdm(total=batches * visits(sampler, alpha_bar), desc=label, unit="step", leave=False, mininterval=0.5) as bar:
+        yield lambda t, xt, x0_hat: bar.update()
