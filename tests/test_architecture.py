@@ -10,18 +10,15 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 LAYERS = [
-    {
-        "ddpm.schedules",
-        "ddpm.prediction",
-        "ddpm.weighting",
-        "ddpm.timesteps",
-        "ddpm.variance",
-        "ddpm.spacing",
-        "ddpm.skeleton",
-        "ddpm.seeding",
-    },
+    {"ddpm.schedules", "ddpm.prediction", "ddpm.weighting", "ddpm.timesteps", "ddpm.variance", "ddpm.spacing"}
+    | {"ddpm.skeleton", "ddpm.seeding"},
     {"ddpm.blocks", "ddpm.metrics", "ddpm.metrics.motions", "ddpm.metrics.distances"},
-    {"ddpm.unet", "ddpm.transformer", "ddpm.normalizer", "ddpm.motion_losses", "ddpm.metrics.features"},
+    {"ddpm.unet", "ddpm.transformer", "ddpm.normalizer", "ddpm.motion_losses"}
+    | {"ddpm.metrics.alignment", "ddpm.metrics.geometric"}
+    | {"ddpm.metrics.physics", "ddpm.metrics.memorisation", "ddpm.metrics.neighbours"},
+    {"ddpm.metrics.features", "ddpm.metrics.degraded"},
+    {"ddpm.metrics.comparison"},
+    {"ddpm.metrics.suite"},
     {"ddpm.diffusion"},
     {"ddpm.samplers"},
     {"ddpm.variation"},

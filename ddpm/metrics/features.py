@@ -1,11 +1,13 @@
 """Features: what a clip is reduced to, ``Motions -> (n, dim)`` float64, before two sets of clips are compared."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ddpm.metrics.alignment import anchored, local_poses
 from ddpm.metrics.motions import Motions, frame_mean
 
 
@@ -51,13 +53,17 @@ def log_kinetic(motions: Motions) -> Tensor:
 
     Energies are heavy-tailed: the few most vigorous clips decide their mean and covariance. Between random halves of MSR Action3D
     (283 clips each) the Fréchet distance of the raw features is 6.3 +- 3.6 and 1 cm of noise raises it 4.5 times; of their
-    logarithms it is 1.1 +- 0.5 and the noise raises it 45 times. 0.001 (m/s)^2 is a speed of 3 cm/s, which counts as rest: a
-    frozen clip stays finite, and far from every living one.
+    logarithms it is 1.1 +- 0.5 and the noise raises it 45 times. A frozen clip stays finite, and far from every living one.
 
     Args:
         motions: clips of at least 3 frames.
     """
-    return (kinetic(motions) + 1e-3).log()
+    return rested_log(kinetic(motions))
+
+
+def rested_log(energy: Tensor) -> Tensor:
+    """``log(energy + 0.001)``: 0.001 (m/s)^2 is a speed of 3 cm/s, which counts as rest and keeps the logarithm finite."""
+    return (energy + 1e-3).log()
 
 
 def _window_mean(values: Tensor, mask: Tensor, half: int, centres: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -68,17 +74,104 @@ def _window_mean(values: Tensor, mask: Tensor, half: int, centres: Tensor | None
     return weighted / count.clamp(min=1)[..., None, None], (count > 0) & (mask if centres is None else centres)
 
 
+def pose(motions: Motions) -> Tensor:
+    """Which poses a clip takes: mean and standard deviation over its frames of every joint seen from the body.
+
+    Frames have the root above the origin and face one way, so that neither travel nor turning counts.
+
+    Args:
+        motions: clips of a 2-D skeleton, or of a 3-D one with left/right pairs.
+
+    Returns:
+        ``(n, 2 * joints * coords)`` metres.
+
+    Raises:
+        ValueError: a 3-D skeleton without left/right pairs.
+    """
+    local = local_poses(motions).flatten(2)
+    mean = frame_mean(local, motions.mask)
+    spread = frame_mean((local - mean[:, None]).square(), motions.mask).sqrt()
+    return torch.cat([mean, spread], dim=1)
+
+
+def coordinates(motions: Motions, frames: int = 16) -> Tensor:
+    """The clip itself, anchored, at ``frames`` moments from its first to its last frame.
+
+    Scaled so that the Euclidean distance of two vectors is the root mean square distance of their joints in metres.
+
+    Args:
+        motions: clips of a 2-D skeleton, or of a 3-D one with left/right pairs.
+        frames: moments, evenly spaced, between frames by linear interpolation. Clips of different lengths are compared by phase.
+
+    Returns:
+        ``(n, frames * joints * coords)``.
+
+    Raises:
+        ValueError: a 3-D skeleton without left/right pairs.
+    """
+    x = anchored(motions)
+    place = (motions.lengths[:, None] - 1) * torch.linspace(0, 1, frames, dtype=torch.float64)
+    before = place.floor().long()
+    after = torch.minimum(before + 1, motions.lengths[:, None] - 1)
+    part = (place - before)[..., None, None]
+    clip = torch.arange(len(x))[:, None]
+    resampled = (1 - part) * x[clip, before] + part * x[clip, after]
+    return resampled.flatten(1) / (frames * x.shape[2]) ** 0.5
+
+
+def band_edges(fps: float) -> Tensor:
+    """``(bands + 1,)`` Hz: octaves from 1 Hz up, the last of them to the Nyquist frequency; the first band begins at 0."""
+    octaves = max(1, math.floor(math.log2(fps / 3)) + 1)  # the last edge leaves it a third of an octave at least
+    return torch.tensor([0.0, *(2.0**i for i in range(octaves)), math.inf], dtype=torch.float64)
+
+
+def band_energy(motions: Motions) -> Tensor:
+    """Mean squared speed of each joint, split by frequency: the DCT-II of the velocity in octaves.
+
+    Joints move relative to the root, and the root relative to the ground. The bands add up to the mean squared speed.
+
+    Args:
+        motions: clips of at least 2 frames; the band at frequency f says something of clips of at least 1 / f seconds.
+
+    Returns:
+        ``(n, joints, bands)`` in (m/s)^2, bands as in `band_edges`.
+    """
+    skeleton = motions.skeleton
+    x = motions.positions - motions.positions[:, :, skeleton.root : skeleton.root + 1]
+    x[:, :, skeleton.root] = motions.positions[:, :, skeleton.root]
+    velocity, mask = motions.replace(x).derivative(1)
+    count = mask.sum(1).double()[:, None, None]
+    order = torch.arange(mask.shape[1], dtype=torch.float64)
+    # Orthonormal for each clip's own length: sqrt(2/N) cos(pi k (t + 1/2) / N), and sqrt(1/N) for k = 0.
+    basis = torch.cos(torch.pi / count * order[:, None] * (order + 0.5)) * ((2 - (order == 0).double())[:, None] / count).sqrt()
+    basis = basis * (mask[:, None] & mask[:, :, None])
+    energy = torch.einsum("nkt,ntd->nkd", basis, velocity.flatten(2)).reshape(velocity.shape).square().sum(-1) / count
+    band = torch.bucketize(order * motions.fps / (2 * count[:, 0]), band_edges(motions.fps), right=True) - 1
+    bands = torch.arange(len(band_edges(motions.fps)) - 1)
+    return torch.einsum("nkj,nkb->njb", energy, (band[..., None] == bands).double())
+
+
+def spectrum(motions: Motions) -> Tensor:
+    """``log(band_energy + 0.001)``, ``(n, joints * bands)``: how fast which joint swings, and whether it shakes."""
+    return rested_log(band_energy(motions)).flatten(1)
+
+
 @dataclass(frozen=True)
 class Projection:
-    """Features standardised by the spread of a reference and reduced to its leading principal components.
+    """Features scaled by the spread of a reference and reduced to its leading principal components.
 
     The Fréchet distance of n clips is biased by about dim / n: with 60 features and 500 clips the bias exceeds what is to be
     measured. Fitting on the reference alone makes the space the same for everything that is compared with it.
 
+    A feature is divided by its standard deviation, except that one which hardly varies counts as varying by a tenth of the
+    others (root mean square): else it would outweigh all of them as soon as something is generated that is a little off. The
+    components keep the ratios of their variances: whitened, a change of everything (a fifth less movement) would weigh no more
+    than noise. Their mean variance is 1, so that a kernel of inner products sees numbers of that size.
+
     Args:
         mean: ``(dim,)`` of the reference.
-        scale: ``(dim,)`` standard deviation of the reference.
-        axes: ``(dim, kept)`` orthonormal columns.
+        scale: ``(dim,)`` by which features are divided.
+        axes: ``(dim, kept)`` orthogonal columns.
     """
 
     mean: Tensor
@@ -90,22 +183,23 @@ class Projection:
         """Measure a reference.
 
         Args:
-            reference: ``(n, dim)`` features of the reference.
+            reference: ``(n, dim)`` features of the reference, all in comparable units (logarithms, metres, fractions).
             limit: components at most; never more than n / 10 or dim, never fewer than 1.
 
         Raises:
-            ValueError: fewer than 2 clips, or a limit below 1.
+            ValueError: fewer than 2 clips, clips that do not differ, or a limit below 1.
         """
         if len(reference) < 2 or limit < 1:
             raise ValueError(f"metrics: a projection needs 2 clips and a limit of at least 1, got {len(reference)} and {limit}")
         x = reference.double()
-        mean, scale = x.mean(0), x.std(0)
-        # A feature that never varies carries only rounding errors: dividing by its spread would make them loud.
-        scale = torch.where(scale > 1e-9 * (1 + mean.abs()), scale, torch.inf)
-        vectors = torch.linalg.eigh(torch.cov(((x - mean) / scale).T).reshape(x.shape[1], -1)).eigenvectors
+        mean, var = x.mean(0), x.var(0)
+        if var.mean().sqrt() <= 1e-9 * (1 + mean.abs().max()):
+            raise ValueError("metrics: all clips of the reference are alike; nothing can be measured against them")
+        scale = (var + 0.01 * var.mean()).sqrt()
+        values, vectors = torch.linalg.eigh(torch.cov(((x - mean) / scale).T).reshape(x.shape[1], -1))
         kept = max(1, min(limit, len(x) // 10, x.shape[1]))
-        return cls(mean, scale, vectors.flip(1)[:, :kept])
+        return cls(mean, scale, vectors.flip(1)[:, :kept] / values.flip(0)[:kept].mean().sqrt())
 
     def __call__(self, features: Tensor) -> Tensor:
-        """``(n, dim)`` -> ``(n, kept)``, in standard deviations of the reference."""
+        """``(n, dim)`` -> ``(n, kept)``."""
         return (features.double() - self.mean) / self.scale @ self.axes

@@ -1,0 +1,157 @@
+"""Comparison: everything measured of a set of clips once, and every metric of many pairs of subsets of two such sets."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ddpm.metrics import physics
+from ddpm.metrics.alignment import has_heading
+from ddpm.metrics.distances import (
+    Pairs,
+    cubic,
+    frechet,
+    gaussian_kernel,
+    mean_within,
+    spectral_distance,
+    unbiased_mmd,
+    wasserstein1,
+)
+from ddpm.metrics.features import Projection, band_energy, coordinates, kinetic, log_kinetic, pose, rested_log
+from ddpm.metrics.geometric import geometric, has_geometric
+from ddpm.metrics.motions import Motions
+from ddpm.metrics.neighbours import Neighbours
+from ddpm.skeleton import Skeleton
+
+NEIGHBOURS = ("kinetic", "pose")
+"""Features in which neighbours are looked for."""
+
+
+def measures(skeleton: Skeleton) -> dict[str, tuple[str, Callable[[Motions], Tensor]]]:
+    """Name -> unit and function of every number of single clips, as far as the skeleton has what it needs."""
+    found: dict[str, tuple[str, Callable[[Motions], Tensor]]] = {
+        "speed": ("m/s", physics.speed),
+        "acceleration": ("m/s^2", physics.acceleration),
+        "jerk": ("m/s^3", physics.jerk),
+        "bone_variation": ("", physics.bone_variation),
+    }
+    if physics.has_bone_pairs(skeleton):
+        found["asymmetry"] = ("", physics.asymmetry)
+    if physics.has_floor(skeleton):
+        found["skating_ratio"] = ("", physics.skating_ratio)
+        found["skating_distance"] = ("cm", physics.skating_distance)
+        found["penetration"] = ("cm", physics.penetration)
+    if physics.has_sided_feet(skeleton):
+        found["pfc"] = ("", physics.pfc)
+    return found
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the metrics need of a set of clips; row k of every tensor is clip k.
+
+    Args:
+        features: name -> ``(n, dim)``.
+        numbers: name of a measure -> ``(n,)``.
+        energy: ``(n, joints, bands)``, see :func:`ddpm.metrics.features.band_energy`.
+        clips: ``(n, dim)`` anchored coordinates, None where the skeleton has no heading.
+        published: ``(n, 3 * joints)`` kinetic features as published, None unless asked for.
+    """
+
+    features: dict[str, Tensor]
+    numbers: dict[str, Tensor]
+    energy: Tensor
+    clips: Tensor | None
+    published: Tensor | None
+
+    @classmethod
+    def of(cls, motions: Motions, legacy: bool = False) -> "Measured":
+        """Measure everything that the skeleton allows.
+
+        Args:
+            motions: clips of at least 4 frames.
+            legacy: also the kinetic features as published.
+        """
+        skeleton, energy = motions.skeleton, band_energy(motions)
+        features = {"kinetic": log_kinetic(motions), "spectrum": rested_log(energy).flatten(1)}
+        if has_heading(skeleton):
+            features["pose"] = pose(motions)
+        if has_geometric(skeleton):
+            features["geometric"] = geometric(motions)
+        return cls(
+            features,
+            {name: function(motions) for name, (_, function) in measures(skeleton).items()},
+            energy,
+            coordinates(motions) if has_heading(skeleton) else None,
+            kinetic(motions, legacy=True) if legacy else None,
+        )
+
+
+def fit(reference: Measured, limit: int) -> dict[str, Projection]:
+    """Name of a feature -> its projection, fitted on the reference."""
+    return {name: Projection.fit(x, limit) for name, x in reference.features.items()}
+
+
+def compare(
+    reference: Measured,
+    candidate: Measured,
+    projections: dict[str, Projection],
+    i: list[Tensor],
+    j: list[Tensor],
+) -> dict[str, Tensor]:
+    """Every metric of a candidate, on each of many pairs of subsets.
+
+    Args:
+        reference: real clips.
+        candidate: clips to judge, measured with the same ``legacy``.
+        projections: of the features, see `fit`.
+        i: subsets of the reference, each the numbers of its clips, none twice.
+        j: as many subsets of the candidate.
+
+    Returns:
+        Name of a metric -> ``(subsets,)`` float64.
+    """
+    mine, theirs = _chosen(i, len(reference.energy)), _chosen(j, len(candidate.energy))
+
+    def each(function: Callable[[Tensor, Tensor], float], a: Tensor, b: Tensor) -> Tensor:
+        return torch.tensor([function(a[p], b[q]) for p, q in zip(i, j, strict=True)], dtype=torch.float64)
+
+    found: dict[str, Tensor] = {}
+    for name, project in projections.items():
+        a, b = project(reference.features[name]), project(candidate.features[name])
+        found[f"frechet/{name}"] = each(frechet, a, b)
+        found[f"kid/{name}"] = unbiased_mmd(Pairs.of(cubic, a, b), mine, theirs)
+        if name in NEIGHBOURS:
+            pairs = Pairs.of(torch.cdist, a, b)
+            near = Neighbours(pairs, share=min(float(mine.mean(1).min()), float(theirs.mean(1).min())))
+            subsets = list(zip(mine.bool(), theirs.bool(), strict=True))
+            values = [(*near.precision_recall(p, q), *near.density_coverage(p, q)) for p, q in subsets]
+            for kind, column in zip(("precision", "recall", "density", "coverage"), zip(*values, strict=True), strict=True):
+                found[f"{kind}/{name}"] = torch.tensor(column, dtype=torch.float64)
+            found[f"diversity/{name}"] = mean_within(pairs.bb, theirs)
+    if reference.clips is not None and candidate.clips is not None:
+        pairs = Pairs.of(torch.cdist, reference.clips, candidate.clips)
+        found["mmd/coordinates"] = unbiased_mmd(gaussian_kernel(pairs), mine, theirs)
+        found["apd"] = mean_within(pairs.bb, theirs)
+    for name, x in reference.numbers.items():
+        found[f"physics/{name}"] = each(wasserstein1, x, candidate.numbers[name])
+    found["physics/spectrum"] = each(spectral_distance, reference.energy, candidate.energy)
+    found["freeze"] = each(physics.freeze_score, reference.numbers["speed"], candidate.numbers["speed"])
+    if reference.published is not None and candidate.published is not None:
+        found["frechet/kinetic_legacy"] = each(_standardised_frechet, reference.published, candidate.published)
+    return found
+
+
+def _chosen(subsets: list[Tensor], n: int) -> Tensor:
+    """``(subsets, n)`` float64, 1 for the members."""
+    chosen = torch.zeros(len(subsets), n, dtype=torch.float64)
+    for row, members in zip(chosen, subsets, strict=True):
+        row[members] = 1
+    return chosen
+
+
+def _standardised_frechet(reference: Tensor, generated: Tensor) -> float:
+    """As published with these features: every one of them, divided by its standard deviation in the reference."""
+    mean, scale = reference.mean(0), reference.std(0).clamp(min=1e-9)
+    return frechet((reference - mean) / scale, (generated - mean) / scale)

@@ -1,0 +1,228 @@
+"""The suite: every metric of a set of generated clips, beside the same metric of real and of degraded clips."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ddpm.metrics import degraded
+from ddpm.metrics.alignment import has_heading
+from ddpm.metrics.comparison import Measured, compare, fit, measures
+from ddpm.metrics.memorisation import Memorisation, memorisation
+from ddpm.metrics.motions import Motions
+from ddpm.seeding import derive_seed
+from ddpm.skeleton import Skeleton
+
+LEAST = 16
+"""Clips on either side, at least: half of them must have more than 5 neighbours."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric of one candidate.
+
+    Args:
+        value: mean over the repeats, each on a random half of the clips.
+        low, high: 95 % interval.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric of all candidates.
+
+    Args:
+        unit: of its values, empty for a pure number.
+        better: whether lower or higher values are better, or those closest to ``real``.
+        generated: of the generated clips.
+        real: the floor: one half of the reference against the other.
+        by_subject: the same with no person on both sides, None where subjects are unknown.
+        degraded: name of a degraded set -> its score. Empty in a fast evaluation.
+    """
+
+    unit: str
+    better: Literal["lower", "higher", "real"]
+    generated: Score
+    real: Score
+    by_subject: Score | None
+    degraded: dict[str, Score]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything `evaluate` found.
+
+    Args:
+        metrics: name -> metric. ``frechet/pose`` is the Fréchet distance of the pose features; ``physics/...`` are Wasserstein-1
+            distances between distributions of numbers of single clips.
+        means: name of such a number -> its mean over the generated and over the reference clips.
+        clips: numbers of clips: given as ``generated`` and ``reference``, and compared in each repeat as ``generated_compared``
+            and ``reference_compared``.
+        frames: mean length of the ``generated`` and ``reference`` clips.
+        memorisation: distances to the training clips, None where these are unknown.
+    """
+
+    metrics: dict[str, Metric]
+    means: dict[str, dict[str, float]]
+    clips: dict[str, int]
+    frames: dict[str, float]
+    memorisation: Memorisation | None
+
+    def to_dict(self, suspects: int = 20) -> dict[str, object]:
+        """Plain containers for a JSON file, with at most ``suspects`` of the samples that look copied."""
+        found: dict[str, object] | None = None
+        if self.memorisation is not None:
+            m = self.memorisation
+            found = {
+                "closer_than_held_out": m.closer_than_held_out,
+                "limit": m.limit,
+                "median": {"generated": float(m.samples.median()), "held_out": float(m.held_out.median())},
+                "n_suspects": len(m.suspects),
+                "suspects": [
+                    {"sample": i, "training": int(m.neighbours[i]), "distance": float(m.samples[i])}
+                    for i in m.suspects[:suspects].tolist()
+                ],
+            }
+        metrics = {name: asdict(metric) for name, metric in self.metrics.items()}
+        return {"metrics": metrics, "means": self.means, "clips": self.clips, "frames": self.frames, "memorisation": found}
+
+
+def evaluate(
+    generated: Motions,
+    reference: Motions,
+    *,
+    training: Motions | None = None,
+    subjects: Sequence[str] | None = None,
+    legacy: bool = False,
+    fast: bool = False,
+    seed: int = 0,
+) -> Evaluation:
+    """Every metric of generated clips, beside the same metric of real clips (the floor) and of degraded ones (the ceilings).
+
+    Distances between finite sets depend on how many clips there are. Hence everything is compared at the same sizes: a random
+    half of the reference stands for reality; against it stand as many of the generated clips as half of them or the other half
+    of the reference allow, as many clips of that other half, and the same clips of each degraded set. This is repeated; a value
+    is the mean, its interval the middle 95 %. Half-samples without replacement vary as much as bootstrap samples do (Shao & Wu
+    1989), and no clip is in one twice, which would bias kernel and nearest-neighbour metrics.
+
+    Args:
+        generated: clips to judge, at least 16.
+        reference: real clips, at least 16, best unseen in training.
+        training: what the model was trained on, in windows that begin every few frames, to look for copies; the reference must
+            then be held out.
+        subjects: who moves in each reference clip, for a floor with no person on both sides.
+        legacy: also the Fréchet distance of the kinetic features as published, for comparison with papers only; see
+            :func:`ddpm.metrics.features.kinetic`.
+        fast: 10 repeats and no degraded sets, instead of 100 and all of them (20 repeats for each); for use while training.
+        seed: of halves and degraded sets.
+
+    Raises:
+        ValueError: too few clips, another skeleton or frame rate, a wrong number of subjects or only one, or a reference in which
+            nothing differs.
+    """
+    if generated.skeleton != reference.skeleton or generated.fps != reference.fps:
+        raise ValueError(
+            f"metrics: generated and reference clips must have one skeleton and frame rate, got {generated.fps} and "
+            f"{reference.fps} frames per second and {len(generated.skeleton.names)} and {len(reference.skeleton.names)} joints"
+        )
+    if min(len(generated), len(reference)) < LEAST:
+        raise ValueError(
+            f"metrics: at least {LEAST} clips are needed, got {len(generated)} generated, {len(reference)} reference"
+        )
+    if subjects is not None and (len(subjects) != len(reference) or len(set(subjects)) < 2):
+        raise ValueError(
+            f"metrics: {len(reference)} reference clips need as many subjects and two people at least, got {len(subjects)} of "
+            f"{len(set(subjects))}"
+        )
+
+    def rng(purpose: str) -> torch.Generator:
+        return torch.Generator().manual_seed(derive_seed(seed, purpose))
+
+    half = len(reference) // 2
+    compared = min(len(generated) // 2, len(reference) - half)
+    repeats = 10 if fast else 100
+    real, theirs = Measured.of(reference, legacy), Measured.of(generated, legacy)
+    projections = fit(real, limit=max(1, min(24, compared // 10)))
+
+    def score(candidate: Measured, i: list[Tensor], j: list[Tensor]) -> dict[str, Score]:
+        return {name: _summary(values) for name, values in compare(real, candidate, projections, i, j).items()}
+
+    samples = [torch.randperm(len(generated), generator=rng(f"generated {s}"))[:compared] for s in range(repeats)]
+    halves = [torch.randperm(len(reference), generator=rng(f"halves {s}")) for s in range(repeats)]
+    one, other = [p[:half] for p in halves], [p[half : half + compared] for p in halves]
+    scores = {"generated": score(theirs, one, samples), "real": score(real, one, other)}
+    if subjects is not None:
+        split = [_by_subject(subjects, rng(f"subjects {s}")) for s in range(repeats)]
+        scores["by_subject"] = score(real, [a[:half] for a, _ in split], [b[:compared] for _, b in split])
+    ceilings = {} if fast else _degraded(reference, rng)
+    for name, motions in ceilings.items():
+        scores[name] = score(Measured.of(motions, legacy), one[:20], other[:20])
+
+    metrics = {}
+    for name in scores["generated"]:
+        unit, better = _meaning(name, reference.skeleton)
+        metrics[name] = Metric(
+            unit=unit,
+            better=better,
+            generated=scores["generated"][name],
+            real=scores["real"][name],
+            by_subject=scores["by_subject"][name] if subjects is not None else None,
+            degraded={ceiling: scores[ceiling][name] for ceiling in ceilings},
+        )
+    means = {
+        name: {"generated": float(x.mean()), "reference": float(real.numbers[name].mean())} for name, x in theirs.numbers.items()
+    }
+    sizes = {"generated": len(generated), "reference": len(reference)}
+    return Evaluation(
+        metrics=metrics,
+        means=means,
+        clips={**sizes, "generated_compared": compared, "reference_compared": half},
+        frames={
+            "generated": float(generated.lengths.double().mean()),
+            "reference": float(reference.lengths.double().mean()),
+        },
+        memorisation=None if training is None else memorisation(generated, training, reference),
+    )
+
+
+def _summary(values: Tensor) -> Score:
+    low, high = values.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return Score(float(values.mean()), low, high)
+
+
+def _by_subject(subjects: Sequence[str], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Clips of a random half of the people and of the other half, each in random order."""
+    names = sorted(set(subjects))
+    first = {names[k] for k in torch.randperm(len(names), generator=generator)[: len(names) // 2].tolist()}
+    order = torch.randperm(len(subjects), generator=generator)
+    mine = torch.tensor([subjects[k] in first for k in order.tolist()])
+    return order[mine], order[~mine]
+
+
+def _degraded(reference: Motions, rng: Callable[[str], torch.Generator]) -> dict[str, Motions]:
+    sets = {
+        "frozen": degraded.frozen(reference),
+        "shuffled_frames": degraded.shuffled_frames(reference, rng("shuffled_frames")),
+        "noisy_1cm": degraded.noisy(reference, rng("noisy_1cm")),
+    }
+    if has_heading(reference.skeleton):
+        sets["mean_pose"] = degraded.mean_pose(reference)
+        sets["gaussian"] = degraded.gaussian(reference, rng("gaussian"))
+    return sets
+
+
+def _meaning(name: str, skeleton: Skeleton) -> tuple[str, Literal["lower", "higher", "real"]]:
+    kind, _, of = name.partition("/")
+    if kind in ("precision", "recall", "coverage", "density"):
+        return "", "higher"
+    if kind in ("diversity", "apd", "freeze"):
+        return ("m" if kind == "apd" else ""), "real"
+    if kind == "physics":
+        return ("dB" if of == "spectrum" else measures(skeleton)[of][0]), "lower"
+    return "", "lower"
