@@ -13,7 +13,7 @@ from ddpm.diffusion import DenoiseDiffusion
 from ddpm.module import MotionDiffusion
 from ddpm.motion_losses import MotionLoss
 from ddpm.normalizer import Normalizer
-from ddpm.prediction import X0, Epsilon, Velocity
+from ddpm.prediction import EDM, X0, Epsilon, Velocity
 from ddpm.samplers import ddim, ddpm, dpmpp_2m, dpmpp_2m_sde, heun, unipc
 from ddpm.schedules import cosine, linear, sigmoid, zero_terminal_snr
 from ddpm.skeleton import Skeleton
@@ -28,7 +28,7 @@ PARTS: dict[str, Callable[..., Any]] = {
     for part in (
         *(MDM_UNetModel, MotionTransformer, Skeleton),
         *(linear, cosine, sigmoid, zero_terminal_snr),
-        *(Epsilon, X0, Velocity),
+        *(Epsilon, X0, Velocity, EDM),
         *(simple, min_snr, p2, velocity),
         *(Fixed, Learnt),
         *(Uniform, Stratified, Importance),

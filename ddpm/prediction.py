@@ -85,3 +85,43 @@ class Velocity:
     def x0_scale(self, alpha_bar: Tensor) -> Tensor:
         """1 - alpha_bar: at a given xt, x0_hat moves by sqrt(1 - alpha_bar) times what the output moves by."""
         return 1 - alpha_bar
+
+
+class EDM:
+    """The network outputs the clean clip where noise is strong and what is left of the noise where it is weak.
+
+    The preconditioning of Karras et al. 2022 (arXiv 2206.00364, equation 7 and table 1) for a variance-preserving process: x0_hat
+    is a share of xt, which the network need not copy, plus its scaled output. `X0` is its limit for sigma_data = 0, `Velocity` is
+    sigma_data = 1 but for the sign, `Epsilon` is the limit for large sigma_data.
+
+    Args:
+        sigma_data: noise, in units of the clips' standard deviation, below which the network corrects xt instead of redrawing it.
+
+    Raises:
+        ValueError: sigma_data is not positive.
+    """
+
+    needs_signal = False
+
+    def __init__(self, sigma_data: float = 0.1) -> None:
+        if not sigma_data > 0:
+            raise ValueError(f"prediction.sigma_data={sigma_data} must be positive")
+        self.sigma_data = sigma_data
+
+    def _total(self, alpha_bar: Tensor) -> Tensor:
+        return alpha_bar * self.sigma_data**2 + 1 - alpha_bar
+
+    def target(self, x0: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
+        """x0 less the share of xt, over the scale of the output."""
+        share = self.sigma_data**2 * alpha_bar.sqrt()
+        return ((1 - alpha_bar).sqrt() * x0 - share * eps) / self._total(alpha_bar).sqrt()
+
+    def convert(self, output: Tensor, xt: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
+        """No division by a small number: both are well-conditioned at every noise level."""
+        signal, sigma, total = alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), self._total(alpha_bar)
+        x0_hat = self.sigma_data**2 * signal / total * xt + sigma / total.sqrt() * output
+        return x0_hat, sigma / total * xt - signal / total.sqrt() * output
+
+    def x0_scale(self, alpha_bar: Tensor) -> Tensor:
+        """The square of the scale of the output."""
+        return (1 - alpha_bar) / self._total(alpha_bar)

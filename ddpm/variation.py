@@ -53,22 +53,21 @@ def ddim_inverse(
     alpha_bar: Tensor,
     *,
     steps: int | None = 50,
-    spacing: str = "logsnr",
     refinements: int = 3,
 ) -> Tensor:
-    """The noise from which `ddpm.samplers.ddim` with eta = 0, the same steps and spacing, returns a clip.
+    """The noise from which `ddpm.samplers.ddim` with as many steps, evenly spaced in log(SNR), returns a clip.
 
     DDIM's step from xt to the next level is x = (sigma_next / sigma) xt + (signal_next - signal sigma_next / sigma) x0_hat(xt).
     Going back, xt is on both sides: it is solved for by iterating from x0_hat at the level already reached. (Song et al. 2021,
-    section 4.3, stop at that first guess, whose error is of first order in the step.) The last step of a sampler, to the clean
-    clip, is x0_hat itself and is solved by adding what is missing.
+    section 4.3, stop at that first guess, whose error is of first order in the step.) This converges where sigma does not grow by
+    more than about 2 in a step, as over enough steps of even log(SNR). The last step of a sampler, to the clean clip, is x0_hat
+    itself and is solved by adding what is missing.
 
     Args:
         denoise: see `ddpm.samplers.Denoise`.
         x0: the clips, ``(batch, ...)``.
         alpha_bar: ``(T,)``.
         steps: levels to go through; None for all.
-        spacing: see `ddpm.spacing.spaced_steps`.
         refinements: network calls more for each step, not negative.
 
     Returns:
@@ -79,7 +78,7 @@ def ddim_inverse(
     """
     if refinements < 0:
         raise ValueError(f"refinements={refinements} must not be negative")
-    path = levels(alpha_bar, steps, spacing)[::-1]
+    path = levels(alpha_bar, steps, "logsnr")[::-1]
 
     def x0_hat(x: Tensor, t: int) -> Tensor:
         return denoise(x, torch.full((len(x),), t, dtype=torch.long, device=x.device))[0]

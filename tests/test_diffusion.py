@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ddpm.diffusion import DenoiseDiffusion
-from ddpm.prediction import X0, Epsilon, Prediction, Velocity
+from ddpm.prediction import EDM, X0, Epsilon, Prediction, Velocity
 from ddpm.schedules import cosine, linear, sigmoid
 from ddpm.weighting import min_snr, p2, simple
 
-PREDICTIONS = [Epsilon(), X0(), Velocity()]
+PREDICTIONS = [Epsilon(), X0(), Velocity(), EDM()]
 
 
 class Affine(nn.Module):

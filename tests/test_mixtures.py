@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ddpm.diffusion import DenoiseDiffusion
-from ddpm.prediction import X0, Epsilon, Prediction, Velocity
+from ddpm.prediction import EDM, X0, Epsilon, Prediction, Velocity
 from ddpm.samplers import Denoise, Sampler, ddim, ddpm, dpmpp_2m, dpmpp_2m_sde, heun, unipc
 from ddpm.schedules import cosine, linear, sigmoid
 
@@ -26,7 +26,7 @@ SAMPLERS = {
     "dpmpp_2m_sde": partial(dpmpp_2m_sde, steps=60),
     "unipc": partial(unipc, steps=40),
 }
-PREDICTIONS = [Epsilon(), X0(), Velocity()]
+PREDICTIONS = [Epsilon(), X0(), Velocity(), EDM()]
 SCHEDULES = [linear, cosine, sigmoid]
 
 

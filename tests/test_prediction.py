@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.prediction import X0, Epsilon, Prediction, Velocity
+from ddpm.prediction import EDM, X0, Epsilon, Prediction, Velocity
 from ddpm.weighting import min_snr, p2, simple, velocity
 
-PREDICTIONS = [Epsilon(), X0(), Velocity()]
+PREDICTIONS = [Epsilon(), X0(), Velocity(), EDM(), EDM(0.5)]
 
 
 def example(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -71,6 +71,36 @@ def test_velocity_is_well_conditioned_at_both_ends() -> None:
         ab = torch.tensor(alpha_bar, dtype=torch.float64)
         before, after = (Velocity().convert(o, xt, ab) for o in (output, output + 0.01))
         assert all((a - b).abs().max() <= 0.01 + 1e-12 for a, b in zip(before, after, strict=True))
+
+
+def test_edm_is_table_1_of_karras() -> None:
+    """c_skip, c_out and the target of equation 8 in plain floats, for x = x0 + sigma n of their variance-exploding process."""
+    x0, eps, alpha_bar, xt = example()
+    sigma_data, output = 0.3, torch.randn_like(xt)
+    for i, ab in enumerate(alpha_bar.flatten().tolist()):
+        sigma = ((1 - ab) / ab) ** 0.5
+        x = x0[i] + sigma * eps[i]
+        c_skip = sigma_data**2 / (sigma**2 + sigma_data**2)
+        c_out = sigma * sigma_data / (sigma**2 + sigma_data**2) ** 0.5
+        # Theirs has a target of unit size for data of deviation sigma_data; ours have deviation 1, so its scale is left out.
+        target = EDM(sigma_data).target(x0, eps, alpha_bar)[i]
+        torch.testing.assert_close(target * sigma_data, sigma_data**2 * (x0[i] - c_skip * x) / c_out, rtol=1e-9, atol=1e-12)
+        x0_hat, _ = EDM(sigma_data).convert(output, xt, alpha_bar)
+        torch.testing.assert_close(x0_hat[i], c_skip * x + c_out / sigma_data * output[i], rtol=1e-9, atol=1e-12)
+
+
+def test_edm_lies_between_x0_and_velocity() -> None:
+    x0, eps, alpha_bar, _ = example()
+    torch.testing.assert_close(EDM(1e-9).target(x0, eps, alpha_bar), x0, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        EDM(1.0).target(x0, eps, alpha_bar), -Velocity().target(x0, eps, alpha_bar), rtol=1e-12, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("sigma_data", [0.0, -1.0, float("nan")])
+def test_edm_names_a_bad_sigma(sigma_data: float) -> None:
+    with pytest.raises(ValueError, match=f"sigma_data={sigma_data}"):
+        EDM(sigma_data)
 
 
 SNR = torch.tensor([1e-6, 0.1, 1.0, 4.999, 5.0, 5.001, 100.0, 1e8], dtype=torch.float64)
