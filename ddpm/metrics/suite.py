@@ -114,8 +114,7 @@ def evaluate(
     Args:
         generated: clips to judge, at least 16.
         reference: real clips, at least 16, best unseen in training.
-        training: what the model was trained on, in windows that begin every few frames, to look for copies; the reference must
-            then be held out.
+        training: what the model was trained on, whole recordings, to look for copies; the reference must then be held out.
         subjects: who moves in each reference clip, for a floor with no person on both sides.
         legacy: also the Fréchet distance of the kinetic features as published, for comparison with papers only; see
             :func:`ddpm.metrics.features.kinetic`.
