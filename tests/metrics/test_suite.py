@@ -101,6 +101,8 @@ def test_the_floor_by_subject_keeps_people_apart(skeleton: Skeleton) -> None:
     found = evaluate(people, people, subjects=["tall", "short"] * 40, fast=True).metrics["physics/speed"]
     assert found.by_subject is not None
     assert found.by_subject.low > 2 * found.real.high
+    uneven = evaluate(people, people, subjects=["tall"] * 77 + ["short"] * 3, fast=True).metrics["physics/speed"]
+    assert uneven.by_subject is None
 
 
 def test_it_is_a_function_of_the_seed(recordings: ClipSet) -> None:
