@@ -47,3 +47,14 @@ def test_gaussian_has_the_mean_and_covariance(motions: Motions) -> None:
 def test_noise_is_a_centimetre(motions: Motions) -> None:
     noise = (degraded.noisy(motions, rng()).positions - motions.positions)[motions.mask]
     assert abs(float(noise.std()) - 0.01) < 2e-4
+
+
+def test_two_dimensions(flat: Motions) -> None:
+    for bad in (
+        degraded.mean_pose(flat),
+        degraded.frozen(flat),
+        degraded.shuffled_frames(flat, rng()),
+        degraded.gaussian(flat, rng()),
+    ):
+        assert bad.positions.isfinite().all() and not torch.equal(bad.positions, flat.positions)
+        assert torch.equal(bad.lengths, flat.lengths)

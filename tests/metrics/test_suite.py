@@ -136,13 +136,12 @@ def test_two_dimensions_and_a_bare_skeleton(flat: Motions, motions: Motions) -> 
     """What the skeleton has no definition for is absent, everything else is there and finite."""
     bare = Motions(motions.positions, motions.lengths, 20.0, Skeleton(motions.skeleton.joints))
     for case, absent in ((flat, {"geometric", "pfc"}), (bare, {"pfc", "pose", "apd", "asymmetry"})):
-        found = evaluate(case.take(torch.arange(20)), case.take(torch.arange(20, 40)), legacy=True, fast=case is bare)
+        found = evaluate(case.take(torch.arange(20)), case.take(torch.arange(20, 40)), legacy=True, fast=True)
         names = {part for name in found.metrics for part in name.split("/")}
         assert not names & absent
         assert {"kinetic", "spectrum", "freeze", "bone_variation", "kinetic_legacy"} <= names
         for metric in found.metrics.values():
-            everything = [metric.generated, metric.real, *metric.degraded.values()]
-            assert all(torch.tensor([s.value, s.low, s.high]).isfinite().all() for s in everything)
+            assert all(torch.tensor([s.value, s.low, s.high]).isfinite().all() for s in (metric.generated, metric.real))
 
 
 @pytest.mark.parametrize(
