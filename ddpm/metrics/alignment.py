@@ -18,7 +18,7 @@ def local_poses(motions: Motions) -> Tensor:
     Raises:
         ValueError: a 3-D skeleton without left/right pairs.
     """
-    return _turned(_on_the_spot(motions, motions.positions[:, :, motions.skeleton.root]), motions.skeleton, per_frame=True)
+    return _turned(_on_the_spot(motions, motions.positions[:, :, motions.skeleton.root]), motions, per_frame=True)
 
 
 def anchored(motions: Motions) -> Tensor:
@@ -27,7 +27,7 @@ def anchored(motions: Motions) -> Tensor:
     Raises:
         ValueError: a 3-D skeleton without left/right pairs.
     """
-    return _turned(_on_the_spot(motions, motions.positions[:, :1, motions.skeleton.root]), motions.skeleton, per_frame=False)
+    return _turned(_on_the_spot(motions, motions.positions[:, :1, motions.skeleton.root]), motions, per_frame=False)
 
 
 def _on_the_spot(motions: Motions, place: Tensor) -> Tensor:
@@ -36,8 +36,9 @@ def _on_the_spot(motions: Motions, place: Tensor) -> Tensor:
     return motions.positions - offset[:, :, None]
 
 
-def _turned(x: Tensor, skeleton: Skeleton, per_frame: bool) -> Tensor:
+def _turned(x: Tensor, motions: Motions, per_frame: bool) -> Tensor:
     """Turned about the vertical so that the person's left lies along the first ground axis."""
+    skeleton = motions.skeleton
     if skeleton.coords == 2:
         return x
     if not has_heading(skeleton):
@@ -49,7 +50,7 @@ def _turned(x: Tensor, skeleton: Skeleton, per_frame: bool) -> Tensor:
     a, b = skeleton.ground_axes
     across = (x[:, :, left] - x[:, :, right]).sum(2)
     if not per_frame:
-        across = across.sum(1, keepdim=True)
+        across = (across * motions.mask[..., None]).sum(1, keepdim=True)
     angle = torch.atan2(across[..., b], across[..., a])[..., None]
     turned = x.clone()
     turned[..., a] = angle.cos() * x[..., a] + angle.sin() * x[..., b]

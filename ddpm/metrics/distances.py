@@ -104,9 +104,13 @@ def kid(a: Tensor, b: Tensor) -> float:
 
 def gaussian_kernel(distances: Pairs) -> Pairs:
     """exp(-d^2 / 2 s^2) of distances d, with s their median within the first set, the reference."""
-    upper = distances.aa[tuple(torch.triu_indices(*distances.aa.shape, 1))]
-    width = 2 * upper.median().clamp(min=1e-12).square()
-    return Pairs(*((-d.square() / width).exp() for d in (distances.aa, distances.ab, distances.bb)))
+    row, column = torch.triu_indices(len(distances.aa), len(distances.aa), 1)
+    width = 2 * distances.aa[row, column].median().clamp(min=1e-12).square()
+
+    def kernel(distance: Tensor) -> Tensor:
+        return (-distance.square() / width).exp()
+
+    return Pairs(kernel(distances.aa), kernel(distances.ab), kernel(distances.bb))
 
 
 def mmd(reference: Tensor, generated: Tensor) -> float:

@@ -42,7 +42,7 @@ class Metric:
         better: whether lower or higher values are better, or those closest to ``real``.
         generated: of the generated clips.
         real: the floor: one half of the reference against the other.
-        by_subject: the same with no person on both sides, None where subjects are unknown.
+        by_subject: the same with no person on both sides, None where subjects are unknown or have too few clips to be parted.
         degraded: name of a degraded set -> its score. Empty in a fast evaluation.
     """
 
@@ -114,12 +114,12 @@ def evaluate(
     Args:
         generated: clips to judge, at least 16.
         reference: real clips, at least 16, best unseen in training.
-        training: what the model was trained on, in windows that begin every few frames, to look for copies; the reference must
-            then be held out.
+        training: what the model was trained on, whole recordings, to look for copies; the reference must then be held out.
         subjects: who moves in each reference clip, for a floor with no person on both sides.
         legacy: also the Fréchet distance of the kinetic features as published, for comparison with papers only; see
             :func:`ddpm.metrics.features.kinetic`.
-        fast: 10 repeats and no degraded sets, instead of 100 and all of them (20 repeats for each); for use while training.
+        fast: 10 repeats, whose interval is little less than their range, and no degraded sets; for use while training. Else 100
+            repeats, and 20 for each degraded set.
         seed: of halves and degraded sets.
 
     Raises:
@@ -157,8 +157,9 @@ def evaluate(
     halves = [torch.randperm(len(reference), generator=rng(f"halves {s}")) for s in range(repeats)]
     one, other = [p[:half] for p in halves], [p[half : half + compared] for p in halves]
     scores = {"generated": score(theirs, one, samples), "real": score(real, one, other)}
-    if subjects is not None:
-        split = [_by_subject(subjects, rng(f"subjects {s}")) for s in range(repeats)]
+    split = [] if subjects is None else [_by_subject(subjects, rng(f"subjects {s}")) for s in range(repeats)]
+    apart = bool(split) and min(len(side) for sides in split for side in sides) >= LEAST // 2
+    if apart:
         scores["by_subject"] = score(real, [a[:half] for a, _ in split], [b[:compared] for _, b in split])
     ceilings = {} if fast else _degraded(reference, rng)
     for name, motions in ceilings.items():
@@ -172,7 +173,7 @@ def evaluate(
             better=better,
             generated=scores["generated"][name],
             real=scores["real"][name],
-            by_subject=scores["by_subject"][name] if subjects is not None else None,
+            by_subject=scores["by_subject"][name] if apart else None,
             degraded={ceiling: scores[ceiling][name] for ceiling in ceilings},
         )
     means = {
@@ -197,7 +198,7 @@ def _summary(values: Tensor) -> Score:
 
 
 def _by_subject(subjects: Sequence[str], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Clips of a random half of the people and of the other half, each in random order."""
+    """Clips of about half of the people, chosen at random, and of the others, each in random order."""
     names = sorted(set(subjects))
     first = {names[k] for k in torch.randperm(len(names), generator=generator)[: len(names) // 2].tolist()}
     order = torch.randperm(len(subjects), generator=generator)
@@ -219,9 +220,9 @@ def _degraded(reference: Motions, rng: Callable[[str], torch.Generator]) -> dict
 
 def _meaning(name: str, skeleton: Skeleton) -> tuple[str, Literal["lower", "higher", "real"]]:
     kind, _, of = name.partition("/")
-    if kind in ("precision", "recall", "coverage", "density"):
+    if kind in ("precision", "recall", "coverage"):
         return "", "higher"
-    if kind in ("diversity", "apd", "freeze"):
+    if kind in ("density", "diversity", "apd", "freeze"):
         return ("m" if kind == "apd" else ""), "real"
     if kind == "physics":
         return ("dB" if of == "spectrum" else measures(skeleton)[of][0]), "lower"

@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.metrics.features import Projection, kinetic, log_kinetic
-from ddpm.metrics.motions import Motions
+from ddpm.metrics.alignment import anchored, local_poses
+from ddpm.metrics.features import Projection, band_edges, band_energy, coordinates, kinetic, log_kinetic, pose, spectrum
+from ddpm.metrics.geometric import geometric, has_geometric
+from ddpm.metrics.motions import Motions, frame_mean
 from ddpm.skeleton import Skeleton
 
-FEATURES: list[Callable[[Motions], Tensor]] = [kinetic, log_kinetic]
+FEATURES: list[Callable[[Motions], Tensor]] = [kinetic, log_kinetic, pose, spectrum, coordinates, geometric]
 
 
 def moved(motions: Motions) -> Motions:
@@ -85,7 +87,7 @@ def test_each_clip_stands_for_itself(motions: Motions, feature: Callable[[Motion
         torch.testing.assert_close(feature(alone)[0], everything[clip], rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("feature", FEATURES)
+@pytest.mark.parametrize("feature", FEATURES[:-1])
 def test_two_dimensions(flat: Motions, feature: Callable[[Motions], Tensor]) -> None:
     assert feature(flat).shape[0] == 40 and feature(flat).isfinite().all()
 
@@ -96,16 +98,133 @@ def test_a_frozen_clip_is_finite_and_an_outlier(motions: Motions) -> None:
     assert still.isfinite().all() and (still < real.min(0).values).all()
 
 
-def test_projection_standardises_and_keeps_the_leading_axes() -> None:
+def test_the_bands_add_up_to_the_mean_squared_speed(motions: Motions) -> None:
+    """Parseval, for clips of every length; joints relative to the root."""
+    relative = motions.positions - motions.positions[:, :, :1]
+    relative[:, :, 0] = motions.positions[:, :, 0]
+    velocity, mask = motions.replace(relative).derivative(1)
+    energy = band_energy(motions)
+    assert energy.shape == (40, 20, 4)
+    torch.testing.assert_close(energy.sum(2), frame_mean(velocity.square().sum(-1), mask))
+
+
+@pytest.mark.parametrize(("hertz", "band"), [(0.5, 0), (1.5, 1), (3.0, 2), (7.0, 3)])
+def test_an_oscillation_lies_in_its_band(skeleton: Skeleton, hertz: float, band: int) -> None:
+    time = torch.arange(120, dtype=torch.float64) / 20
+    x = torch.zeros(1, 120, 20, 3, dtype=torch.float64)
+    x[0, :, 7, 1] = torch.sin(2 * torch.pi * hertz * time)
+    energy = band_energy(Motions(x, torch.tensor([120]), 20.0, skeleton))[0, 7]
+    assert float(energy[band] / energy.sum()) > 0.9
+
+
+def test_bands_are_octaves_below_the_nyquist_frequency() -> None:
+    assert band_edges(15).tolist() == [0, 1, 2, 4, math.inf]
+    assert band_edges(20).tolist() == [0, 1, 2, 4, math.inf]
+    assert band_edges(60).tolist() == [0, 1, 2, 4, 8, 16, math.inf]
+
+
+def test_pose_is_mean_and_spread_in_the_frame_of_the_body(motions: Motions) -> None:
+    local = local_poses(motions)
+    features = pose(motions).reshape(40, 2, 20, 3)
+    for clip in (0, 5):
+        frames = local[clip, : motions.lengths[clip]]
+        torch.testing.assert_close(features[clip, 0], frames.mean(0))
+        torch.testing.assert_close(features[clip, 1], frames.std(0, correction=0))
+
+
+def test_distance_of_coordinates_is_metres_per_joint(motions: Motions) -> None:
+    """Raised by 30 cm, every joint of every frame is 30 cm away."""
+    raised = motions.replace(motions.positions + torch.tensor([0, 0.3, 0]))
+    apart = (coordinates(raised) - coordinates(motions)).norm(dim=1)
+    torch.testing.assert_close(apart, torch.full((40,), 0.3, dtype=torch.float64))
+
+
+def test_coordinates_run_from_the_first_to_the_last_frame(motions: Motions) -> None:
+    x = coordinates(motions, frames=3).reshape(40, 3, 20, 3) * 60**0.5
+    whole = anchored(motions)
+    clips = torch.arange(40)
+    torch.testing.assert_close(x[:, 0], whole[:, 0])
+    torch.testing.assert_close(x[:, 2], whole[clips, motions.lengths - 1])
+    odd = motions.lengths % 2 == 1
+    torch.testing.assert_close(x[odd, 1], whole[clips, motions.lengths // 2][odd])
+
+
+def test_headings_are_taken_out(motions: Motions) -> None:
+    """In every frame, or on average over the clip, the person's left is the first ground axis."""
+    hips_and_shoulders = [motions.skeleton.index(f"{side}_{j}") for side in ("left", "right") for j in ("shoulder", "hip")]
+    for x, per_clip in ((local_poses(motions), False), (anchored(motions), True)):
+        joints = x[:, :, hips_and_shoulders]
+        across = joints[:, :, :2].sum(2) - joints[:, :, 2:].sum(2)
+        across = (across * motions.mask[..., None]).sum(1) if per_clip else across.flatten(0, 1)
+        assert float(across[..., 2].abs().max()) < 1e-9 and (across[..., 0] > 0).all()
+        assert float(x[:, 0, 0, [0, 2]].abs().max()) < 1e-12
+
+
+def test_a_heading_needs_pairs(motions: Motions) -> None:
+    alone = Skeleton(motions.skeleton.joints)
+    with pytest.raises(ValueError, match="left_right"):
+        pose(Motions(motions.positions, motions.lengths, 20.0, alone))
+
+
+def bent(skeleton: Skeleton) -> Motions:
+    """Two frames: a person who stands facing z with the right elbow at 90 degrees and the left hand going up at 2 m/s."""
+    place = {
+        "shoulder_center": (0, 1.4, 0), "left_shoulder": (0.2, 1.4, 0), "right_shoulder": (-0.2, 1.4, 0),
+        "left_elbow": (0.25, 1.1, 0), "right_elbow": (-0.25, 1.1, 0),
+        "left_wrist": (0.25, 0.9, 0), "right_wrist": (-0.25, 1.1, 0.25),
+        "left_hip": (0.1, 0.9, 0), "right_hip": (-0.1, 0.9, 0), "left_knee": (0.1, 0.5, 0), "right_knee": (-0.1, 0.5, 0),
+        "left_ankle": (0.1, 0.1, 0), "right_ankle": (-0.1, 0.1, 0),
+    }  # fmt: skip
+    frame = torch.tensor([place.get(name, (0, 0.9, 0)) for name in skeleton.names], dtype=torch.float64)
+    after = frame.clone()
+    after[skeleton.index("left_wrist"), 1] += 0.1
+    return Motions(torch.stack([frame, after])[None], torch.tensor([2]), 20.0, skeleton)
+
+
+def test_geometric_relations_of_a_known_pose(skeleton: Skeleton) -> None:
+    """In the order of the features, sides left and right: 13 relations each, then 6 of the whole body."""
+    left, right, whole = geometric(bent(skeleton))[0].split([13, 13, 6])
+    up, fast, elbow = 1, 3, 6
+    assert left.nonzero()[:, 0].tolist() == [up, fast], left
+    assert right.nonzero()[:, 0].tolist() == [elbow], right
+    assert whole.tolist() == [0] * 6
+
+
+def test_geometric_features_mirror(motions: Motions) -> None:
+    """A clip seen in a mirror has the features of the other side."""
+    swap = list(range(20))
+    for a, b in motions.skeleton.left_right:
+        i, j = motions.skeleton.index(a), motions.skeleton.index(b)
+        swap[i], swap[j] = j, i
+    mirrored = motions.replace(motions.positions[:, :, swap] * torch.tensor([-1.0, 1, 1]))
+    left, right, whole = geometric(motions).split([13, 13, 6], dim=1)
+    torch.testing.assert_close(geometric(mirrored), torch.cat([right, left, whole], 1))
+
+
+def test_geometric_needs_its_joints(flat: Motions) -> None:
+    assert not has_geometric(flat.skeleton)
+    with pytest.raises(ValueError, match="3-D skeleton with the joints"):
+        geometric(flat)
+
+
+def test_projection_scales_and_keeps_the_leading_axes() -> None:
     generator = torch.Generator().manual_seed(0)
     common = torch.randn(300, 2, generator=generator, dtype=torch.float64)
-    x = common @ torch.randn(2, 50, generator=generator, dtype=torch.float64) * torch.logspace(-3, 3, 50) + 7
+    x = common @ torch.randn(2, 50, generator=generator, dtype=torch.float64) + 7
     project = Projection.fit(x)
     assert project(x).shape == (300, 24)
     torch.testing.assert_close(project(x).mean(0), torch.zeros(24, dtype=torch.float64), atol=1e-9, rtol=0)
     spread = project(x).var(0)
-    torch.testing.assert_close(spread.sum(), torch.tensor(50.0).double())  # nothing is lost: there are 2 directions
-    assert (spread[2:] < 1e-9).all() and spread[0] > spread[1] > 1
+    torch.testing.assert_close(spread.mean(), torch.tensor(1.0).double())
+    assert (spread[2:] < 1e-9).all() and spread[0] > spread[1] > 1  # all that there is lies in 2 directions
+
+
+def test_projection_keeps_distances_where_all_features_vary_alike() -> None:
+    """Up to one factor: nothing is whitened."""
+    x = torch.randn(200, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = (x - x.mean(0)) / x.std(0)
+    ratio = torch.pdist(Projection.fit(x)(x)) / torch.pdist(x)
+    torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio))
 
 
 @pytest.mark.parametrize(("n", "dim", "kept"), [(1000, 60, 24), (150, 60, 15), (1000, 8, 8), (5, 60, 1)])
@@ -114,15 +233,20 @@ def test_projection_keeps_the_dimension_below_the_number_of_clips(n: int, dim: i
     assert Projection.fit(x)(x).shape == (n, kept)
 
 
-def test_projection_ignores_what_never_varies() -> None:
+def test_a_feature_that_hardly_varies_does_not_drown_the_others() -> None:
     x = torch.randn(100, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    x[:, 2] = 0.1
-    project = Projection.fit(x)
+    x[:, 2] = 0.1 + 1e-9 * x[:, 2]
     y = x.clone()
-    y[:, 2] += 1e-12
-    assert torch.equal(project(x), project(y))
+    y[:, 2] += 0.1
+    y[:, 0] += 1
+    project = Projection.fit(x)
+    change = (project(y) - project(x))[0].square().sum()
+    y[:, 2] -= 0.1
+    assert float(change / (project(y) - project(x))[0].square().sum()) < 3
 
 
 def test_projection_refuses_too_little() -> None:
     with pytest.raises(ValueError, match="got 1 and 24"):
         Projection.fit(torch.zeros(1, 3))
+    with pytest.raises(ValueError, match="are alike"):
+        Projection.fit(torch.full((10, 3), 0.1, dtype=torch.float64))
