@@ -86,14 +86,9 @@ def skeleton(root: str, scale: float = 0.01, end_sites: bool = True) -> Skeleton
     """The skeleton of the first BVH file of a directory and of those in it; the arguments are those of `bvh`.
 
     Raises:
-        DataError: no files, a damaged file, or a name that a configuration cannot hold.
+        DataError: no files, or a damaged file.
     """
-    path = _files(root)[0]
-    found = skeleton_of(path, scale, end_sites)
-    for name in found.names:
-        if "${" in name:
-            raise DataError(f"{path}: a configuration cannot hold the joint name {name!r}; rename it in the files")
-    return found
+    return skeleton_of(_files(root)[0], scale, end_sites)
 
 
 def _files(root: str) -> list[Path]:
