@@ -328,7 +328,7 @@ def test_sizes_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(DataError, match="no lines MOTION"):
         read(path)
     monkeypatch.setattr(reader, "MAX_POSITIONS", 100)
-    with pytest.raises(DataError, match="12 frames of 11 joints, at most 100"):
+    with pytest.raises(DataError, match="12 lines for the motion of 11 joints, at most 100"):
         read(SMALL)
     with pytest.raises(DataError, match="cannot be read"):
         read(tmp_path)

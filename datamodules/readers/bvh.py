@@ -15,7 +15,7 @@ from ddpm.skeleton import Skeleton
 MAX_BYTES = 128 << 20  # 40 minutes of 60 joints at 30 fps
 MAX_HEADER = 2 << 20
 MAX_JOINTS = 512
-MAX_POSITIONS = 1 << 24  # frames x joints
+MAX_POSITIONS = 1 << 24  # lines x joints
 MAX_NUMBER = 1e6  # degrees, or centimetres: ten kilometres
 BLOCK = 4096  # frames posed at once: bounds the memory that their rotations take
 POINT = 1e-3  # metres: an end site nearer to its joint is that joint again
@@ -115,16 +115,16 @@ def parse(path: Path, scale: float, end_sites: bool) -> tuple[Recording, Tree]:
         raise DataError(
             f"{path}: line {line}: Frame Time: {seconds[:40]}, it must be from 0.0001 to 100 seconds; repair or remove the file"
         )
+    if (lines := content.count(b"\n", head.end())) * len(tree.names) > MAX_POSITIONS:
+        raise DataError(
+            f"{path}: {lines} lines for the motion of {len(tree.names)} joints, at most {MAX_POSITIONS} positions are read; cut "
+            "it into shorter files, or remove it"
+        )
     motion = _parse_motion(path, content[head.end() :], line, tree)
     if len(motion) != int(frames):
         raise DataError(
             f"{path}: line {frames_line}: Frames: {frames}, but {len(motion)} follow; the file is cut short or was edited, "
             "replace it or correct the number"
-        )
-    if len(motion) * len(tree.names) > MAX_POSITIONS:
-        raise DataError(
-            f"{path}: {frames} frames of {len(tree.names)} joints, at most {MAX_POSITIONS} positions are read; cut it into "
-            "shorter files"
         )
     offsets = np.array(tree.offsets)
     kept = [
