@@ -40,6 +40,7 @@ from ddpm.runs import (
     run_directory,
     sweep_directory,
 )
+from ddpm.skeleton import Skeleton
 
 log = logging.getLogger("train")
 
@@ -184,6 +185,10 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     cfg = cfg.copy()
     if cfg.trainer.get("precision") == "auto":
         cfg.trainer.precision = suitable_precision(cfg.trainer.accelerator)
+    OmegaConf.to_container(cfg, throw_on_missing=True)  # names what is missing, and not what refers to it
+    # A skeleton that is read from files is written out, for the checkpoint has to do without them.
+    skeleton: Skeleton = construct(OmegaConf.to_container(cfg.skeleton, resolve=True, throw_on_missing=True), "skeleton")
+    cfg.skeleton = {"_target_": "ddpm.skeleton.Skeleton", **skeleton.to_config()}
     config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     if not isinstance(config, dict) or config["out"] is None:
         raise ConfigError("out: the directory of the run must be given")

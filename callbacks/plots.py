@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from callbacks.render import write_picture
+from callbacks.render import write_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -125,4 +125,4 @@ def _save(path: str | Path, figure: "Figure") -> None:
 
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
-    write_picture(path, buffer.getvalue())
+    write_file(path, buffer.getvalue())

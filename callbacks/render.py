@@ -302,7 +302,7 @@ def gif_bytes(frames: np.ndarray, fps: float) -> bytes:
     return buffer.getvalue()
 
 
-def write_picture(path: str | Path, data: bytes) -> None:
+def write_file(path: str | Path, data: bytes) -> None:
     """Write all of it or leave what was there: a picture is never seen half written. Folders are made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -317,5 +317,5 @@ def write_picture(path: str | Path, data: bytes) -> None:
 def write_gif(path: str | Path, frames: np.ndarray, fps: float) -> bytes:
     """Write ``gif_bytes(frames, fps)`` to a file, whole or not at all, and return it. Raises what it raises, and OSError."""
     gif = gif_bytes(frames, fps)
-    write_picture(path, gif)
+    write_file(path, gif)
     return gif

@@ -19,16 +19,23 @@ class Recording:
     """One recorded motion, as a reader returns it.
 
     Args:
-        positions: ``(frames, joints, coords)`` float32, metres, joints in the order of the skeleton.
+        positions: ``(frames, joints, coords)`` float32, metres (2-D keypoints: the unit of their file).
         source: where it comes from, for messages (a file name, or the name of a generator and a number).
         label: name of the action, None if unknown.
         subject: who moves, None if unknown. Recordings of one subject can be kept on one side of a split.
+        joints: name of every joint of ``positions``; None: those of the skeleton, in its order.
+        fps: frames per second, None if the file does not say.
+        confidence: ``(frames, joints)`` float32 in 0..1, 0 where a joint was not seen and its position means nothing; None: all
+            were seen.
     """
 
     positions: np.ndarray
     source: str
     label: str | None = None
     subject: str | None = None
+    joints: tuple[str, ...] | None = None
+    fps: float | None = None
+    confidence: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,12 @@ CONF = Path(__file__).parent.parent / "conf"
 GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name != "hydra")
 OPTIONS = [(group, p.stem) for group in GROUPS for p in sorted((CONF / group).glob("*.yaml"))]
 PARTS_OF = ("model", "schedule", "prediction", "weighting", "timesteps", "variance", "motion_loss", "sampler", "skeleton")
-NEEDED = {"msr_action3d": ["data.root=."]}
+BVH = f"data.root={Path(__file__).parent / 'bvh'}"
+NEEDED = {
+    ("data", "msr_action3d"): ["data.root=."],
+    ("data", "bvh"): [BVH],
+    ("skeleton", "bvh"): ["data=bvh", BVH],
+}
 
 
 def composed(*overrides: str) -> dict:
@@ -28,13 +33,13 @@ def composed(*overrides: str) -> dict:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_and_its_values_fit(group: str, option: str) -> None:
-    config = composed(f"{group}={option}", *NEEDED.get(option, []))
+    config = composed(f"{group}={option}", *NEEDED.get((group, option), []))
     check(config)
 
 
 @pytest.mark.parametrize(("group", "option"), [o for o in OPTIONS if o[0] in PARTS_OF and o != ("motion_loss", "none")])
 def test_every_part_builds_through_the_registry(group: str, option: str) -> None:
-    assert construct_part(composed(f"{group}={option}")[group], group) is not None
+    assert construct_part(composed(f"{group}={option}", *NEEDED.get((group, option), []))[group], group) is not None
 
 
 @pytest.mark.parametrize(("group", "option"), [o for o in OPTIONS if o[0] in ("callbacks", "logger")])
@@ -139,9 +144,18 @@ def test_the_check_names_the_mistake(override: str, named: str) -> None:
         composed(override)
 
 
-def test_a_missing_root_is_named() -> None:
+@pytest.mark.parametrize("data", ["msr_action3d", "bvh"])
+def test_a_missing_root_is_named(data: str) -> None:
     with pytest.raises(OmegaConfBaseException, match=r"data\.root"):
-        composed("data=msr_action3d")
+        composed(f"data={data}")
+
+
+def test_a_skeleton_read_from_files_is_written_out() -> None:
+    config = composed("data=bvh", BVH)
+    assert config["skeleton"]["_target_"] == "ddpm.skeleton.Skeleton" and config["data"]["skeleton"] == config["skeleton"]
+    assert config["skeleton"]["joints"]["LeftFoot"] == "LeftLeg" and config["skeleton"]["joints"]["Hips"] is None
+    assert config["loader"]["split"] == "sequence"
+    assert composed("data=bvh", BVH, "skeleton=kinect20")["skeleton"] == composed()["skeleton"]
 
 
 def test_schemas_name_every_top_level_key() -> None:
