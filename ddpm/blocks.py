@@ -137,7 +137,7 @@ class MeanOfPairs(nn.AvgPool1d):
         """``(batch, channel, frame)`` -> ``(batch, channel, ceil(frame / 2))``."""
         if mask is None:
             return super().forward(x)
-        return super().forward(masked(x, mask)) / super().forward(mask).clamp(min=0.5)
+        return super().forward(masked(x, mask)) / super().forward(mask.to(x)).clamp(min=0.5)
 
 
 class Upsample(nn.Module):
