@@ -217,10 +217,12 @@ def rehearse(module: MotionDiffusion, batch: Mapping[str, Any]) -> None:
     Raises:
         ValueError: whatever the network, the loss or the sampler has to say.
     """
+    module.eval()  # without dropout, and without memory: `ddpm.timesteps.Importance` learns from losses of the training alone
     with torch.no_grad():
         module.loss({name: None if value is None else value[:2] for name, value in batch.items()})
         noise = torch.zeros(1, 1)
         module.sampler(lambda xt, t: (xt, xt), noise, module.diffusion.alpha_bar, randn=lambda: noise)
+    module.train()
 
 
 def suitable_precision(accelerator: str) -> str:
