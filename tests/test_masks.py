@@ -1,6 +1,5 @@
 """Padding: a clip in a padded batch is treated as if it were alone, whatever its padding holds."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,28 +10,18 @@ from torch import Tensor, nn
 from ddpm.blocks import GroupNorm, MeanOfPairs
 from ddpm.diffusion import DenoiseDiffusion
 from ddpm.prediction import X0
-from ddpm.transformer import MotionTransformer
-from ddpm.unet import MDM_UNetModel
 from ddpm.weighting import min_snr
+from tests.test_networks import network
 
-UNET: dict[str, Any] = {"image_size": 16, "in_channels": 6, "model_channels": 8, "out_channels": 6, "num_res_blocks": 1,
-                        "attention_resolutions": [1, 2], "channel_mult": [1, 2], "num_heads": 2}  # fmt: skip
-TRANSFORMER: dict[str, Any] = {
-    "frames": 16,
-    "in_channels": 6,
-    "model_channels": 16,
-    "out_channels": 6,
-    "depth": 2,
-    "num_heads": 2,
-}
+LENGTHS = [19, 1, 2, 7, 12, 18]
 DEEP = {"channel_mult": [1, 1, 2, 2], "attention_resolutions": [4, 8]}
-NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "transformer": partial(MotionTransformer, **TRANSFORMER),
-    "transformer with a condition": partial(MotionTransformer, **TRANSFORMER, clip_dim=5),
-    "unet": partial(MDM_UNetModel, **UNET),
-    **{
-        f"unet {' '.join(f'{key}={value}' for key, value in changes.items())}": partial(MDM_UNetModel, **(UNET | changes))
+NETWORKS = [
+    ("transformer", {}),
+    ("transformer", {"clip_dim": 5}),
+    *(
+        ("unet", {"attention_resolutions": [1, 2]} | changes)
         for changes in (
+            {},
             {"channel_mult": [2], "attention_resolutions": []},
             {"channel_mult": [1, 2, 3], "attention_resolutions": [2]},
             {"padding": 2},
@@ -47,18 +36,9 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
             DEEP | {"resblock_updown": True, "padding": 2},
             DEEP | {"resblock_updown": True, "use_scale_shift_norm": False},
         )
-    },
-}  # fmt: skip
-LENGTHS = [19, 1, 2, 7, 12, 18]
-
-
-def network_of(name: str) -> nn.Module:
-    """In float64 and eval mode, with no weight left at 0."""
-    torch.manual_seed(0)
-    network = NETWORKS[name]()
-    for parameter in network.parameters():
-        parameter.data.add_(0.1 * torch.randn_like(parameter))
-    return network.double().eval()
+    ),
+]
+every_network = pytest.mark.parametrize(("name", "changes"), NETWORKS)
 
 
 def batch(lengths: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -70,64 +50,64 @@ def batch(lengths: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return xt, t, torch.randn(len(lengths), 5, generator=g, dtype=torch.float64), mask
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_a_padded_clip_is_what_it_is_alone(name: str) -> None:
-    network = network_of(name)
+@every_network
+def test_a_padded_clip_is_what_it_is_alone(name: str, changes: dict[str, Any]) -> None:
+    made = network(name, **changes).double()
     xt, t, cond, mask = batch(LENGTHS)
-    conditioned = "condition" in name or "clip_dim" in name
+    condition = cond if "clip_dim" in changes else None
     xt.requires_grad_()
-    out = network(xt, t, cond if conditioned else None, mask)
+    out = made(xt, t, condition, mask)
     assert out.shape == xt.shape
     for i, n in enumerate(LENGTHS):
-        alone = network(xt[i : i + 1, ..., :n], t[i : i + 1], cond[i : i + 1] if conditioned else None)
+        alone = made(xt[i : i + 1, ..., :n], t[i : i + 1], None if condition is None else condition[i : i + 1])
         torch.testing.assert_close(out[i : i + 1, ..., :n], alone, rtol=1e-9, atol=1e-9)
         assert not out[i, ..., n:].any()
         if n < max(LENGTHS):  # without a mask it would be another: the test can see padding
-            assert (network(xt, t, cond if conditioned else None)[i, ..., :n] - alone[0]).abs().max() > 1e-4
+            assert (made(xt, t, condition)[i, ..., :n] - alone[0]).abs().max() > 1e-4
     (grad,) = torch.autograd.grad(out.square().sum(), xt)
     assert not (grad * (1 - mask)).any() and (grad.abs().amax(dim=(1, 2)) > 0).equal(mask[:, 0, 0] > 0)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_what_padding_holds_changes_nothing(name: str) -> None:
-    network = network_of(name)
+@every_network
+def test_what_padding_holds_changes_nothing(name: str, changes: dict[str, Any]) -> None:
+    made = network(name, **changes).double()
     xt, t, cond, mask = batch(LENGTHS)
-    condition = cond if "condition" in name or "clip_dim" in name else None
-    out = network(xt, t, condition, mask)
+    condition = cond if "clip_dim" in changes else None
+    out = made(xt, t, condition, mask)
     for content in (0.0, 1e6, -1e6 * torch.rand_like(xt)):
         other = torch.where(mask > 0, xt, content)
-        torch.testing.assert_close(network(other, t, condition, mask), out, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(network(xt, t, condition, mask.bool()), out, rtol=1e-12, atol=0)
+        torch.testing.assert_close(made(other, t, condition, mask), out, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(made(xt, t, condition, mask.bool()), out, rtol=1e-12, atol=0)
     wide = mask.expand(-1, 3, 2, -1)  # the same for every joint and coordinate
-    torch.testing.assert_close(network(xt, t, condition, wide), out, rtol=1e-12, atol=0)
+    torch.testing.assert_close(made(xt, t, condition, wide), out, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@every_network
 @pytest.mark.parametrize("frames", [16, 21])
-def test_a_mask_of_ones_is_no_mask(name: str, frames: int) -> None:
-    network = network_of(name).float()
+def test_a_mask_of_ones_is_no_mask(name: str, changes: dict[str, Any], frames: int) -> None:
+    made = network(name, **changes).double()
     xt, t, cond, mask = batch([frames, frames])
-    condition = cond.float() if "condition" in name or "clip_dim" in name else None
-    torch.testing.assert_close(network(xt.float(), t, condition, mask), network(xt.float(), t, condition), rtol=1e-4, atol=1e-5)
+    condition = cond if "clip_dim" in changes else None
+    torch.testing.assert_close(made(xt, t, condition, mask), made(xt, t, condition), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["unet", "transformer"])
 def test_half_precision_is_near(name: str) -> None:
-    network = network_of(name).float()
+    made = network(name)
     xt, t, _, mask = batch(LENGTHS)
-    exact = network(xt.float(), t, None, mask)
+    exact = made(xt.float(), t, None, mask)
     with torch.autocast("cpu", torch.bfloat16):
-        half = network(xt.float(), t, None, mask)
+        half = made(xt.float(), t, None, mask)
     assert (half - exact).norm() < 0.02 * exact.norm()
 
 
 @pytest.mark.parametrize("padding_mode", ["reflect", "replicate", "circular"])
 def test_paddings_that_look_at_other_frames_refuse_a_mask(padding_mode: str) -> None:
-    network = MDM_UNetModel(**UNET, padding_mode=padding_mode)
+    made = network("unet", padding_mode=padding_mode)
     xt, t, _, mask = batch([16, 8])
-    assert network(xt.float(), t).shape == xt.shape
+    assert made(xt.float(), t).shape == xt.shape
     with pytest.raises(ValueError, match=rf"model\.padding_mode={padding_mode}.*frames=16.*padding_mode=zeros"):
-        network(xt.float(), t, None, mask)
+        made(xt.float(), t, None, mask)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 7, 8])
@@ -157,17 +137,17 @@ def test_a_masked_norm_is_the_norm_of_the_real_frames() -> None:
     torch.testing.assert_close(out[1:, :, :4], norm(x[1:, :, :4]), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["unet", "unet resblock_updown=True", "transformer"])
-def test_the_loss_of_a_padded_batch_is_that_of_its_clips(name: str) -> None:
+@pytest.mark.parametrize(("name", "changes"), [("unet", {}), ("unet", {"resblock_updown": True}), ("transformer", {})])
+def test_the_loss_of_a_padded_batch_is_that_of_its_clips(name: str, changes: dict[str, Any]) -> None:
     """Every real number counts alike: the mean over clips, weighed with their lengths. So is its gradient."""
-    network = network_of(name)
+    made = network(name, **changes)
     weighting = partial(min_snr, gamma=2.0)
-    diffusion = DenoiseDiffusion(network, 30, prediction=X0(), weighting=weighting).double()
+    diffusion = DenoiseDiffusion(made, 30, prediction=X0(), weighting=weighting).double()
     x0, _, _, mask = batch(LENGTHS)
     eps, t = torch.randn_like(x0), torch.tensor([0, 5, 9, 14, 20, 29])
 
     def gradient(loss: Tensor) -> Tensor:
-        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()))])
+        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(made.parameters()))])
 
     total = torch.zeros((), dtype=torch.float64)
     for i, n in enumerate(LENGTHS):
