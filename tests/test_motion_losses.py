@@ -146,6 +146,11 @@ def test_a_slow_foot_high_up_does_not_stand_and_a_fast_one_on_the_floor_slides()
     sliding[:, RIGHT, 0] = 0.4 / FPS * torch.arange(12)
     assert not MotionLoss(BODY, FPS).standing(sliding)[0, 1].any()
     assert MotionLoss(BODY, FPS, contact_speed=0.41).standing(sliding)[0, 1].all()
+    sinking, heights = raised.clone(), [0.095, 0.085, 0.075, 0.085]  # slowly through the limit: low at both ends, or not standing
+    sinking[0, RIGHT, 1, :4] = 2 + torch.tensor(heights, dtype=torch.float64)
+    assert not MotionLoss(BODY, FPS).standing(sinking)[0, 1].any()
+    sinking[0, RIGHT, 1, 3] = 2.07
+    assert MotionLoss(BODY, FPS).standing(sinking)[0, 1, 0, :4].tolist() == [False, False, True, False]
     alone = Skeleton(LEGS, [], ["right_foot"])  # without a pair each foot has a floor of its own
     assert MotionLoss(alone, FPS).standing(raised)[0, 0].all()
 
