@@ -28,7 +28,7 @@ from datamodules.pose import PoseDataModule
 from ddpm.build import ConfigError, build_module, check, construct, with_channels
 from ddpm.checkpoint import CheckpointError, DurableCheckpointIO, read_checkpoint, write_durably
 from ddpm.inference import visits
-from ddpm.module import MotionDiffusion
+from ddpm.module import MotionDiffusion, evaluating
 from ddpm.runs import (
     SAVED,
     checkpoint_to_resume,
@@ -223,9 +223,10 @@ def rehearse(module: MotionDiffusion, batch: Mapping[str, Any]) -> None:
     Raises:
         ValueError: whatever the network, the loss or the sampler has to say.
     """
-    with torch.no_grad():
+    # Without dropout, and without memory: `ddpm.timesteps.Importance` learns from losses of the training alone.
+    with torch.no_grad(), evaluating(module):
         module.loss({name: None if value is None else value[:2] for name, value in batch.items()})
-        visits(module.sampler, module.diffusion.alpha_bar)
+    visits(module.sampler, module.diffusion.alpha_bar)
 
 
 def suitable_precision(accelerator: str) -> str:

@@ -53,6 +53,8 @@ class EMA(WeightAveraging):
                 torch._foreach_copy_(averaged, current)
             else:
                 torch._foreach_lerp_(averaged, current, 1 - min(self.decay, (1 + n) / (10 + n)))
+            for own, buffer in zip(self._average_model.module.buffers(), pl_module.buffers(), strict=True):
+                own.copy_(buffer)  # not averaged: the checkpoint must not hold what they were before training
         self._average_model.n_averaged += 1
         self._latest_update_step = trainer.global_step
 

@@ -95,8 +95,8 @@ class GroupNorm(nn.GroupNorm):
         """``(batch, channels, frame)`` -> the same shape."""
         if mask is None:
             return super().forward(x)
-        groups = x.float().unflatten(1, (self.num_groups, -1))
-        real = mask.float()[:, None]
+        groups = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(1, (self.num_groups, -1))
+        real = mask.to(groups)[:, None]
         count = real.sum(dim=3, keepdim=True) * groups.shape[2]
         centred = groups - (groups * real).sum(dim=(2, 3), keepdim=True) / count
         var = (centred.square() * real).sum(dim=(2, 3), keepdim=True) / count
@@ -137,7 +137,7 @@ class MeanOfPairs(nn.AvgPool1d):
         """``(batch, channel, frame)`` -> ``(batch, channel, ceil(frame / 2))``."""
         if mask is None:
             return super().forward(x)
-        return super().forward(masked(x, mask)) / super().forward(mask).clamp(min=0.5)
+        return super().forward(masked(x, mask)) / super().forward(mask.to(x)).clamp(min=0.5)
 
 
 class Upsample(nn.Module):
@@ -266,7 +266,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, tokens: int, mask: Tensor | None) ->
     if mask is None:
         scale = math.log(max(q.shape[-2], 2)) / trained / math.sqrt(q.shape[-1])
         return F.scaled_dot_product_attention(q, k, v, scale=scale)
-    n = mask.sum(dim=-1, dtype=torch.float32).clamp(min=2)[:, :, None, None]
+    n = mask.sum(dim=-1, dtype=torch.promote_types(q.dtype, torch.float32)).clamp(min=2)[:, :, None, None]
     return F.scaled_dot_product_attention(q * (n.log() / trained).to(q), k, v, attn_mask=mask.bool()[:, None])
 
 

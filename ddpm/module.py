@@ -118,12 +118,12 @@ class MotionDiffusion(pl.LightningModule):
             A scalar.
         """
         motion_loss, clips, mask = self.motion_loss, batch["clips"], batch["mask"]
-
-        def penalty(x0_hat: Tensor, weight: Tensor) -> Tensor:
-            return motion_loss(self.normalizer.inverse(x0_hat), clips, weight, mask)
-
-        x0 = self.normalizer(clips)
-        return self.diffusion.loss(x0, eps, t=t, mask=mask, penalty=None if motion_loss is None else penalty)
+        penalty = (
+            None
+            if motion_loss is None
+            else lambda x0_hat, weight: motion_loss(self.normalizer.inverse(x0_hat), clips, weight, mask)
+        )
+        return self.diffusion.loss(self.normalizer(clips), eps, t=t, mask=mask, penalty=penalty)
 
     def configure_gradient_clipping(
         self,

@@ -74,12 +74,14 @@ class MotionLoss:
         Returns:
             A scalar.
         """
+        if mask is not None:  # padding must not be the lowest place that a foot reaches
+            real = torch.where(mask.bool(), real, real[..., :1])
         total = weight.new_zeros(())
         for name, factor in self.weights.items():
             if factor > 0:
                 error = getattr(self, name)(clips, real)
                 # A difference between frames is real where its last frame is: padding is at the end.
-                seen = torch.ones_like(error) if mask is None else mask[..., -error.shape[-1] :].expand_as(error)
+                seen = torch.ones_like(error) if mask is None else mask[..., mask.shape[-1] - error.shape[-1] :].expand_as(error)
                 total = total + factor * (weight * error * seen).sum() / seen.sum().clamp(min=1)
         return total
 

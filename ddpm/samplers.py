@@ -236,7 +236,8 @@ def _walk(denoise: Denoise, noise: Tensor, path: list[Level], observer: Observer
     """The loop that all samplers share: ask at every level, carry x from level to level by the rule, end with x0_hat."""
 
     def ask(x: Tensor, t: int) -> Denoised:
-        said = Denoised(*denoise(x, _batch_of(t, x)))
+        answer = denoise(x, _batch_of(t, x))
+        said = answer if isinstance(answer, Denoised) else Denoised(*answer)
         if observer is not None:
             observer(t, x, said.x0_hat)
         return said

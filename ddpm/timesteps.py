@@ -97,14 +97,10 @@ class Importance(nn.Module):
         part = torch.searchsorted(ends, place, right=True).clamp(max=bins - 1)
         within = (place - (ends - density)[part]) / density[part]
         t = _step((part + within.clamp(0, 1)) / bins, n_steps)
-
-        def below(step: Tensor) -> Tensor:
-            """Probability of a smaller t: the density is constant within a part, which may end within a step."""
-            u = step * bins / n_steps
-            k = u.long().clamp(max=bins - 1)
-            return (ends - density)[k] + (u - k) * density[k]
-
-        return t, ends[-1] / (n_steps * (below(t + 1) - below(t)))
+        # T times the probability of t. A part may end within a step, whose ``bins`` pieces of 1 / (bins T) are then in two parts.
+        first = t * bins // n_steps
+        here = ((first + 1) * n_steps - t * bins).clamp(max=bins)
+        return t, ends[-1] / (here * density[first] + (bins - here) * density[(first + 1).clamp(max=bins - 1)])
 
     def observe(self, t: Tensor, n_steps: int, loss: Tensor) -> None:
         """Move the averages of the parts that were seen."""

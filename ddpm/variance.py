@@ -26,7 +26,7 @@ class Variance(Protocol):
 
     Attributes:
         outputs: numbers that the network must output for each number of a clip.
-        fraction: the same at every step; where it is learnt, the largest that it can be.
+        fraction: the same at every step; where it is learnt, 1, which the tables then hold.
     """
 
     outputs: int
@@ -95,7 +95,10 @@ class Learnt:
         self.vlb_weight = vlb_weight
 
     def split(self, output: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """The first half of the channels is the prediction's; the second one, from -1 to 1, is the fraction's."""
+        """The first half of the channels is the prediction's; the second one is the fraction's, -1 for 0 and 1 for 1.
+
+        It may go beyond: of data that vary more than the noise, the variance of a reverse step is larger than beta.
+        """
         mean, place = (half.reshape(like.shape) for half in output.chunk(2, dim=1))
         return mean, (1 + place) / 2
 

@@ -19,6 +19,7 @@ from ddpm.samplers import dpmpp_2m
 from ddpm.schedules import cosine, linear
 from ddpm.skeleton import Skeleton
 from ddpm.unet import MDM_UNetModel
+from ddpm.variance import Learnt
 
 UNET = {
     "_target_": "ddpm.unet.MDM_UNetModel",
@@ -398,7 +399,10 @@ def test_only_a_trainable_module_has_an_optimizer(tiny_config: dict[str, Any]) -
         build_module(tiny_config, fps=15.0, trainable=True)
 
 
-@pytest.mark.parametrize("part", ["skeleton", "model", "schedule", "prediction", "weighting", "sampler"])
+@pytest.mark.parametrize(
+    "part",
+    ["skeleton", "model", "schedule", "prediction", "weighting", "timesteps", "variance", "motion_loss", "sampler"],
+)
 def test_each_part_is_guarded(tiny_config: dict[str, Any], part: str) -> None:
     tiny_config[part] = {"_target_": "torch.optim.AdamW", "_partial_": True}
     with pytest.raises(ConfigError, match=rf"{part}\._target_='torch\.optim\.AdamW' is not a known part"):
@@ -417,6 +421,18 @@ def test_channels_come_from_the_skeleton(tiny_config: dict[str, Any]) -> None:
     assert with_channels(filled_in) == filled_in
     flat = with_channels({**config, "skeleton": {**config["skeleton"], "coords": 2, "up": "y"}})
     assert flat["model"]["in_channels"] == 40
+
+
+def test_a_learnt_variance_doubles_the_output(tiny_config: dict[str, Any]) -> None:
+    learnt = {"variance": {"_target_": "ddpm.variance.Learnt"}}
+    model = tiny_config["model"] | {"out_channels": None}
+    config = with_channels(tiny_config | {"model": model} | learnt)
+    assert (config["model"]["in_channels"], config["model"]["out_channels"]) == (60, 120)
+    assert isinstance(build_module(config, fps=15.0).diffusion.variance, Learnt)
+    with pytest.raises(ConfigError, match=r"model\.out_channels=60.*20 joints x 3 coords x 2, with variance=learnt, = 120"):
+        with_channels(tiny_config | learnt)
+    with pytest.raises(ConfigError, match=r"model\.out_channels=120.*20 joints x 3 coords = 60"):
+        with_channels(tiny_config | {"model": tiny_config["model"] | {"out_channels": 120}})
 
 
 @pytest.mark.parametrize("name", ["in_channels", "out_channels"])

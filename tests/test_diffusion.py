@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ddpm.diffusion import DenoiseDiffusion
+from ddpm.diffusion import DenoiseDiffusion, reverse_mean
 from ddpm.prediction import EDM, X0, Epsilon, Prediction, Velocity
-from ddpm.schedules import cosine, linear, sigmoid
-from ddpm.weighting import min_snr, p2, simple
+from ddpm.schedules import cosine, linear, sigmoid, zero_terminal_snr
+from ddpm.timesteps import Stratified
+from ddpm.weighting import min_snr, p2, simple, velocity
 
 PREDICTIONS = [Epsilon(), X0(), Velocity(), EDM()]
 
@@ -104,6 +105,18 @@ def test_bad_schedules_are_refused(betas: list) -> None:
         DenoiseDiffusion(Affine(), 3, beta_schedule=lambda _: torch.tensor(betas))
 
 
+def test_a_schedule_that_ends_without_signal_needs_another_prediction() -> None:
+    """Of pure noise the epsilon-model knows the answer without looking at the clip."""
+    with pytest.raises(ValueError, match=r"prediction=epsilon.*alpha_bar is 0.*prediction=velocity.*prediction=x0"):
+        DenoiseDiffusion(Affine(), 8, beta_schedule=zero_terminal_snr)
+    for prediction in (X0(), Velocity()):
+        diffusion = DenoiseDiffusion(Affine(), 8, beta_schedule=zero_terminal_snr, prediction=prediction)
+        assert diffusion.alpha_bar[-1] == 0 == diffusion.alpha[-1] and diffusion.beta[-1] == 1
+        assert (diffusion.alpha_bar[:-1] > 0).all() and all(table.isfinite().all() for table in diffusion.buffers())
+        with pytest.raises(ValueError, match=r"3 betas inside \(0, 1\)"):
+            DenoiseDiffusion(Affine(), 3, beta_schedule=lambda _: torch.tensor([0.1, 1.0, 1.0]), prediction=prediction)
+
+
 # --- forward process
 
 
@@ -160,6 +173,32 @@ def test_q_sample_draws_fresh_standard_noise() -> None:
 
 
 # --- reverse process
+
+
+@pytest.mark.parametrize("schedule", [linear, cosine, sigmoid])
+def test_the_reverse_mean_is_equations_7_and_11(schedule: Callable[[int], Tensor]) -> None:
+    """Both of Ho et al. 2020, in plain floats with t from 1, for a network that says anything of any xt."""
+    T = 30
+    beta = schedule(T).tolist()
+    xt, eps = torch.randn(2, T, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    before = 1.0
+    for t in range(T):
+        alpha = 1 - beta[t]
+        ab = alpha * before
+        x0_hat = (xt[t] - (1 - ab) ** 0.5 * eps[t]) / ab**0.5
+        got = reverse_mean(x0_hat, eps[t], alpha, ab, before)
+        equation_11 = (xt[t] - beta[t] / (1 - ab) ** 0.5 * eps[t]) / alpha**0.5
+        equation_7 = before**0.5 * beta[t] / (1 - ab) * x0_hat + alpha**0.5 * (1 - before) / (1 - ab) * xt[t]
+        torch.testing.assert_close(got, equation_11, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(got, equation_7, rtol=1e-9, atol=1e-9)
+        if t == 0:
+            torch.testing.assert_close(got, x0_hat, rtol=1e-12, atol=0)
+        before = ab
+
+
+def test_the_reverse_mean_without_signal_forgets_xt() -> None:
+    x0_hat, eps = torch.randn(2, 5, dtype=torch.float64)
+    torch.testing.assert_close(reverse_mean(x0_hat, eps, 0.0, 0.0, 0.09), 0.3 * x0_hat)
 
 
 @pytest.mark.parametrize("output", ["eps", "x0"])
@@ -267,8 +306,9 @@ def test_drawn_samples_are_the_gaussian() -> None:
     assert x.var().item() == pytest.approx(diffusion.alpha_bar[0].item(), rel=5 * (2 / n) ** 0.5)
 
 
-@pytest.mark.parametrize("output", ["eps", "x0"])
-@pytest.mark.parametrize("schedule", [linear, cosine])
+@pytest.mark.parametrize(
+    ("schedule", "output"), [(linear, "eps"), (linear, "x0"), (cosine, "eps"), (cosine, "x0"), (zero_terminal_snr, "x0")]
+)
 @pytest.mark.parametrize("T", [2, 10, 1000])
 def test_a_single_point_is_returned_exactly(T: int, schedule: Callable[[int], Tensor], output: str) -> None:
     diffusion = exact(0.8, 0.0, T, schedule, output)
@@ -280,19 +320,42 @@ def test_a_single_point_is_returned_exactly(T: int, schedule: Callable[[int], Te
 # --- loss
 
 
-@pytest.mark.parametrize("weighting", [simple, partial(min_snr, gamma=5.0), p2])
-@pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_the_perfect_network_has_no_loss(prediction: Prediction, weighting: Callable[[Tensor], Tensor]) -> None:
+@pytest.mark.parametrize("weighting", [simple, partial(min_snr, gamma=5.0), p2, velocity])
+@pytest.mark.parametrize(
+    ("prediction", "schedule"), [*((p, linear) for p in PREDICTIONS), *((p, zero_terminal_snr) for p in PREDICTIONS[1:])]
+)
+def test_the_perfect_network_has_no_loss(
+    prediction: Prediction, schedule: Callable[[int], Tensor], weighting: Callable[[Tensor], Tensor]
+) -> None:
     x0 = torch.randn(6, 3, 2, dtype=torch.float64)
 
     def knows_x0(xt: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
         alpha_bar = diffusion.alpha_bar[t][:, None, None]
         return prediction.target(x0, (xt - alpha_bar.sqrt() * x0) / (1 - alpha_bar).sqrt(), alpha_bar)
 
-    diffusion = DenoiseDiffusion(knows_x0, 20, prediction=prediction, weighting=weighting).double()
+    diffusion = DenoiseDiffusion(
+        knows_x0, 20, beta_schedule=schedule, prediction=prediction, weighting=weighting, timesteps=Stratified()
+    ).double()
     assert diffusion.loss(x0).item() < 1e-20
     diffusion.eps_model = lambda xt, t, cond: knows_x0(xt, t, cond) + 0.1
     assert diffusion.loss(x0).item() > 1e-4
+
+
+@pytest.mark.parametrize(("weighting", "expected"), [(simple, 0.0), (min_snr, 0.0), (p2, 0.0), (velocity, 1.0)])
+@pytest.mark.parametrize("prediction", PREDICTIONS[1:])
+def test_the_loss_where_no_signal_is_left(prediction: Prediction, weighting: Callable[[Tensor], Tensor], expected: float) -> None:
+    """xt is the noise, and the weight on the error of x0_hat, which for either prediction is the output or its negative."""
+    diffusion = DenoiseDiffusion(
+        Affine(), 9, beta_schedule=zero_terminal_snr, prediction=prediction, weighting=weighting
+    ).double()
+    x0, eps = torch.randn(2, 4, 3, dtype=torch.float64)
+    t = all_of(8, x0)
+    loss = diffusion.loss(x0, eps, t=t)
+    loss.backward()
+    output = diffusion.eps_model(eps, t)
+    error = x0 - (output if isinstance(prediction, X0) else -output)
+    torch.testing.assert_close(loss, expected * error.square().mean())
+    assert diffusion.eps_model.a.grad.isfinite() and (diffusion.eps_model.a.grad != 0) == (expected > 0)
 
 
 def test_loss_is_algorithm_1() -> None:
@@ -386,6 +449,33 @@ def test_the_condition_reaches_the_network() -> None:
     diffusion.denoise(x, torch.zeros(3, dtype=torch.long), cond)
     diffusion.loss(x)
     assert seen[0] is cond and seen[1] is cond and seen[2] is None
+
+
+def test_a_penalty_is_added_to_the_loss_with_the_weight_of_its_noise_level() -> None:
+    """Its weight is that of the error of x0_hat, times that of the draw of t."""
+    seen = []
+
+    def penalty(x0_hat: Tensor, weight: Tensor) -> Tensor:
+        seen.append((x0_hat, weight))
+        return x0_hat.square().mean()
+
+    class Drawn(Stratified):
+        def __call__(self, batch: int, n_steps: int, device: torch.device) -> tuple[Tensor, Tensor]:
+            return torch.tensor([0, 7, 3]), torch.tensor([0.5, 2.0, 1.0])
+
+    weighting = partial(min_snr, gamma=2.0)
+    diffusion = DenoiseDiffusion(Affine(), 9, prediction=Velocity(), weighting=weighting, timesteps=Drawn()).double()
+    x0, eps = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    t = torch.tensor([0, 7, 3])
+    x0_hat = diffusion.denoise(diffusion.q_sample(x0, t, eps), t).x0_hat
+    snr = diffusion.alpha_bar[t] / (1 - diffusion.alpha_bar[t])
+    alone = [diffusion.loss(x0[i : i + 1], eps[i : i + 1], t=t[i : i + 1]) for i in range(3)]
+    loss = diffusion.loss(x0, eps, penalty=penalty)
+    torch.testing.assert_close(loss, (0.5 * alone[0] + 2 * alone[1] + alone[2]) / 3 + x0_hat.square().mean())
+    diffusion.loss(x0, eps, t=t, penalty=penalty)
+    torch.testing.assert_close(seen[0][0], x0_hat)
+    torch.testing.assert_close(seen[0][1].flatten(), snr.clamp(max=2) * torch.tensor([0.5, 2.0, 1.0]))
+    torch.testing.assert_close(seen[1][1], snr.clamp(max=2).reshape(3, 1, 1))
 
 
 @pytest.mark.parametrize("shape", [(3, 2), (3, 3, 4, 5), (3,)])

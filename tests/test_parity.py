@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.prediction import Epsilon
+from ddpm.prediction import Epsilon, Prediction, Velocity
 from ddpm.samplers import Sampler, ddim, ddpm, dpmpp_2m, dpmpp_2m_sde, unipc
-from ddpm.schedules import cosine, linear, sigmoid
+from ddpm.schedules import cosine, linear, sigmoid, zero_terminal_snr
 from ddpm.spacing import spaced_steps
 
 diffusers = pytest.importorskip("diffusers", reason='needs pip install -e ".[dev]"')
@@ -42,16 +42,24 @@ def draws() -> Callable[[], Tensor]:
     return lambda: torch.randn(SHAPE, generator=g)
 
 
-def difference(sampler: Sampler, scheduler: Any, step: Callable[[Tensor, Tensor, Tensor], Any], **arguments: Any) -> float:
+def difference(
+    sampler: Sampler,
+    scheduler: Any,
+    step: Callable[[Tensor, Tensor, Tensor], Any],
+    network: Callable[[Tensor, Tensor], Tensor] | None = None,
+    prediction: Prediction | None = None,
+    **arguments: Any,
+) -> float:
     """Largest difference of x over all steps and the end; the visited steps must be the same."""
     alpha_bar = scheduler.alphas_cumprod
-    epsilon = epsilon_of(alpha_bar)
+    network = epsilon_of(alpha_bar) if network is None else network
+    prediction = Epsilon() if prediction is None else prediction
     noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
     visited: list[int] = []
     path: list[Tensor] = []
 
     def denoise(xt: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        return Epsilon().convert(epsilon(xt, t), xt, alpha_bar.to(xt)[t].reshape(-1, 1, 1))
+        return prediction.convert(network(xt, t), xt, alpha_bar.to(xt)[t].reshape(-1, 1, 1))
 
     def observer(t: int, xt: Tensor, x0_hat: Tensor) -> None:
         visited.append(t)
@@ -61,7 +69,7 @@ def difference(sampler: Sampler, scheduler: Any, step: Callable[[Tensor, Tensor,
     assert visited == scheduler.timesteps.tolist()
     theirs = [noise]
     for t in scheduler.timesteps:
-        theirs.append(step(epsilon(theirs[-1], t.expand(len(noise))), t, theirs[-1]).prev_sample)
+        theirs.append(step(network(theirs[-1], t.expand(len(noise))), t, theirs[-1]).prev_sample)
     assert path[0].dtype == theirs[-1].dtype == torch.float32
     assert theirs[-1].abs().max() < 10  # nothing that blew up alike
     return (torch.stack(path) - torch.stack(theirs)).abs().max().item()
@@ -91,6 +99,37 @@ def test_ddim(steps: int, schedule: Callable[[int], Tensor], eta: float) -> None
         return scheduler.step(output, t, x, eta=eta, variance_noise=randn() if eta > 0 else None)
 
     assert difference(partial(ddim, eta=eta), scheduler, step, steps=steps, spacing="trailing") < 1e-4
+
+
+def test_zero_terminal_snr() -> None:
+    """Algorithm 1 of Lin et al. 2023; theirs keeps the first step, ours the clean clip before it."""
+    beta = linear(T)
+    theirs = diffusers.schedulers.scheduling_ddim.rescale_zero_terminal_snr(beta)
+    alpha_bar, expected = ((1 - b).cumprod(0) for b in (zero_terminal_snr(T), theirs))
+    torch.testing.assert_close(alpha_bar.sqrt(), expected.sqrt(), rtol=0, atol=1e-6)
+    assert (alpha_bar.sqrt() - (1 - beta).cumprod(0).sqrt()).abs().max() > 1e-3  # as far as it moved from the linear one
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("steps", [5, 50])
+def test_ddim_from_pure_noise(steps: int, eta: float) -> None:
+    """The sampler of Lin et al. 2023: no signal at the first step, a network that predicts the velocity, trailing strides."""
+    options = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "timestep_spacing": "trailing"}
+    scheduler = scheduler_of("DDIMScheduler", linear, clip_sample=False, **options)
+    assert scheduler.alphas_cumprod[-1] == 0
+    scheduler.set_timesteps(steps)
+    alpha_bar, randn = scheduler.alphas_cumprod, draws()
+
+    def velocity(xt: Tensor, t: Tensor) -> Tensor:
+        ab = alpha_bar.to(xt)[t].reshape(-1, *[1] * (xt.ndim - 1))
+        x0_hat = (2 * ab.sqrt() * xt).tanh()
+        return Velocity().target(x0_hat, (xt - ab.sqrt() * x0_hat) / (1 - ab).sqrt(), ab)
+
+    def step(output: Tensor, t: Tensor, x: Tensor) -> Any:
+        return scheduler.step(output, t, x, eta=eta, variance_noise=randn() if eta > 0 else None)
+
+    sampler = partial(ddim, eta=eta)
+    assert difference(sampler, scheduler, step, velocity, Velocity(), steps=steps, spacing="trailing") < 1e-4
 
 
 @pytest.mark.parametrize("spacing", ["uniform", "trailing", "logsnr", "karras"])

@@ -108,6 +108,23 @@ def test_stop_at_any_step_and_resume(
     assert (whole / "loss.csv").read_text() == (tmp_path / "loss.csv").read_text()
 
 
+def test_what_is_remembered_of_the_losses_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """timesteps=importance draws by the losses of the past: stopped in an epoch and cut by its number of steps."""
+    remembering = ("timesteps=importance", "timesteps.bins=3", "lr_scheduler=warmup_constant")
+    losses = run(tmp_path / "whole", monkeypatch, Spy(), *remembering)
+    whole = state(tmp_path / "whole")
+    for name in ("state_dict", "current_model_state"):
+        assert whole[name]["diffusion.timesteps.seen"].all() and (whole[name]["diffusion.timesteps.square"] > 0).all(), name
+    with pytest.raises(Stop):
+        run(tmp_path / "stopped", monkeypatch, Spy(stop_after=6), *remembering)
+    run(tmp_path / "cut", monkeypatch, Spy(), *remembering, "trainer.max_steps=7")
+    for out in ("stopped", "cut"):
+        resumed = run(tmp_path / out, monkeypatch, Spy(), *remembering, "resume=auto", "trainer.max_steps=-1")
+        assert resumed == {k: losses[k] for k in range(min(resumed), 13)}, out
+        for key in COMPARED:
+            assert_equal(whole[key], state(tmp_path / out)[key], key)
+
+
 @pytest.mark.parametrize("step", [4, 8, 12])
 def test_stop_in_validation_and_resume(
     step: int, uninterrupted: tuple[Path, dict[int, float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

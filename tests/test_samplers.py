@@ -22,7 +22,7 @@ from ddpm.samplers import (
     heun,
     unipc,
 )
-from ddpm.schedules import cosine, linear, sigmoid
+from ddpm.schedules import cosine, linear, sigmoid, zero_terminal_snr
 from ddpm.spacing import SPACINGS, spaced_steps
 
 DETERMINISTIC = [ddim, heun, dpmpp_2m, unipc]
@@ -109,7 +109,7 @@ def test_noise_goes_to_the_device() -> None:
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", [*SCHEDULES, zero_terminal_snr])
 @pytest.mark.parametrize("T", [2, 3, 5, 8, 50, 1000])
 def test_steps_fall_from_the_last_to_the_first(T: int, schedule: Callable[[int], Tensor], spacing: str) -> None:
     alpha_bar = alpha_bar_of(schedule, T)
@@ -166,6 +166,21 @@ def test_logsnr_is_even_in_logsnr(steps: int) -> None:
     assert (visited - wanted)[inner].abs().max() <= widest / 2
 
 
+@pytest.mark.parametrize(("spacing", "power"), [("logsnr", None), ("karras", 1 / 7)])
+@pytest.mark.parametrize("steps", [4, 9, 16])
+def test_without_signal_at_the_end_strides_are_even_from_the_step_before(steps: int, spacing: str, power: float | None) -> None:
+    """The last step, infinitely far away, takes the first place; the others are the nearest to the places that are left."""
+    alpha_bar = alpha_bar_of(zero_terminal_snr, 20_000)
+    ratio = ((1 - alpha_bar) / alpha_bar)[:-1].sqrt()
+    scale = ratio.log() if power is None else ratio**power
+    high, low = scale[-1].item(), scale[0].item()
+    visited = spaced_steps(alpha_bar, steps, spacing)
+    assert visited[0] == 19_999
+    for i, t in enumerate(visited[1:-1], start=1):
+        wanted = high + i / (steps - 1) * (low - high)
+        assert abs(scale[t] - wanted) <= min(abs(scale[t - 1] - wanted), abs(scale[t + 1] - wanted))
+
+
 @pytest.mark.parametrize(("steps", "spacing", "message"), [(0, "uniform", "steps=0"), (-4, "karras", "steps=-4")])
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_bad_numbers_of_steps_are_named(sampler: Sampler, steps: int, spacing: str, message: str) -> None:
@@ -187,29 +202,37 @@ def test_unknown_spacings_are_named(sampler: Sampler, steps: int | None) -> None
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize(("T", "steps"), [(2, None), (50, 3), (50, 1), (1000, 20), (30, None)])
+@pytest.mark.parametrize("schedule", [cosine, zero_terminal_snr])
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_single_point_is_returned_exactly(sampler: Sampler, T: int, steps: int | None, spacing: str) -> None:
-    alpha_bar = alpha_bar_of(cosine, T)
+def test_a_single_point_is_returned_exactly(
+    sampler: Sampler, schedule: Callable[[int], Tensor], T: int, steps: int | None, spacing: str
+) -> None:
+    alpha_bar = alpha_bar_of(schedule, T)
     noise = 2 * torch.randn(3, 4, dtype=torch.float64)
     point = exact(alpha_bar, -0.6, 0.0)
     x0 = sampler(point, noise, alpha_bar, randn=standard_normal(noise), steps=steps, spacing=spacing)
     torch.testing.assert_close(x0, torch.full_like(x0, -0.6), rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "predictions"), [(linear, [X0(), Velocity(), Epsilon()]), (zero_terminal_snr, [X0(), Velocity()])]
+)
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_the_prediction_type_does_not_matter(sampler: Sampler) -> None:
+def test_the_prediction_type_does_not_matter(
+    sampler: Sampler, schedule: Callable[[int], Tensor], predictions: list[Prediction]
+) -> None:
     """The same denoiser as an epsilon-model, an x0-model and a v-model: the same trajectory, step by step."""
     T = 40
-    tables = DenoiseDiffusion(lambda *_: None, T).double()
+    tables = DenoiseDiffusion(lambda *_: None, T, beta_schedule=schedule, prediction=X0()).double()
     denoise = curved(tables.alpha_bar)
     noise = torch.randn(2, 3, dtype=torch.float64)
     trajectories = []
-    for prediction in (X0(), Epsilon(), Velocity()):
+    for prediction in predictions:
 
         def network(xt: Tensor, t: Tensor, cond: Tensor | None, prediction: Prediction = prediction) -> Tensor:
             return prediction.target(*denoise(xt, t), tables.alpha_bar[t][:, None])
 
-        diffusion = DenoiseDiffusion(network, T, prediction=prediction).double()
+        diffusion = DenoiseDiffusion(network, T, beta_schedule=schedule, prediction=prediction).double()
         path: list[Tensor] = []
         x0 = sampler(
             diffusion.denoise, noise, diffusion.alpha_bar, randn=standard_normal(noise), steps=None,
@@ -223,9 +246,12 @@ def test_the_prediction_type_does_not_matter(sampler: Sampler) -> None:
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize(("T", "steps"), [(10, None), (100, 7), (100, 1)])
+@pytest.mark.parametrize("schedule", [cosine, zero_terminal_snr])
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_the_observer_sees_every_visited_step(sampler: Sampler, T: int, steps: int | None, spacing: str) -> None:
-    alpha_bar = alpha_bar_of(cosine, T)
+def test_the_observer_sees_every_visited_step(
+    sampler: Sampler, schedule: Callable[[int], Tensor], T: int, steps: int | None, spacing: str
+) -> None:
+    alpha_bar = alpha_bar_of(schedule, T)
     noise = torch.randn(3, 2, 2, dtype=torch.float64)
     calls, seen = [], []
 
@@ -247,7 +273,7 @@ def test_the_observer_sees_every_visited_step(sampler: Sampler, T: int, steps: i
         assert torch.equal(xt, given) and torch.equal(x0_hat, answer[0])
     assert torch.equal(x0, seen[-1][2])  # after the last step comes the clean clip
     unobserved = sampler(curved(alpha_bar), noise, alpha_bar, **{**arguments, "randn": standard_normal(noise)})
-    assert x0.shape == noise.shape and torch.equal(x0, unobserved)
+    assert x0.shape == noise.shape and x0.isfinite().all() and torch.equal(x0, unobserved)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 6, 11, 29, 59, 60, None])
@@ -329,13 +355,14 @@ def moments(sampler: Sampler, alpha_bar: Tensor, mu: float, s: float, steps: int
 
 @pytest.mark.parametrize("spacing", sorted({*SPACINGS} - {"trailing"}))
 @pytest.mark.parametrize("steps", [None, 250, 20, 3])
-def test_ddpm_keeps_a_standard_gaussian_for_any_steps(steps: int | None, spacing: str) -> None:
+@pytest.mark.parametrize("schedule", [linear, zero_terminal_snr])
+def test_ddpm_keeps_a_standard_gaussian_for_any_steps(schedule: Callable[[int], Tensor], steps: int | None, spacing: str) -> None:
     """For s = 1 the step's variance is the exact one, however far it goes; the last step leaves step 0's noise out."""
-    alpha_bar = alpha_bar_of(linear, 1000)
+    alpha_bar = alpha_bar_of(schedule, 1000)
     mean, var = moments(ddpm, alpha_bar, 0.5, 1.0, steps, spacing)
     assert var == pytest.approx(alpha_bar[0].item(), rel=1e-9)
     # x_T starts at 0 instead of at sqrt(alpha_bar_T) mu; that is what remains of the mean's error.
-    assert mean == pytest.approx(0.5, rel=0.01)
+    assert mean == pytest.approx(0.5, rel=0.01 if schedule is linear else 1e-9)
 
 
 @pytest.mark.parametrize("s", [0.5, 2.0])
@@ -415,10 +442,11 @@ def test_an_impossible_eta_is_named(eta: float) -> None:
 
 
 @pytest.mark.parametrize("s", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("alpha_bar", [even_logsnr(1500, 11.0), alpha_bar_of(zero_terminal_snr, 1000)], ids=["even", "zero"])
 @pytest.mark.parametrize("sampler", STOCHASTIC)
-def test_any_gaussian_is_returned_with_enough_steps(sampler: Sampler, s: float) -> None:
-    """Mean and variance without any sampling error. The process is even in log(SNR), so its start is far from the data too."""
-    mean, var = moments(sampler, even_logsnr(1500, 11.0), 0.5, s, None, "uniform")
+def test_any_gaussian_is_returned_with_enough_steps(sampler: Sampler, alpha_bar: Tensor, s: float) -> None:
+    """Mean and variance without any sampling error. The processes start where hardly any signal is left, or none."""
+    mean, var = moments(sampler, alpha_bar, 0.5, s, None, "uniform")
     assert mean == pytest.approx(0.5, rel=0.01) and var == pytest.approx(s**2, rel=0.02)
 
 
@@ -452,20 +480,41 @@ def flow(alpha_bar: Tensor, noise: Tensor, mu: float, s: float) -> Tensor:
     return exact(alpha_bar, mu, s)(x, torch.zeros(len(x), dtype=torch.long))[0]
 
 
+def flow_errors(sampler: Sampler, alpha_bar: Tensor, mu: float, s: float, spacing: str) -> list[float]:
+    """How far the sampler with these numbers of intervals is from the exact flow, relative to its largest number."""
+    noise = torch.linspace(-2, 2, 5, dtype=torch.float64)[:, None]
+    truth, errors = flow(alpha_bar, noise, mu, s), []
+    for n in INTERVALS:
+        steps = 2 * n + 1 if sampler is heun else n + 1
+        x0 = sampler(exact(alpha_bar, mu, s), noise, alpha_bar, randn=forbidden, steps=steps, spacing=spacing)
+        errors.append(((x0 - truth).abs().max() / truth.abs().max()).item())
+    return errors
+
+
+INTERVALS = (45, 90, 180, 360)
+# Even, but for a step without signal behind the others: the first interval of every solver is infinite.
+FROM_NOTHING = torch.cat([torch.sigmoid(torch.linspace(9, -24, 2881, dtype=torch.float64)), torch.zeros(1).double()])
+
+
+@pytest.mark.parametrize("alpha_bar", [even_logsnr(2881), FROM_NOTHING], ids=["finite", "infinite"])
 @pytest.mark.parametrize(("mu", "s"), [(0.3, 0.5), (-1.0, 0.2), (0.5, 2.0)])
 @pytest.mark.parametrize(("sampler", "order"), [(ddim, 1), (dpmpp_2m, 2), (heun, 2), (unipc, 3)])
-def test_solvers_converge_to_the_flow_with_their_order(sampler: Sampler, order: int, mu: float, s: float) -> None:
+def test_solvers_converge_to_the_flow_with_their_order(
+    sampler: Sampler, order: int, mu: float, s: float, alpha_bar: Tensor
+) -> None:
     """UniPC-2 has a predictor of order 2, which its corrector raises to 3 (Zhao et al. 2023)."""
-    alpha_bar = even_logsnr(2881)
-    noise = torch.linspace(-2, 2, 5, dtype=torch.float64)[:, None]
-    truth = flow(alpha_bar, noise, mu, s)
-    intervals, errors = (45, 90, 180, 360), []
-    for n in intervals:
-        steps = 2 * n + 1 if sampler is heun else n + 1
-        x0 = sampler(exact(alpha_bar, mu, s), noise, alpha_bar, randn=forbidden, steps=steps, spacing="logsnr")
-        errors.append((x0 - truth).abs().max().item())
-    assert slope(intervals, errors) == pytest.approx(order, abs=0.3)
-    assert errors[-1] < 0.02 * truth.abs().max()
+    errors = flow_errors(sampler, alpha_bar, mu, s, "logsnr")
+    assert slope(INTERVALS, errors) == pytest.approx(order, abs=0.3)
+    assert errors[-1] < 0.03
+
+
+@pytest.mark.parametrize(("sampler", "order"), [(ddim, 0.9), (dpmpp_2m, 1.5), (heun, 1.5), (unipc, 1.5)])
+def test_solvers_converge_where_the_first_stride_gains_much_signal(sampler: Sampler, order: float) -> None:
+    """Strides even in t on a cosine that ends at 0: with 45 of them the infinite interval ends at an SNR of 1e-3."""
+    alpha_bar = alpha_bar_of(partial(zero_terminal_snr, base=cosine), 2881)
+    assert alpha_bar[2880 - 2880 // 45] > 1e-3
+    errors = flow_errors(sampler, alpha_bar, 0.3, 0.5, "uniform")
+    assert slope(INTERVALS, errors) > order and errors[-1] < 0.02
 
 
 def test_solvers_agree_on_a_curved_flow() -> None:

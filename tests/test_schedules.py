@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
-from ddpm.schedules import cosine, linear, respace, sigmoid
+from ddpm.schedules import cosine, linear, respace, sigmoid, zero_terminal_snr
 
 SCHEDULES = [linear, cosine, sigmoid]
+WITHOUT_SIGNAL = [zero_terminal_snr, partial(zero_terminal_snr, base=cosine), partial(zero_terminal_snr, base=sigmoid)]
 MANY_T = [2, 5, 7, 20, 50, 250, 1000, 4000]
 
 
@@ -72,7 +74,27 @@ def test_any_number_of_steps_adds_the_same_noise(schedule: Callable[[int], Tenso
             assert alpha_bar[k - 1].item() == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", WITHOUT_SIGNAL)
+def test_zero_terminal_snr_ends_without_signal(schedule: Callable[[int], Tensor]) -> None:
+    for n_steps in (*range(2, 40), *range(40, 4000, 97), 4000):
+        beta = schedule(n_steps)
+        assert beta.shape == (n_steps,) and beta.dtype == torch.float64
+        assert beta[-1] == 1 and ((beta[:-1] > 0) & (beta[:-1] < 1)).all()
+        for alpha_bar in (alpha_bar_of(beta), torch.log1p(-beta).cumsum(0).exp()):
+            assert alpha_bar[-1] == 0 and 0 < alpha_bar[-2] and alpha_bar[0] < 1 and (alpha_bar.diff() < 0).all()
+
+
+@pytest.mark.parametrize("base", SCHEDULES)
+@pytest.mark.parametrize("n_steps", MANY_T)
+def test_zero_terminal_snr_is_its_base_stretched(n_steps: int, base: Callable[[int], Tensor]) -> None:
+    """sqrt(alpha_bar) is a line in that of the base, 1 where it is 1 (before the first step) and 0 where it ends."""
+    before, after = (alpha_bar_of(beta).sqrt() for beta in (base(n_steps), zero_terminal_snr(n_steps, base)))
+    end = before[-1].item()
+    expected = torch.tensor([(signal - end) / (1 - end) for signal in before.tolist()], dtype=torch.float64)
+    torch.testing.assert_close(after, expected, rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize("schedule", [*SCHEDULES, *WITHOUT_SIGNAL])
 def test_half_as_many_steps_are_every_second_one(schedule: Callable[[int], Tensor]) -> None:
     torch.testing.assert_close(alpha_bar_of(schedule(500)), alpha_bar_of(schedule(1000))[1::2], rtol=1e-9, atol=0)
 
@@ -91,7 +113,7 @@ def test_respace_reads_a_line_exactly() -> None:
     torch.testing.assert_close(respace(log_alpha_bar, 7), torch.full((7,), 1 - 0.9 ** (10 / 7), dtype=torch.float64))
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", [*SCHEDULES, *WITHOUT_SIGNAL])
 @pytest.mark.parametrize("n_steps", [1, 0, -3])
 def test_too_few_steps_are_refused(schedule: Callable[[int], Tensor], n_steps: int) -> None:
     with pytest.raises(ValueError, match=rf"T={n_steps}\b.*at least 2"):

@@ -184,6 +184,36 @@ def test_train_returns_what_a_sweeper_minimises(tmp_path: Path) -> None:
     assert float(scores[0]) <= value + 1e-6
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["variance=learnt", "sampler=ddpm"],
+        ["variance=learnt", "sampler=ddpm", "model=transformer"],
+        ["motion_loss=full"],
+        ["schedule=zero_terminal_snr", "prediction=velocity", "weighting=velocity"],
+        ["variance=learnt", "motion_loss=full", "timesteps=importance", "timesteps.bins=7", "schedule=zero_terminal_snr",
+         "prediction=velocity", "weighting=velocity", "sampler=ddpm"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_options_train_save_and_sample(options: list[str], tmp_path: Path) -> None:
+    either_model = [o for o in SMALL if not o.startswith(("callbacks.", "model.num_res_blocks"))]
+    others = ["T=7", "logger=none", "~callbacks.skeleton_gif", "~callbacks.loss_plot", f"out={tmp_path}"]
+    assert math.isfinite(train_script.train(compose("config", [*options, *either_model, *others])))
+    module = load_module(tmp_path / "checkpoints" / "last.ckpt")
+    assert module.sample([0, 1]).isfinite().all()
+    content = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    channels = content["hyper_parameters"]["model"]["out_channels"]
+    assert channels == (120 if "variance=learnt" in options else 60)
+    (last,) = (v for k, v in content["current_model_state"].items() if k.endswith((".out.weight", ".out.2.weight")))
+    assert last.shape[0] == channels and last[-60:].abs().max() > 0, "also what says the fraction was trained: it began at 0"
+
+
+def test_epsilon_is_refused_where_the_signal_ends(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"prediction=epsilon.*use prediction=velocity or prediction=x0"):
+        train_script.train(small(tmp_path, "schedule=zero_terminal_snr", "prediction=epsilon"))
+
+
 def test_another_run_is_not_resumed(tmp_path: Path) -> None:
     train_script.train(small(tmp_path))
     with pytest.raises(ConfigError, match=r"(?s)model\.num_heads: 4 in the checkpoint, 2 now"):
