@@ -143,8 +143,8 @@ def with_channels(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: they were given and are something else.
     """
-    skeleton = config["skeleton"]
-    joints, coords = len(skeleton["joints"]), skeleton["coords"]
+    skeleton: Skeleton = construct_part(config["skeleton"], "skeleton")
+    joints, coords = len(skeleton.names), skeleton.coords
     model = dict(config["model"])
     for name in ("in_channels", "out_channels"):
         if model.get(name) not in (None, joints * coords):
