@@ -17,7 +17,7 @@ from train import Config, plain, suitable_precision
 CONF = Path(__file__).parent.parent / "conf"
 GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name != "hydra")
 OPTIONS = [(group, p.stem) for group in GROUPS for p in sorted((CONF / group).glob("*.yaml"))]
-NEEDED = {"msr_action3d": ["data.root=."]}
+NEEDED = {option: ["data.root=."] for option in ("msr_action3d", "folder", "ntu", "keypoints2d")}
 
 
 def composed(*overrides: str) -> dict:
