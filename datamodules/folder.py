@@ -11,13 +11,13 @@ import numpy as np
 from datamodules.clips import ClipSet, DataError, Recording
 from datamodules.joints import named
 from datamodules.prepare import prepare
-from datamodules.readers import arrays, table
+from datamodules.readers import arrays, keypoints2d, ntu, table
 from datamodules.readers.files import find_files
 from ddpm.skeleton import Skeleton
 
 log = logging.getLogger(__name__)
 
-ENDINGS = (".npy", ".npz", ".csv")
+ENDINGS = (".npy", ".npz", ".csv", ".skeleton", ".json")
 
 
 def folder(
@@ -61,9 +61,9 @@ def folder(
 
     def recordings() -> Iterator[Recording]:
         several = len({path.parent for path in paths}) > 1
-        for path in paths:
+        for path, *more in keypoints2d.sequences(paths):
             relative = path.relative_to(place) if path != place else Path(path.name)
-            for r in read_file(path, width):
+            for r in keypoints2d.read_frames([path, *more]) if more else read_file(path, width):
                 yield replace(
                     _split_confidence(r) if last_is_confidence else r,
                     source=f"{relative}{r.source.removeprefix(path.name)}",
@@ -95,6 +95,10 @@ def read_file(path: Path, coords: int) -> list[Recording]:
             return arrays.read(path, coords)
         case ".csv":
             return [table.read(path, coords)]
+        case ".skeleton":
+            return ntu.read(path)
+        case ".json":
+            return keypoints2d.read(path)
     raise DataError(f"{path}: unknown ending {path.suffix!r}, read are {', '.join(ENDINGS)}; convert or remove the file")
 
 

@@ -78,6 +78,11 @@ def prepare(
     sizes: list[float] = []
     plans: dict[tuple[tuple[str, ...] | None, tuple[int, ...]], tuple[np.ndarray, dict[str, str], list[str]]] = {}
     for r in recordings:
+        seen = _seen(r, lost, min_confidence)
+        if not seen.any():  # perhaps not even its joints are known
+            dropped = ((r.source, "without a tracked frame"),)
+            report += CleaningReport(1, frames=len(seen), frames_lost=len(seen), lost=seen.size, dropped=dropped)
+            continue
         rate = _rate(r, fps)
         rates[rate] += 1
         key = (r.joints, r.positions.shape[1:])
@@ -85,7 +90,6 @@ def prepare(
             plans[key] = plan(r, skeleton, retarget or {})
             replaced |= plans[key][1]
             spare |= dict.fromkeys(plans[key][2])
-        seen = _seen(r, lost, min_confidence)
         _refuse_not_finite(r, seen)
         weights = plans[key][0].astype(np.float64)
         positions = weights @ np.where(seen[..., None], r.positions, 0)
@@ -112,9 +116,9 @@ def prepare(
         for piece in pieces:
             piece = resample(piece, rate, target_fps or rate)
             kept.append(Recording(set_floor(piece, skeleton) if floor else piece, r.source, r.label, r.subject))
-    if not rates:
+    if not report.recordings:
         raise DataError(f"{name}: no recordings")
-    if target_fps is None and max(rates) - min(rates) > 1e-3 * min(rates):
+    if target_fps is None and rates and max(rates) - min(rates) > 1e-3 * min(rates):
         found = ", ".join(f"{number} at {rate:g}" for rate, number in sorted(rates.items())[:8])
         raise DataError(
             f"{name}: the recordings have several frame rates ({found}); set data.target_fps={min(rates):g} or another"

@@ -2,6 +2,7 @@
 
 import io
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ MAX_RATIO, UNSUSPICIOUS = 100, 64 << 20
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 BROKEN = (
     *(ValueError, TypeError, SyntaxError, OverflowError, MemoryError, RecursionError, RuntimeError, EOFError, OSError),
-    *(zipfile.BadZipFile, zlib.error, NotImplementedError, KeyError, IndexError),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError, NotImplementedError, KeyError, IndexError),
 )
 """What NumPy and zipfile raise on damaged input."""
 
@@ -155,7 +156,7 @@ def _recordings(path: Path, arrays: Mapping[str, np.ndarray], coords: int) -> li
     units = _text(arrays["units"].reshape(-1)[0]) if arrays.get("units", np.empty(0)).size == 1 else None
     return [
         Recording(
-            clips[k, : lengths[k]].astype(np.float32),
+            _single(clips[k, : lengths[k]]),
             path.name if single else f"{path.name}, clip {k}",
             labels[k],
             subjects[k],
@@ -166,6 +167,11 @@ def _recordings(path: Path, arrays: Mapping[str, np.ndarray], coords: int) -> li
         )
         for k in range(n)
     ]
+
+
+def _single(values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # what becomes infinite is named later, with its frame and joint
+        return values.astype(np.float32)
 
 
 def _text(value: object) -> str:
