@@ -51,7 +51,7 @@ def sample(cfg: DictConfig) -> Path:
 
     Returns:
         The path of clips.npz: ``clips`` float32 (n, frames, joints, coords) in metres, ``fps``, ``joint_names``, ``parents`` (-1
-        for the root), ``seeds``.
+        for the root), ``units``, ``seeds``; data=folder reads it.
 
     Raises:
         ConfigError: a value outside its limits.
@@ -94,6 +94,7 @@ def save_clips(path: Path, clips: np.ndarray, module: MotionDiffusion, seeds: ra
         fps=np.float64(module.fps),
         joint_names=np.array(module.skeleton.names),
         parents=np.array(module.skeleton.parents, dtype=np.int64),
+        units=np.array("m"),
         seeds=np.array(seeds, dtype=np.int64),
     )
     write_durably(path, content.getbuffer())

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from datamodules.clips import ClipSet, DataError, Recording
-from datamodules.joints import named
+from datamodules.joints import fitting, named
 from datamodules.prepare import prepare
 from datamodules.readers import arrays, keypoints2d, ntu, table
 from datamodules.readers.files import find_files
@@ -78,6 +78,17 @@ def folder(
     clips = replace(clips, notes=(*clips.notes, *([f"{others} other files were not looked at"] if others else [])))
     log.info("%s: %s", root, "; ".join(clips.notes))
     return clips
+
+
+def fitting_skeletons(root: str) -> list[str]:
+    """The shipped skeletons that the first file below a directory fits, by the names of its joints or by their number.
+
+    Raises:
+        DataError: no such directory, no such files, or a damaged first one.
+    """
+    paths, _ = find_files(Path(root).expanduser(), ENDINGS)
+    first = read_file(paths[0], 3)[0]
+    return fitting(first.joints or first.positions.shape[1], first.positions.shape[2])
 
 
 def read_file(path: Path, coords: int) -> list[Recording]:

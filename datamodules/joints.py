@@ -54,7 +54,8 @@ def presets() -> dict[str, Skeleton]:
     found = {}
     for path in sorted(PRESETS.glob("*.yaml")):
         config = yaml.safe_load(path.read_text())
-        found[path.stem] = Skeleton(**{key: value for key, value in config.items() if key != "_target_"})
+        if config.pop("_target_") == "ddpm.skeleton.Skeleton":  # others are found in files
+            found[path.stem] = Skeleton(**config)
     return found
 
 

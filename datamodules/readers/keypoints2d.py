@@ -116,7 +116,9 @@ def _frames(path: Path, document: Any) -> Frames:
             document = about[key]
             break
     if not isinstance(document, list) or not document:
-        raise DataError(f"{path}: holds no list of frames (frames, annotations, keypoints or people); see conf/data/keypoints2d.yaml")
+        raise DataError(
+            f"{path}: holds no list of frames (frames, annotations, keypoints or people); see conf/data/keypoints2d.yaml"
+        )
     frames: Frames = {}
     by_image: dict[str, list[Body]] = {}
     for i, entry in enumerate(document):
