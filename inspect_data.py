@@ -63,7 +63,7 @@ def inspect_data(cfg: DictConfig) -> Path:
     cfg.skeleton = {"_target_": "ddpm.skeleton.Skeleton", **skeleton.to_config()}
     clips: ClipSet = construct(OmegaConf.to_container(cfg.data, resolve=True, throw_on_missing=True), "data")
     out = Path(cfg.out)
-    text = summarise(clips, cfg.frames).text()
+    text = summarise(clips, cfg.frames, cfg.loader.split).text()
     log.info("%s", text)
     write_durably(out / "summary.txt", f"{text}\n".encode())
     every = max(1, len(clips.frames) // 500)

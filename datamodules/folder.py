@@ -1,6 +1,7 @@
 """Any motion: a directory, or one file, of arrays, tables, NTU skeletons or keypoints."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +39,7 @@ def folder(
     """All motions below a directory, in the order of their names; one INFO line says what was done to them.
 
     What a file does not say comes from here: its frame rate from ``fps``, its joints from ``joints``, its label from the name of
-    its directory, if files lie in several.
+    its directory, if files lie in several. A directory with a file for every frame counts as one file.
 
     Args:
         skeleton: the joints to train on, found by name where files name theirs.
@@ -60,14 +61,18 @@ def folder(
     width = skeleton.coords + last_is_confidence
 
     def recordings() -> Iterator[Recording]:
-        several = len({path.parent for path in paths}) > 1
-        for path, *more in keypoints2d.sequences(paths):
+        groups = list(keypoints2d.sequences(paths))
+        number = Counter(path.parent for path, *_ in groups)
+        # A directory that holds the frames of one clip is that clip, and the one above it may be its label.
+        homes = [path.parent.parent if more and number[path.parent] == 1 else path.parent for path, *more in groups]
+        for (path, *more), home in zip(groups, homes, strict=True):
+            label = home.name if len(set(homes)) > 1 and home.is_relative_to(place) and home != place else None
             relative = path.relative_to(place) if path != place else Path(path.name)
             for r in keypoints2d.read_frames([path, *more]) if more else read_file(path, width):
                 yield replace(
                     _split_confidence(r) if last_is_confidence else r,
                     source=f"{relative}{r.source.removeprefix(path.name)}",
-                    label=relative.parent.name if r.label is None and several and relative.parent.name else r.label,
+                    label=label if r.label is None else r.label,
                     joints=names if r.joints is None else r.joints,
                 )
 

@@ -28,12 +28,13 @@ class Summary:
         return "\n".join([*self.lines, "flaws", *flaws])
 
 
-def summarise(clips: ClipSet, frames: int) -> Summary:
+def summarise(clips: ClipSet, frames: int, split: str) -> Summary:
     """Sizes, labels, subjects, the body and its motion, left and right.
 
     Args:
         clips: the data.
         frames: length of the windows that training would take.
+        split: what training would split by, ``subject`` or ``sequence``.
     """
     skeleton, positions = clips.skeleton, clips.frames.numpy()
     lengths, starts = clips.lengths.numpy(), clips.starts.numpy()
@@ -55,9 +56,10 @@ def summarise(clips: ClipSet, frames: int) -> Summary:
             f"{short} of {len(clips)} recordings are shorter than frames={frames} and will be padded; "
             f"frames={_round_down(float(np.percentile(lengths, 25)))} would fit three quarters of them"
         )
-    if len(set(clips.subjects)) == 1 and len(clips) > 1:
-        flaws.append("nobody knows who moves" if clips.subjects[0] is None else "there is only one subject")
-        flaws[-1] += ": split by sequence (loader.split=sequence)"
+    if split == "subject" and (None in clips.subjects or len(set(clips.subjects)) == 1):
+        unknown = clips.subjects.count(None)
+        why = f"of {unknown} recordings no subject is known" if unknown else "there is only one subject"
+        flaws.append(f"{why}: training cannot split by subject, set loader.split=sequence")
     body, wrong = _body(positions, starts, lengths, skeleton)
     motion, strange = _motion(positions, starts, clips)
     return Summary((*lines, *body, *motion), (*flaws, *wrong, *_direction(positions, skeleton), *strange))

@@ -111,6 +111,16 @@ def test_a_file_for_every_frame(tmp_path: Path) -> None:
     assert 1 / 600 < scale < 1 / 200, "about the 300 pixels a metre that the picture had"
 
 
+def test_the_directory_of_a_clip_is_no_label(tmp_path: Path) -> None:
+    for action, video in (("walk", "v1"), ("walk", "v2"), ("run", "v3")):
+        for k, body in enumerate(pictured(A[:20], COCO)):
+            write(tmp_path / action / video / f"{video}_{k:012d}_keypoints.json", openpose(body))
+    clips = folder(shipped("coco17"), str(tmp_path), fps=20)
+    assert [clips.class_names[k] for k in clips.labels] == ["run", "walk", "walk"]
+    assert clips.sources[0] == "run/v3/v3_000000000000_keypoints.json"
+    assert folder(shipped("coco17"), str(tmp_path / "walk"), fps=20).class_names == ()
+
+
 def test_two_people_who_cross_are_told_apart(tmp_path: Path) -> None:
     """Listed in random order, one walks through the picture and in front of the other, who is away for three frames."""
 

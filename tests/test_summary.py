@@ -28,7 +28,7 @@ def changed(positions: np.ndarray, skeleton: Skeleton = SKELETON) -> ClipSet:
 
 
 def test_sound_data_are_described_and_have_no_flaws() -> None:
-    summary = summarise(replace(SOUND, notes=("a note",)), 48)
+    summary = summarise(replace(SOUND, notes=("a note",)), 48, "subject")
     assert summary.flaws == () and summary.text().endswith("flaws\n  none found")
     text = summary.text()
     assert f"26 recordings, {len(SOUND.frames)} frames at 20 fps, 1.6 minutes; 20 joints x 3 coordinates, up is y" in text
@@ -88,22 +88,25 @@ def still() -> np.ndarray:
     ],
 )
 def test_flaws_are_found(make: Callable[[], np.ndarray], named: str) -> None:
-    flaws = summarise(changed(make()), 48).flaws
+    flaws = summarise(changed(make()), 48, "subject").flaws
     assert any(re.search(named, flaw) for flaw in flaws), flaws
 
 
 def test_turned_data_are_sound_under_their_own_axis() -> None:
     upright = Skeleton(**{**SKELETON.to_config(), "up": "z"})  # type: ignore[arg-type]
-    assert summarise(changed(positions()[..., [0, 2, 1]] * np.float32([1, -1, 1]), upright), 48).flaws == ()
+    assert summarise(changed(positions()[..., [0, 2, 1]] * np.float32([1, -1, 1]), upright), 48, "subject").flaws == ()
 
 
 def test_short_anonymous_and_doubled_recordings() -> None:
     clip = SOUND.recording(0).numpy()
     clips = ClipSet.from_recordings([Recording(clip, "a"), Recording(clip.copy(), "b")], fps=20, skeleton=SKELETON)
-    flaws = "\n".join(summarise(clips, 500).flaws)
+    flaws = "\n".join(summarise(clips, 500, "subject").flaws)
     assert "2 of 2 recordings are shorter than frames=500" in flaws and f"frames={len(clip) // 8 * 8}" in flaws
-    assert "nobody knows who moves: split by sequence" in flaws and "b = a" in flaws
-    text = summarise(clips, 32).text()
+    assert "of 2 recordings no subject is known: training cannot split by subject" in flaws and "b = a" in flaws
+    assert "subject" not in "\n".join(summarise(clips, 500, "sequence").flaws)
+    one = ClipSet.from_recordings([Recording(clip, "a", subject="p")], fps=20, skeleton=SKELETON)
+    assert any("only one subject" in flaw for flaw in summarise(one, 32, "subject").flaws)
+    text = summarise(clips, 32, "sequence").text()
     assert "labels   unknown" in text and "subjects unknown" in text
 
 
@@ -111,7 +114,10 @@ def test_flat_and_single_things() -> None:
     flat = shipped("coco17", units="m")
     still = np.zeros((3, 17, 2), np.float32)
     still[:, :, 1] = np.linspace(-1.6, 0, 17)
-    assert "nothing moves" in summarise(ClipSet.from_recordings([Recording(still, "a")], fps=20, skeleton=flat), 8).text()
+    assert (
+        "nothing moves"
+        in summarise(ClipSet.from_recordings([Recording(still, "a")], fps=20, skeleton=flat), 8, "sequence").text()
+    )
     dot = Skeleton({"dot": None})
     alone = ClipSet.from_recordings([Recording(np.zeros((1, 1, 3), np.float32), "a")], fps=20, skeleton=dot)
-    assert "no recording has two frames" in summarise(alone, 1).text()
+    assert "no recording has two frames" in summarise(alone, 1, "sequence").text()
