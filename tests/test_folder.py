@@ -134,3 +134,15 @@ def test_the_configuration_builds(tmp_path: Path) -> None:
     assert cfg.loader.split == "sequence"
     clips = construct(OmegaConf.to_container(cfg.data, resolve=True) | {"skeleton": shipped("kinect20", keep=["trunk"])}, "data")
     assert clips.skeleton.names == ("hip_center", "spine", "shoulder_center", "head") and len(clips) == 1
+
+
+def test_own_names_from_the_command_line(tmp_path: Path) -> None:
+    """A skeleton that nobody has seen, joints under names that nobody knows."""
+    names = [f"j{k}" for k in range(20)]
+    np.savez(tmp_path / "a.npz", clips=MOTIONS[0], joint_names=names, fps=20)
+    given = [f"+data.retarget.{name}=j{k}" for k, name in enumerate(SKELETON.names) if name != "spine"]
+    cfg = compose("config", ["data=folder", f"data.root={tmp_path}", "data.floor=false", "+data.retarget.spine=[j0,j2]", *given])
+    clips = construct(OmegaConf.to_container(cfg.data, resolve=True), "data")
+    spine = SKELETON.index("spine")
+    assert np.allclose(clips.frames[:, spine], MOTIONS[0][:, [0, 2]].mean(1), atol=1e-6)
+    assert (np.delete(clips.frames.numpy(), spine, 1) == np.delete(MOTIONS[0], spine, 1)).all()
