@@ -306,7 +306,7 @@ def gif_bytes(frames: np.ndarray, fps: float) -> bytes:
     return buffer.getvalue()
 
 
-def write_whole(path: str | Path, data: bytes) -> None:
+def write_file(path: str | Path, data: bytes) -> None:
     """Write all of it or leave what was there: a picture is never seen half written. Folders are made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -321,7 +321,7 @@ def write_whole(path: str | Path, data: bytes) -> None:
 def write_gif(path: str | Path, frames: np.ndarray, fps: float) -> bytes:
     """Write ``gif_bytes(frames, fps)`` to a file, whole or not at all, and return it. Raises what it raises, and OSError."""
     gif = gif_bytes(frames, fps)
-    write_whole(path, gif)
+    write_file(path, gif)
     return gif
 
 
@@ -378,5 +378,5 @@ def plot_losses(
     axes.spines[["top", "right"]].set_visible(False)
     buffer = io.BytesIO()
     canvas.print_png(buffer)
-    write_whole(path, buffer.getvalue())
+    write_file(path, buffer.getvalue())
     return figure
