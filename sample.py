@@ -62,7 +62,8 @@ def sample(cfg: DictConfig) -> Path:
 
     Returns:
         The path of clips.npz: ``clips`` float32 (n, frames, joints, coords) in metres, ``fps``, ``joint_names``, ``parents`` (-1
-        for the root), ``seeds`` where the clips have any; ``noise`` float32 (n, joints, coords, frames) of inverted clips.
+        for the root), ``units``, ``seeds`` where the clips have any; ``noise`` float32 (n, joints, coords, frames) of inverted
+        clips. data=folder reads it.
 
     Raises:
         ConfigError: a value outside its limits.
@@ -232,8 +233,13 @@ def invert(module: MotionDiffusion, clips: torch.Tensor, steps: int, batch_size:
 def save_clips(path: Path, clips: np.ndarray, module: MotionDiffusion, arrays: dict[str, np.ndarray]) -> Path:
     """Write clips with all that is needed to read them, and ``arrays``; returns the path."""
     content = io.BytesIO()
-    names = {"joint_names": np.array(module.skeleton.names), "parents": np.array(module.skeleton.parents, dtype=np.int64)}
-    np.savez_compressed(content, clips=clips, fps=np.float64(module.fps), **names, **arrays)
+    named = {
+        "fps": np.float64(module.fps),
+        "joint_names": np.array(module.skeleton.names),
+        "parents": np.array(module.skeleton.parents, dtype=np.int64),
+        "units": np.array("m"),
+    }
+    np.savez_compressed(content, clips=clips, **named, **arrays)
     write_durably(path, content.getbuffer())
     return path
 

@@ -39,7 +39,7 @@ class _View:
     offset: np.ndarray  # (n, 2) pixels at which the origin lies
 
 
-def _canonical(clips: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+def canonical(clips: np.ndarray, skeleton: Skeleton) -> np.ndarray:
     """``(..., coords)`` -> ``(..., 3)``: right-handed, axis 1 upwards; all NaN where any coordinate is not drawable."""
     up, sign = skeleton.up_axis, skeleton.up_sign
     points = np.where((np.abs(clips) < DRAWABLE).all(-1, keepdims=True), clips, np.nan).astype(np.float64)
@@ -54,7 +54,7 @@ def _mean(values: np.ndarray) -> np.ndarray:
     return np.nansum(values, axis=(1, 2)) / np.maximum(np.isfinite(values).sum(axis=(1, 2)), 1)
 
 
-def _facing(points: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+def facing(points: np.ndarray, skeleton: Skeleton) -> np.ndarray:
     """``(n,)`` radians about the up axis: where each body faces on average over its clip, 0 where nothing tells.
 
     The pairs of left and right joints tell it: they are many and far apart. Where there are none, the toes tell it, if
@@ -78,14 +78,14 @@ def _project(clips: np.ndarray, skeleton: Skeleton, size: int) -> _View:
     The floor is at the 1st percentile of the heights of a clip's feet: a few frames of lost tracking do not move it,
     and data measured from the pelvis or from the camera, where height 0 is in mid-air, has a floor as well.
     """
-    points = _canonical(clips, skeleton)
+    points = canonical(clips, skeleton)
     n = len(points)
     feet = [skeleton.index(name) for name in skeleton.feet] or list(range(len(skeleton.names)))
     heights = points[:, :, feet, 1].reshape(n, -1)
     ground = np.array([np.percentile(h[np.isfinite(h)], 1) if np.isfinite(h).any() else 0.0 for h in heights])
 
     solid = skeleton.coords == 3
-    turn = _facing(points, skeleton) + TURN if solid else np.zeros(n)
+    turn = facing(points, skeleton) + TURN if solid else np.zeros(n)
     rise = np.full(n, ELEVATION if solid else 0.0)
     s, c, se, ce = np.sin(turn), np.cos(turn), np.sin(rise), np.cos(rise)
     rows = [c, 0 * s, -s], [-se * s, ce, -se * c], [ce * s, se, ce * c]

@@ -1,4 +1,4 @@
-"""Repair of one recording: lost joints, spikes, jumps of the tracker and the height of the floor, all of it counted."""
+"""Repair of one recording: lost joints, spikes, jumps of the tracker, its rate and the height of the floor, all of it counted."""
 
 from dataclasses import dataclass, fields
 
@@ -16,11 +16,12 @@ class CleaningReport:
     frames: int = 0
     frames_kept: int = 0
     frames_lost: int = 0  # a joint is missing, and the gap is too long, or at an end of the recording
-    frames_cut: int = 0  # sound, but not part of the longest stretch of a kept recording
+    frames_cut: int = 0  # sound, but not part of a stretch that is kept of a kept recording
     frames_dropped: int = 0  # sound, but of a dropped recording
     lost: int = 0  # joint positions without tracking
     filled: int = 0  # those of them that were interpolated
     spikes: int = 0  # joint positions that left for a single frame and were interpolated
+    splits: int = 0  # stretches that were kept besides the first of their recording
     jumps: int = 0  # steps in which the whole body teleports or exchanges its sides; recordings are cut there
     dropped: tuple[tuple[str, str], ...] = ()  # (source, reason)
 
@@ -43,6 +44,7 @@ class CleaningReport:
             f"{self.frames_lost} frames with lost joints, {self.frames_cut} cut off by these or by {self.jumps} jumps "
             f"of the whole body, {self.frames_dropped} of dropped recordings; interpolated {self.filled} lost and "
             f"{self.spikes} spiking joint positions in {self.repaired} recordings"
+            + (f"; {self.splits} more stretches of recordings with a gap count as recordings" if self.splits else "")
         )
 
 
@@ -116,20 +118,41 @@ def clean(
     min_frames: int = 8,
     max_speed: float = 6.0,
 ) -> tuple[np.ndarray | None, CleaningReport]:
-    """Fill short gaps and spikes, keep the longest stretch without a long gap or a jump, say what was done.
+    """As `clean_all`, and of the stretches the longest, or None if there is none."""
+    limits = dict(max_gap=max_gap, min_frames=min_frames, max_speed=max_speed)
+    pieces, report = clean_all(positions, lost, skeleton, fps=fps, source=source, longest=True, **limits)
+    return (pieces[0] if pieces else None), report
+
+
+def clean_all(
+    positions: np.ndarray,
+    lost: np.ndarray,
+    skeleton: Skeleton,
+    *,
+    fps: float,
+    source: str,
+    max_gap: int,
+    min_frames: int,
+    max_speed: float,
+    longest: bool = False,
+) -> tuple[list[np.ndarray], CleaningReport]:
+    """Fill short gaps and spikes, cut at long gaps and jumps, say what was done.
 
     Args:
-        positions: ``(frames, joints, coords)`` in metres, finite.
+        positions: ``(frames, joints, coords)`` in metres, finite where they are not lost.
         lost: ``(frames, joints)`` bool, positions that were not tracked.
+        skeleton: what the joints are.
         fps: frames per second.
         source: name of the recording, for the report.
         max_gap: longest gap in frames that is interpolated. A straight line through 4 frames at 15 fps is 4 cm off
             on average, through 8 frames 7 cm, and it erases the lowest point of a bend.
         min_frames: shortest stretch that is kept; half a second at 15 fps, less shows a posture and not a motion.
         max_speed: metres per second that no joint exceeds both out and back, nor half of the body at once.
+        longest: keep only the longest stretch.
 
     Returns:
-        The stretch ``(frames', joints, coords)``, a view of sound input, or None if it is dropped; and the report.
+        The stretches ``(frames', joints, coords)`` in order, views of sound input, none if the recording is dropped; and the
+        report.
 
     Raises:
         ValueError: a limit that makes no sense.
@@ -144,24 +167,48 @@ def clean(
     jumps = find_jumps(positions, skeleton, step) & sound[1:] & sound[:-1]
     starts = np.flatnonzero(np.append(True, jumps | (sound[1:] != sound[:-1]))[:n])
     lengths = np.diff(starts, append=n) * sound[starts]
-    start, length = max(zip(starts.tolist(), lengths.tolist(), strict=True), key=lambda run: run[1], default=(0, 0))
-    keep = length >= min_frames
-    reason = "without a tracked frame" if length == 0 else f"with fewer than {min_frames} sound frames in a row"
+    kept = np.flatnonzero(lengths >= min_frames)
+    if longest and len(kept):
+        kept = kept[[int(lengths[kept].argmax())]]
+    reason = f"with fewer than {min_frames} sound frames in a row" if sound.any() else "without a tracked frame"
+    frames_kept, frames_sound = int(lengths[kept].sum()), int(sound.sum())
     report = CleaningReport(
         recordings=1,
         repaired=int(filled.any()),
         frames=n,
-        frames_kept=length if keep else 0,
-        frames_lost=n - int(sound.sum()),
-        frames_cut=int(sound.sum()) - length if keep else 0,
-        frames_dropped=0 if keep else int(sound.sum()),
+        frames_kept=frames_kept,
+        frames_lost=n - frames_sound,
+        frames_cut=frames_sound - frames_kept if len(kept) else 0,
+        frames_dropped=0 if len(kept) else frames_sound,
         lost=int(lost.sum()),
         filled=int((filled & lost).sum()),
         spikes=int((filled & spikes).sum()),
+        splits=max(len(kept) - 1, 0),
         jumps=int(jumps.sum()),
-        dropped=() if keep else ((source, reason),),
+        dropped=() if len(kept) else ((source, reason),),
     )
-    return (positions[start : start + length] if keep else None), report
+    return [positions[starts[k] : starts[k] + lengths[k]] for k in kept], report
+
+
+def resample(positions: np.ndarray, fps: float, target: float) -> np.ndarray:
+    """``(frames, joints, coords)`` at ``fps`` frames per second -> the same motion at ``target``, from the same first frame.
+
+    A whole multiple is thinned out, everything else is interpolated by the cubic through a frame's neighbours (Catmull and Rom,
+    1974), which keeps velocities continuous where a straight line would jerk at every old frame.
+    """
+    ratio, n = fps / target, len(positions)
+    if n < 2 or abs(ratio - 1) < 1e-6:
+        return positions
+    times = np.arange(int((n - 1) / ratio + 1e-6) + 1) * ratio
+    if abs(ratio - round(ratio)) < 1e-6:
+        return positions[np.rint(times).astype(int)]
+    i = np.minimum(times.astype(int), n - 2)
+    u = (times - i)[:, None, None]
+    ends = 2 * positions[:1] - positions[1:2], 2 * positions[-1:] - positions[-2:-1]
+    p = np.concatenate([ends[0], positions, ends[1]]).astype(np.float64)
+    a, b, c, d = (p[i + k] for k in range(4))
+    cubic = b + 0.5 * u * (c - a + u * (2 * a - 5 * b + 4 * c - d + u * (3 * (b - c) + d - a)))
+    return cubic.astype(positions.dtype)
 
 
 def set_floor(positions: np.ndarray, skeleton: Skeleton) -> np.ndarray:

@@ -11,7 +11,18 @@ from ddpm.skeleton import Skeleton
 
 
 class DataError(ValueError):
-    """Input that cannot be used. The message names the file, the place in it, the value, the limit and the remedy."""
+    """Input that cannot be used. The message names the file, the place in it, the value, the limit and the remedy.
+
+    What a damaged file holds may be quoted in it: control characters are escaped, and of a message beyond ``LONGEST`` characters
+    the middle is left out.
+    """
+
+    LONGEST = 4000
+
+    def __init__(self, message: str) -> None:
+        text = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message)
+        half = self.LONGEST // 2
+        super().__init__(text if len(text) <= self.LONGEST else f"{text[:half]} [...] {text[-half:]}")
 
 
 @dataclass(frozen=True)
@@ -19,7 +30,7 @@ class Recording:
     """One recorded motion, as a reader returns it.
 
     Args:
-        positions: ``(frames, joints, coords)`` float32, metres (2-D keypoints: the unit of their file).
+        positions: ``(frames, joints, coords)`` float32, in the unit of their file.
         source: where it comes from, for messages (a file name, or the name of a generator and a number).
         label: name of the action, None if unknown.
         subject: who moves, None if unknown. Recordings of one subject can be kept on one side of a split.
@@ -27,6 +38,7 @@ class Recording:
         fps: frames per second, None if the file does not say.
         confidence: ``(frames, joints)`` float32 in 0..1, 0 where a joint was not seen and its position means nothing; None: all
             were seen.
+        units: of the positions, one of `ddpm.skeleton.UNITS`; None: that of the skeleton.
     """
 
     positions: np.ndarray
@@ -36,6 +48,7 @@ class Recording:
     joints: tuple[str, ...] | None = None
     fps: float | None = None
     confidence: np.ndarray | None = None
+    units: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,7 @@ class ClipSet:
         class_names: names of the actions.
         fps: frames per second, the same for all.
         skeleton: what the joints are.
+        notes: what was done to the recordings on their way here, a sentence each.
     """
 
     frames: Tensor
@@ -63,9 +77,12 @@ class ClipSet:
     class_names: tuple[str, ...]
     fps: float
     skeleton: Skeleton
+    notes: tuple[str, ...] = ()
 
     @classmethod
-    def from_recordings(cls, recordings: Sequence[Recording], *, fps: float, skeleton: Skeleton) -> "ClipSet":
+    def from_recordings(
+        cls, recordings: Sequence[Recording], *, fps: float, skeleton: Skeleton, notes: Sequence[str] = ()
+    ) -> "ClipSet":
         """Lay recordings end to end. Class names are the labels in sorted order.
 
         Raises:
@@ -100,6 +117,7 @@ class ClipSet:
             class_names=names,
             fps=float(fps),
             skeleton=skeleton,
+            notes=tuple(notes),
         )
 
     def __len__(self) -> int:

@@ -464,7 +464,7 @@ def synthetic(skeleton: Skeleton, n: int = 895, fps: float = 20.0, seed: int = 0
     the ``PERSONS`` subjects ("p00", ...) keeps one body and one posture and performs every action.
 
     Args:
-        skeleton: a 3-D, y-up skeleton with the joints of ``kinect20``, in any order.
+        skeleton: a 3-D, y-up skeleton with the joints of ``kinect20``, or some of them, in any order.
         n: number of recordings.
         fps: frames per second. Recordings last 2.5 to 5 seconds.
         seed: same seed, same bits.
@@ -494,9 +494,8 @@ def synthetic(skeleton: Skeleton, n: int = 895, fps: float = 20.0, seed: int = 0
         motion = _Motion(t, row, uniform[rows, 6:], people.take(person[rows][row]))
         play(motion)
         joints = _pose(motion)
-        missing, spare = sorted(set(joints) - set(skeleton.names)), sorted(set(skeleton.names) - set(joints))
-        if missing or spare:
-            raise ValueError(f"synthetic: makes the 20 Kinect joints; the skeleton lacks {missing} and has {spare} besides")
+        if spare := sorted(set(skeleton.names) - set(joints)):
+            raise ValueError(f"synthetic: makes the 20 Kinect joints, the skeleton has {spare} besides; use skeleton=kinect20")
         positions = _place(joints, skeleton.names, uniform[rows, 1:5][row])
         for k, clip in zip(rows, np.split(positions, ends[:-1]), strict=True):
             recordings[k] = Recording(clip, f"synthetic/{action}_{k:04d}", action, f"p{person[k]:02d}")

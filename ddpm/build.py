@@ -167,8 +167,8 @@ def with_channels(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: they were given and are something else.
     """
-    skeleton = config["skeleton"]
-    joints, coords = len(skeleton["joints"]), skeleton["coords"]
+    skeleton: Skeleton = construct_part(config["skeleton"], "skeleton")
+    joints, coords = len(skeleton.names), skeleton.coords
     outputs = construct_part(config["variance"], "variance").outputs
     model = dict(config["model"])
     for name, times in (("in_channels", 1), ("out_channels", outputs)):

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 AXES = ("x", "y", "z")
+UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "px": None}
+"""Unit of length -> metres; a pixel is as long as the distance of the camera makes it."""
 
 
 @dataclass(frozen=True)
@@ -16,9 +18,14 @@ class Skeleton:
         feet: joints that touch the ground.
         up: axis that points away from the ground, one of ``x y z -x -y -z`` (image coordinates have ``-y``).
         coords: numbers per joint, 2 or 3.
+        units: of positions in files, unless a file says otherwise: ``m``, ``cm``, ``mm``, or ``px``, of a picture, where every
+            body is scaled to one size. In memory they are metres.
+        parts: name of a part of the body -> its joints.
+        keep: joints and parts to keep, None for all; a joint whose parent goes is attached to the next ancestor that stays.
+            Afterwards nothing of the others is left in any field.
 
     Raises:
-        ValueError: an unknown joint, a cycle, no root or several, an axis that the coordinates do not have.
+        ValueError: an unknown joint, unit or part, a cycle, no root or several, an axis that the coordinates do not have.
     """
 
     joints: Mapping[str, str | None]
@@ -26,13 +33,16 @@ class Skeleton:
     feet: Sequence[str] = ()
     up: str = "y"
     coords: int = 3
+    units: str = "m"
+    parts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    keep: Sequence[str] | None = None
     names: tuple[str, ...] = field(init=False, repr=False)
     parents: tuple[int, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         names = tuple(self.joints)
         mentioned = [j for j in (*self.joints.values(), *self.feet) if j is not None]
-        mentioned += [j for pair in self.left_right for j in pair]
+        mentioned += [j for group in (*self.left_right, *self.parts.values()) for j in group]
         unknown = sorted(set(mentioned) - set(names))
         if unknown:
             raise ValueError(f"skeleton: {unknown} are mentioned but are not among its joints {list(names)}")
@@ -45,15 +55,57 @@ class Skeleton:
             raise ValueError(f"skeleton: coords must be 2 or 3, got {self.coords}")
         if self.up.removeprefix("-") not in AXES[: self.coords]:
             raise ValueError(f"skeleton: up must be one of {AXES[: self.coords]} or its negative, got {self.up!r}")
-        object.__setattr__(self, "names", names)
-        index = {name: i for i, name in enumerate(names)}
-        object.__setattr__(self, "parents", tuple(-1 if p is None else index[p] for p in self.joints.values()))
+        if self.units not in UNITS:
+            raise ValueError(f"skeleton: units must be one of {list(UNITS)}, got {self.units!r}")
         for name in names:
-            joint, steps = self.joints[name], 0
+            joint, steps = name, 0
             while joint is not None:
                 joint, steps = self.joints[joint], steps + 1
                 if steps > len(names):
                     raise ValueError(f"skeleton: the parents of {name!r} form a cycle")
+        if self.keep is not None:
+            self._reduce(self.keep)
+        names = tuple(self.joints)
+        object.__setattr__(self, "names", names)
+        index = {name: i for i, name in enumerate(names)}
+        object.__setattr__(self, "parents", tuple(-1 if p is None else index[p] for p in self.joints.values()))
+
+    def _reduce(self, keep: Sequence[str]) -> None:
+        """Take all joints out that ``keep`` does not name."""
+        unknown = [name for name in keep if name not in self.joints and name not in self.parts]
+        if unknown or not keep:
+            raise ValueError(
+                f"skeleton.keep={list(keep)}: {unknown or 'nothing'} is no joint and no part; the joints are "
+                f"{list(self.joints)}, the parts are {list(self.parts)}"
+            )
+        kept = {joint for name in keep for joint in self.parts.get(name, [name])}
+        joints: dict[str, str | None] = {}
+        for name in self.joints:
+            parent = self.joints[name]
+            while parent is not None and parent not in kept:
+                parent = self.joints[parent]
+            if name in kept:
+                joints[name] = parent
+        tops = [name for name, parent in joints.items() if parent is None]
+        if len(tops) > 1:
+            raise ValueError(
+                f"skeleton.keep={list(keep)} leaves {tops} without a common root; keep {self._common_ancestor(tops)!r} too"
+            )
+        # A frozen dataclass is finished in __post_init__, from where this is called.
+        object.__setattr__(self, "joints", joints)
+        object.__setattr__(self, "left_right", [pair for pair in self.left_right if kept.issuperset(pair)])
+        object.__setattr__(self, "feet", [joint for joint in self.feet if joint in kept])
+        parts = {part: [joint for joint in members if joint in kept] for part, members in self.parts.items()}
+        object.__setattr__(self, "parts", {part: members for part, members in parts.items() if members})
+        object.__setattr__(self, "keep", None)
+
+    def _common_ancestor(self, names: Sequence[str]) -> str:
+        """The nearest joint above all of these."""
+
+        def line(joint: str | None) -> list[str]:
+            return [] if joint is None else [joint, *line(self.joints[joint])]
+
+        return next(joint for joint in line(names[0]) if all(joint in line(name) for name in names))
 
     @property
     def root(self) -> int:
@@ -105,4 +157,6 @@ class Skeleton:
             "feet": list(self.feet),
             "up": self.up,
             "coords": self.coords,
+            "units": self.units,
+            "parts": {part: list(members) for part, members in self.parts.items()},
         }

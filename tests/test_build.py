@@ -421,6 +421,8 @@ def test_channels_come_from_the_skeleton(tiny_config: dict[str, Any]) -> None:
     assert with_channels(filled_in) == filled_in
     flat = with_channels({**config, "skeleton": {**config["skeleton"], "coords": 2, "up": "y"}})
     assert flat["model"]["in_channels"] == 40
+    part = with_channels({**config, "skeleton": {**config["skeleton"], "keep": ["hip_center", "left_leg", "right_leg"]}})
+    assert part["model"]["in_channels"] == part["model"]["out_channels"] == 27
 
 
 def test_a_learnt_variance_doubles_the_output(tiny_config: dict[str, Any]) -> None:

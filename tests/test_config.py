@@ -21,7 +21,7 @@ OPTIONS = [(group, p.stem) for group in GROUPS for p in sorted((CONF / group).gl
 PARTS_OF = ("model", "schedule", "prediction", "weighting", "timesteps", "variance", "motion_loss", "sampler", "skeleton")
 BVH = f"data.root={Path(__file__).parent / 'bvh'}"
 NEEDED = {
-    ("data", "msr_action3d"): ["data.root=."],
+    **{("data", option): ["data.root=."] for option in ("msr_action3d", "folder", "ntu", "keypoints2d")},
     ("data", "bvh"): [BVH],
     ("skeleton", "bvh"): ["data=bvh", BVH],
 }

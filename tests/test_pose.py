@@ -146,3 +146,9 @@ def test_clip_sets_refuse_what_is_no_motion() -> None:
         ClipSet.from_recordings([Recording(good[:, :1], "f.txt")], fps=10, skeleton=PAIR)
     with pytest.raises(DataError, match="no recordings"):
         ClipSet.from_recordings([], fps=10, skeleton=PAIR)
+
+
+def test_errors_quote_damaged_files_safely() -> None:
+    assert str(DataError("a.csv: 'Knie links: ü' \x1b[2J\x00")) == "a.csv: 'Knie links: ü' \\x1b[2J\\x00"
+    long = str(DataError("start" + "x" * 10_000 + "remedy"))
+    assert len(long) < 4100 and long.startswith("start") and long.endswith("remedy") and "[...]" in long

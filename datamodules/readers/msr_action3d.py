@@ -2,13 +2,13 @@
 
 import logging
 import re
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from datamodules.cleaning import CleaningReport, clean, lost_at_origin, set_floor
 from datamodules.clips import ClipSet, DataError, Recording
+from datamodules.prepare import prepare
 from ddpm.skeleton import Skeleton
 
 log = logging.getLogger(__name__)
@@ -133,8 +133,18 @@ def msr_action3d(
     paths = sorted(folder.glob("*_skeleton3D.txt"))
     if not paths:
         raise DataError(f"{root}: no file matches *_skeleton3D.txt in {folder.resolve()}; {remedy}")
-    repair = partial(clean, skeleton=skeleton, fps=fps, max_gap=max_gap, min_frames=min_frames, max_speed=max_speed)
-    recordings, report = [], CleaningReport()
+    if fps <= 0:
+        raise ValueError(f"data.fps={fps} must be positive")
+    clips = prepare(
+        _recordings(paths, skeleton, camera_pitch), skeleton, name=root, fps=fps, lost="zeros", longest=True,
+        max_gap=max_gap / fps, min_seconds=min_frames / fps, max_speed=max_speed,
+    )  # fmt: skip
+    log.info("MSR Action3D: %s", "; ".join(clips.notes))
+    return clips
+
+
+def _recordings(paths: list[Path], skeleton: Skeleton, camera_pitch: float) -> Iterator[Recording]:
+    """The files as they are, but level. A lost joint stays at the origin."""
     for path in paths:
         match = NAME.fullmatch(path.name)
         if match is None or not 1 <= int(match[1]) <= len(ACTIONS):
@@ -143,12 +153,4 @@ def msr_action3d(
                 "rename or remove the file"
             )
         positions, _ = read(path, skeleton)
-        positions, done = repair(positions, lost_at_origin(positions), source=path.name)
-        report += done
-        if positions is not None:
-            positions = set_floor(_level(positions, camera_pitch), skeleton)
-            recordings.append(Recording(positions, path.name, ACTIONS[int(match[1]) - 1], match[2]))
-    log.info("MSR Action3D: %s", report.summary())
-    if not recordings:
-        raise DataError(f"{root}: cleaning left nothing: {report.summary()}; check max_gap, min_frames and max_speed")
-    return ClipSet.from_recordings(recordings, fps=fps, skeleton=skeleton)
+        yield Recording(_level(positions, camera_pitch), path.name, ACTIONS[int(match[1]) - 1], match[2])

@@ -1,0 +1,151 @@
+"""Joints of files -> joints of the skeleton: by name, by another name of the same joint, or as the middle of several."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from datamodules.clips import DataError, Recording
+from ddpm.skeleton import Skeleton
+
+PRESETS = Path(__file__).parents[1] / "conf" / "skeleton"
+
+# Joint -> what stands for it where a file has no joint of this name, best first; several names joined by + are averaged.
+# Only what lies within a few centimetres of it. Names are compared as they are written: a BVH file's LeftFoot is an ankle, the
+# left_foot of Kinect and SMPL the ball of the foot; its LeftShoulder is a collar bone.
+SUBSTITUTES: dict[str, tuple[str, ...]] = {
+    "hip_center": ("spine_base", "pelvis", "mid_hip", "Hips", "hips", "left_hip+right_hip"),
+    "spine_base": ("hip_center", "pelvis", "mid_hip", "Hips", "hips", "left_hip+right_hip"),
+    "pelvis": ("hip_center", "spine_base", "mid_hip", "Hips", "hips", "left_hip+right_hip"),
+    "mid_hip": ("hip_center", "spine_base", "pelvis", "Hips", "hips", "left_hip+right_hip"),
+    "spine": ("spine_mid", "spine1", "spine2", "Spine"),
+    "spine_mid": ("spine", "spine2", "spine1", "Spine1"),
+    "shoulder_center": ("spine_shoulder", "thorax", "neck", "Neck", "left_shoulder+right_shoulder"),
+    "spine_shoulder": ("shoulder_center", "thorax", "neck", "Neck", "left_shoulder+right_shoulder"),
+    "thorax": ("spine_shoulder", "shoulder_center", "neck", "Neck", "left_shoulder+right_shoulder"),
+    "neck": ("spine_shoulder", "shoulder_center", "thorax", "Neck", "left_shoulder+right_shoulder"),
+    "head": ("Head", "left_ear+right_ear"),
+    "left_foot": ("left_big_toe", "left_foot_index", "LeftToeBase", "Toes_L"),
+    "left_big_toe": ("left_foot", "left_foot_index", "LeftToeBase", "Toes_L"),
+    "left_ankle": ("LeftFoot", "Foot_L"),
+    "left_knee": ("LeftLeg", "LowerLeg_L"),
+    "left_hip": ("LeftUpLeg", "UpperLeg_L"),
+    "left_collar": ("LeftShoulder", "Shoulder_L"),
+    "left_shoulder": ("LeftArm", "UpperArm_L"),
+    "left_elbow": ("LeftForeArm", "LowerArm_L"),
+    "left_wrist": ("LeftHand", "Hand_L"),
+    "left_hand": ("left_index",),
+}
+RIGHT = {"left_": "right_", "Left": "Right", "_L": "_R"}
+
+
+def _mirrored(text: str) -> str:
+    for left, right in RIGHT.items():
+        text = text.replace(left, right)
+    return text
+
+
+SUBSTITUTES |= {_mirrored(joint): tuple(map(_mirrored, ways)) for joint, ways in SUBSTITUTES.items() if joint.startswith("left_")}
+
+
+def presets() -> dict[str, Skeleton]:
+    """The shipped skeletons by name; none where the configurations are not beside the package."""
+    found = {}
+    for path in sorted(PRESETS.glob("*.yaml")):
+        config = yaml.safe_load(path.read_text())
+        if config.pop("_target_") == "ddpm.skeleton.Skeleton":  # others are found in files
+            found[path.stem] = Skeleton(**config)
+    return found
+
+
+def named(joints: Sequence[str] | str | None) -> tuple[str, ...] | None:
+    """``data.joints``: a list of names, or a preset whose names it takes, or None.
+
+    Raises:
+        DataError: no preset of this name.
+    """
+    if not isinstance(joints, str):
+        return None if joints is None else tuple(joints)
+    known = presets()
+    if joints not in known:
+        raise DataError(f"data.joints={joints}: no such skeleton; known are {list(known)}, or give a list of names")
+    return known[joints].names
+
+
+def fitting(joints: Sequence[str] | int, coords: int) -> list[str]:
+    """Presets that data fit without any joint being replaced: those with all these names, else those with so many joints."""
+    if isinstance(joints, int):
+        return [name for name, preset in presets().items() if len(preset.names) == joints and preset.coords == coords]
+    same = [name for name, preset in presets().items() if set(joints) == set(preset.names) and preset.coords == coords]
+    more = [name for name, preset in presets().items() if set(joints) > set(preset.names) and preset.coords == coords]
+    return same or more
+
+
+def plan(
+    recording: Recording, skeleton: Skeleton, retarget: Mapping[str, str | Sequence[str]]
+) -> tuple[np.ndarray, dict[str, str], list[str]]:
+    """How the skeleton's joints come from a recording's.
+
+    Args:
+        recording: with names of its joints, or with exactly as many joints as the skeleton.
+        skeleton: what is wanted.
+        retarget: joint of the skeleton -> joint of the file, or several whose mean it is; goes before everything else.
+
+    Returns:
+        weights ``(joints of the skeleton, joints of the file)`` float32, rows adding up to 1; the joints that come from one of
+        another name, with its name; and the joints of the file that are not used.
+
+    Raises:
+        DataError: a joint that cannot be had, names the file does not have, or another number of joints or coordinates.
+    """
+    count, coords = recording.positions.shape[1:]
+    names = recording.joints
+    if coords != skeleton.coords:
+        raise DataError(
+            f"{recording.source}: {coords} coordinates per joint, the skeleton has {skeleton.coords}; choose the skeleton that "
+            f"matches the data (skeleton=..., {_advice(names or count, coords)}) or set skeleton.coords={coords}"
+            + ("; if the third is a confidence, data.last_is_confidence=true" if (coords, skeleton.coords) == (3, 2) else "")
+        )
+    if names is None and count != len(skeleton.names):
+        raise DataError(
+            f"{recording.source}: {count} joints without names, the skeleton has {len(skeleton.names)}: "
+            f"{', '.join(skeleton.names)}; choose the skeleton that matches the data (skeleton=..., {_advice(count, coords)}), "
+            "or name the file's joints in their order (data.joints=[...], or data.joints= and one of these skeletons)"
+        )
+    if names is not None and (len(names) != count or len(set(names)) != count):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise DataError(
+            f"{recording.source}: {count} joints and {len(set(names))} different names for them"
+            f"{f', {twice} more than once' if twice else ''}; every joint needs a name of its own (data.joints or the file)"
+        )
+    index = {name: i for i, name in enumerate(names or skeleton.names)}
+    unknown = sorted(set(retarget) - set(skeleton.names))
+    if unknown:
+        raise DataError(f"data.retarget: {unknown} are no joints of the skeleton, which are {', '.join(skeleton.names)}")
+    weights = np.zeros((len(skeleton.names), count), np.float32)
+    replaced: dict[str, str] = {}
+    missing = []
+    for row, name in zip(weights, skeleton.names, strict=True):
+        wish = retarget.get(name)
+        ways = [[name], *(way.split("+") for way in SUBSTITUTES.get(name, ()))]
+        ways = ways if wish is None else [[wish] if isinstance(wish, str) else list(wish)]
+        way = next((way for way in ways if way and all(joint in index for joint in way)), None)
+        if way is None:
+            missing.append(name)
+            continue
+        row[[index[joint] for joint in way]] = 1 / len(way)
+        if way != [name]:
+            replaced[name] = " + ".join(way)
+    if missing:
+        raise DataError(
+            f"{recording.source}: has no joint {', '.join(missing)} of the skeleton; its joints are {', '.join(index)}; choose "
+            f"the skeleton that matches the data (skeleton=..., {_advice(names or count, coords)}), leave joints out "
+            "(skeleton.keep=[...]), or say what they come from (+data.retarget.JOINT=NAME)"
+        )
+    return weights, replaced, [name for name in index if not weights[:, index[name]].any()]
+
+
+def _advice(joints: Sequence[str] | int, coords: int) -> str:
+    fit = fitting(joints, coords)
+    return f"{' or '.join(fit)} {'fits' if len(fit) == 1 else 'fit'}" if fit else f"none of {', '.join(presets())} fits"

@@ -1,0 +1,178 @@
+"""NumPy files: ``.npy`` with one clip or several, ``.npz`` with names, lengths and labels besides, as ``sample.py`` writes it."""
+
+import io
+import math
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from datamodules.clips import DataError, Recording
+from datamodules.readers.files import read_bytes
+
+CLIPS = ("clips", "positions", "keypoints", "arr_0")
+"""Names under which an .npz may hold the positions."""
+KEYS = ("lengths", "fps", "joint_names", "labels", "class_names", "subjects", "confidence", "units")
+MAX_BYTES = 4 << 30
+MAX_RATIO, UNSUSPICIOUS = 100, 64 << 20
+"""An archive that grows more than so many times, and beyond so many bytes, is no motion: zeros packed to fill the memory."""
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+BROKEN = (
+    *(ValueError, TypeError, SyntaxError, OverflowError, MemoryError, RecursionError, RuntimeError, EOFError, OSError),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError, NotImplementedError, KeyError, IndexError),
+)
+"""What NumPy and zipfile raise on damaged input."""
+
+
+def read(path: Path, coords: int = 3) -> list[Recording]:
+    """The clips of a file.
+
+    ``.npy``: ``(frames, joints, coords)``, ``(clips, frames, joints, coords)`` or ``(frames, joints * coords)``.
+    ``.npz``: such an array as ``clips`` or ``positions`` and, each if there, ``lengths`` ``(clips,)`` the frames that count,
+    ``fps``, ``joint_names`` ``(joints,)``, ``labels`` ``(clips,)`` text, or numbers that may index ``class_names``, with -1 for
+    unknown; ``subjects`` ``(clips,)``, ``confidence`` ``(clips, frames, joints)``, ``units``. Other keys are passed over.
+
+    Args:
+        path: of the file.
+        coords: numbers per joint where joints and coordinates are one axis.
+
+    Raises:
+        DataError: the file is damaged, holds Python objects, promises more than it has, or its arrays do not fit together.
+    """
+    content = read_bytes(path, MAX_BYTES)
+    try:
+        if path.suffix.lower() == ".npz":
+            arrays = _unpack(content, path)
+        else:
+            arrays = {"clips": _array(io.BytesIO(content), len(content), str(path))}
+    except DataError:
+        raise
+    except BROKEN as e:
+        raise DataError(f"{path}: no sound NumPy file ({str(e).splitlines()[0][:80] if str(e) else type(e).__name__}); "
+                        "it is damaged or truncated, replace or remove it") from e  # fmt: skip
+    return _recordings(path, arrays, coords)
+
+
+def _unpack(content: bytes, path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an archive that have a meaning here."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        sizes = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+        total = sum(member.file_size for member in archive.infolist())
+        if total > MAX_BYTES or (total > UNSUSPICIOUS and total > MAX_RATIO * len(content)):
+            raise DataError(
+                f"{path}: {len(content)} bytes that unpack to {total}; at most {MAX_BYTES} are read, and at most {MAX_RATIO} "
+                "times the size of the file; remove it"
+            )
+        name = next((name for name in CLIPS if name in sizes), None)
+        if name is None:
+            raise DataError(
+                f"{path}: holds {sorted(sizes)[:20]}, none of them {' or '.join(CLIPS[:2])}; save the positions (frames, joints, "
+                "coords) under one of these names"
+            )
+        arrays = {}
+        for key, source in {"clips": name, **{key: key for key in KEYS if key in sizes}}.items():
+            with archive.open(sizes[source]) as stream:
+                arrays[key] = _array(stream, sizes[source].file_size, f"{path}: {source}")
+        return arrays
+
+
+def _array(stream: IO[bytes], size: int, where: str) -> np.ndarray:
+    """The array of a stream in NumPy's format with ``size`` bytes, refused before it is read if its header lies."""
+    version = np.lib.format.read_magic(stream)
+    if version not in HEADERS:
+        raise DataError(f"{where}: version {version} of the NumPy format; save it again with numpy.save")
+    shape, fortran, dtype = HEADERS[version](stream)
+    if dtype.hasobject or dtype.kind not in "fiubUS":
+        raise DataError(
+            f"{where}: holds {dtype}, which is not read since Python objects can run code; save plain numbers, e.g. "
+            "numpy.save(path, numpy.asarray(x, dtype='float32'))"
+        )
+    promised, there = math.prod(shape) * dtype.itemsize, size - stream.tell()
+    if promised != there or any(length < 0 for length in shape):
+        raise DataError(
+            f"{where}: its header promises {shape}, {promised} bytes, but {there} are there; it is damaged, replace it"
+        )
+    if promised == 0:
+        return np.empty(shape, dtype) if max(shape, default=0) <= 1 << 20 else np.empty(0, dtype)
+    data = stream.read(promised)
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _recordings(path: Path, arrays: Mapping[str, np.ndarray], coords: int) -> list[Recording]:
+    """One recording per clip, everything about them checked."""
+
+    def fail(what: str) -> DataError:
+        return DataError(f"{path}: {what}")
+
+    clips = arrays["clips"]
+    if clips.dtype.kind not in "fiu":
+        raise fail(f"positions are {clips.dtype}, expected numbers")
+    if clips.ndim == 2 and coords > 0 and clips.shape[1] % coords == 0:
+        clips = clips.reshape(len(clips), -1, coords)
+    if clips.ndim not in (3, 4) or clips.size == 0:
+        features = " (HumanML3D: use new_joints, not new_joint_vecs)" if clips.ndim == 2 and clips.shape[1] in (251, 263) else ""
+        raise fail(
+            f"positions have shape {clips.shape}, expected (frames, joints, coords), (clips, frames, joints, coords) or "
+            f"(frames, joints * {coords}), not empty{features}"
+        )
+    single = clips.ndim == 3
+    clips = clips[None] if single else clips
+    n, frames, joints = clips.shape[:3]
+
+    def column(key: str) -> list[str | None]:
+        if key not in arrays:
+            return [None] * n
+        values = arrays[key].reshape(-1)
+        if len(values) != n:
+            raise fail(f"{key} holds {len(values)} values for {n} clips")
+        if key == "labels" and "class_names" in arrays and values.dtype.kind in "iu":
+            names = [_text(name) for name in arrays["class_names"].reshape(-1)]
+            if values.min() < -1 or values.max() >= len(names):
+                raise fail(f"labels go from {values.min()} to {values.max()}, class_names has {len(names)}")
+            return [None if value < 0 else names[value] for value in values]
+        return [None if value in ("", -1, "None") else value for value in map(_text, values)]
+
+    lengths = arrays.get("lengths", np.full(n, frames)).reshape(-1)
+    if lengths.dtype.kind not in "iu" or len(lengths) != n or lengths.min() < 1 or lengths.max() > frames:
+        raise fail(f"lengths must be {n} whole numbers from 1 to {frames}, found {lengths.tolist()[:5]}")
+    fps = None
+    if "fps" in arrays:
+        if arrays["fps"].dtype.kind not in "fiu" or arrays["fps"].size != 1:
+            raise fail(f"fps must be one number, found {arrays['fps'].dtype} {arrays['fps'].shape}")
+        fps = float(arrays["fps"].reshape(()))
+    names = tuple(_text(name) for name in arrays["joint_names"].reshape(-1)) if "joint_names" in arrays else None
+    if names is not None and len(names) != joints:
+        raise fail(f"joint_names holds {len(names)} names for {joints} joints")
+    confidence = arrays.get("confidence")
+    if confidence is not None:
+        if confidence.dtype.kind not in "fiub" or confidence.size != n * frames * joints:
+            raise fail(f"confidence has shape {confidence.shape}, expected {(n, frames, joints)[single:]}")
+        confidence = confidence.reshape(n, frames, joints).astype(np.float32)
+    labels, subjects = column("labels"), column("subjects")
+    units = _text(arrays["units"].reshape(-1)[0]) if arrays.get("units", np.empty(0)).size == 1 else None
+    return [
+        Recording(
+            _single(clips[k, : lengths[k]]),
+            path.name if single else f"{path.name}, clip {k}",
+            labels[k],
+            subjects[k],
+            joints=names,
+            fps=fps,
+            confidence=None if confidence is None else confidence[k, : lengths[k]],
+            units=units,
+        )
+        for k in range(n)
+    ]
+
+
+def _single(values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # what becomes infinite is named later, with its frame and joint
+        return values.astype(np.float32)
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

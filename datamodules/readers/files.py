@@ -1,0 +1,85 @@
+"""What all readers do with files: find them, and read no more than is sensible."""
+
+import os
+import stat
+from collections.abc import Collection
+from pathlib import Path
+
+from datamodules.clips import DataError
+
+MAX_FILES = 500_000
+MAX_TEXT = 64 << 20
+"""Bytes of a text file; while it is read it takes up to thirty times as much memory."""
+
+
+def read_bytes(path: Path, limit: int = MAX_TEXT) -> bytes:
+    """The content of a regular file.
+
+    Args:
+        path: of the file.
+        limit: bytes at most.
+
+    Raises:
+        DataError: no such file, a device or pipe, more bytes than the limit, or an error of the operating system.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"{path}: not a regular file; remove it from the data")
+        if status.st_size > limit:
+            raise DataError(f"{path}: {status.st_size} bytes, at most {limit} are read; split the file or remove it")
+        with path.open("rb") as stream:
+            return stream.read(limit)
+    except OSError as e:
+        raise DataError(f"{path}: cannot be read ({e.strerror}); check the path and its permissions") from e
+
+
+def read_text(path: Path) -> str:
+    """The content of a UTF-8 text file, without a byte order mark.
+
+    Raises:
+        DataError: see `read_bytes`; or it is no text.
+    """
+    try:
+        return read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise DataError(f"{path}: byte {e.start} is no UTF-8 text; the file is damaged or of another kind, remove it") from e
+
+
+def find_files(root: Path, endings: Collection[str]) -> tuple[list[Path], int]:
+    """Files with one of the endings, in a directory and those below it, sorted; links to directories are not followed.
+
+    Args:
+        root: a directory, or one file, which is taken whatever its ending.
+        endings: in lower case, with the dot.
+
+    Returns:
+        The files, and the number of others that were passed over. Hidden ones do not count.
+
+    Raises:
+        DataError: no such directory, none of these files in it, or too many.
+    """
+    if root.is_file():
+        return [root], 0
+    if not root.is_dir():
+        raise DataError(f"{root}: no such file or directory (looked for {root.absolute()}); set data.root")
+    found: list[Path] = []
+    others = 0
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in names:
+            if name.startswith("."):
+                continue
+            path = Path(folder, name)
+            if path.suffix.lower() in endings:
+                found.append(path)
+            else:
+                others += 1
+        if len(found) + others > MAX_FILES:
+            raise DataError(f"{root}: more than {MAX_FILES} files; set data.root to the directory of the motions alone")
+    if not found:
+        raise DataError(
+            f"{root}: none of the files there ({others}) ends with {', '.join(endings)}; set data.root to the directory of the "
+            "motions"
+        )
+    return sorted(found), others

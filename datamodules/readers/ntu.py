@@ -1,0 +1,124 @@
+"""NTU RGB+D (Shahroudy, Liu, Ng, Wang, 2016; Liu et al., 2019): ``.skeleton`` files of the Kinect v2 camera, several bodies."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.clips import DataError, Recording
+from datamodules.readers.files import read_text
+
+JOINTS = (
+    *("spine_base", "spine_mid", "neck", "head"),
+    *("left_shoulder", "left_elbow", "left_wrist", "left_hand", "right_shoulder", "right_elbow", "right_wrist", "right_hand"),
+    *("left_hip", "left_knee", "left_ankle", "left_foot", "right_hip", "right_knee", "right_ankle", "right_foot"),
+    *("spine_shoulder", "left_hand_tip", "left_thumb", "right_hand_tip", "right_thumb"),
+)
+NAME = re.compile(r"S\d{3}C\d{3}(P\d{3})R\d{3}(A\d{3})")
+FPS = 30.0
+BODY_VALUES = 10  # id, clipped edges, confidence and state of the left and the right hand, restricted, lean x and y, tracking
+JOINT_VALUES = 12  # x y z in metres, 2 of the depth picture, 2 of the colour picture, 4 of the orientation, tracking
+MAX_FRAMES, MAX_BODIES = 20_000, 100
+CONFIDENCE = {0: 0.0, 1: 0.5, 2: 1.0}
+"""Tracking state of a joint: not tracked, inferred, tracked."""
+
+
+def read(path: Path) -> list[Recording]:
+    """The bodies of a file, each from the first to the last frame in which it was tracked, in the order of their appearance.
+
+    Positions are in the camera's frame, metres, y up, z away from the camera, 30 frames a second. Where a body is missing in
+    between, its confidence is 0. A file ``SsssCcccPpppRrrrAaaa.skeleton`` gives the subject ``Pppp`` and the label ``Aaaa``. A
+    file without any body gives one recording in which nothing was seen, so that it is counted.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        DataError: not such a file, or a damaged one; names the line.
+    """
+    lines = read_text(path).rstrip().splitlines()
+    at = 0
+
+    def line(what: str, values: int) -> list[str]:
+        nonlocal at
+        words = lines[at].split() if at < len(lines) else []
+        if len(words) != values:
+            where = f"line {at + 1} is {lines[at][:40]!r}" if at < len(lines) else f"it ends after {len(lines)} lines"
+            raise DataError(f"{path}: {where}, expected {what}; the file is truncated or damaged, replace or remove it")
+        at += 1
+        return words
+
+    def count(what: str, most: int) -> int:
+        word = line(what, 1)[0]
+        if not word.isascii() or not word.isdigit() or len(word) > 9 or int(word) > most:
+            raise DataError(f"{path}: line {at} is {word[:40]!r}, expected {what}, at most {most}; replace or remove the file")
+        return int(word)
+
+    frames = count("the number of frames", min(len(lines), MAX_FRAMES))
+    seen: dict[str, dict[int, tuple[int, list[list[str]]]]] = {}  # body -> frame -> its first line, and x, y, z, state
+    for frame in range(frames):
+        for _ in range(count(f"the number of bodies in frame {frame}", len(lines))):
+            body = line(f"the {BODY_VALUES} values of a body in frame {frame}", BODY_VALUES)[0]
+            if count(f"the number of joints in frame {frame}", len(JOINTS)) != len(JOINTS):
+                raise DataError(f"{path}: line {at} (frame {frame}): {lines[at - 1]} joints, expected {len(JOINTS)}")
+            if frame in seen.setdefault(body, {}):
+                raise DataError(
+                    f"{path}: line {at} (frame {frame}): the body {body[:40]} is there twice; replace or remove the file"
+                )
+            rows = [words.split() for words in lines[at : at + len(JOINTS)]]
+            if len(rows) < len(JOINTS) or any(len(row) != JOINT_VALUES for row in rows):
+                at += next((i for i, row in enumerate(rows) if len(row) != JOINT_VALUES), len(rows))
+                line(f"the {JOINT_VALUES} values of a joint in frame {frame}", JOINT_VALUES)
+            seen[body][frame] = at, [[*row[:3], row[-1]] for row in rows]
+            at += len(JOINTS)
+    if at < len(lines):
+        raise DataError(f"{path}: {frames} frames end at line {at}, there are {len(lines)} lines; replace or remove the file")
+
+    match = NAME.match(path.stem)
+    subject, label = match.groups() if match else (None, None)
+    if not seen:
+        nothing = np.zeros((frames, len(JOINTS), 3), np.float32)
+        return [Recording(nothing, path.name, label, subject, JOINTS, FPS, nothing[..., 0])]
+    return [
+        Recording(
+            positions,
+            path.name if len(seen) == 1 else f"{path.name}, body {k + 1}",
+            label,
+            subject,
+            JOINTS,
+            FPS,
+            confidence,
+        )
+        for k, (positions, confidence) in enumerate(_body(path, rows) for rows in seen.values())
+    ]
+
+
+def _body(path: Path, seen: dict[int, tuple[int, list[list[str]]]]) -> tuple[np.ndarray, np.ndarray]:
+    """Frame -> lines of one body, as positions ``(frames, 25, 3)`` and confidence ``(frames, 25)``."""
+    rows = [row for _, block in seen.values() for row in block]
+    try:
+        table = np.array(rows, dtype=np.float64)
+    except ValueError:
+        table = np.array([[_number(word) for word in row] for row in rows])
+    bad = np.flatnonzero(~(np.abs(table) < 1e6).all(1) | ~np.isin(table[:, 3], list(CONFIDENCE)))
+    if len(bad):
+        block, joint = divmod(int(bad[0]), len(JOINTS))
+        raise DataError(
+            f"{path}: line {list(seen.values())[block][0] + joint + 1}, joint {JOINTS[joint]}: x, y, z and tracking state are "
+            f"{' '.join(rows[bad[0]])[:80]}, expected metres and 0, 1 or 2; replace or remove the file"
+        )
+    table = table.reshape(len(seen), len(JOINTS), 4)
+    present = np.array(list(seen))
+    first = int(present.min())
+    positions = np.zeros((int(present.max()) - first + 1, len(JOINTS), 3), np.float32)
+    confidence = np.zeros(positions.shape[:2], np.float32)
+    positions[present - first] = table[..., :3]
+    confidence[present - first] = np.array(list(CONFIDENCE.values()), np.float32)[table[..., 3].astype(int)]
+    return positions, confidence
+
+
+def _number(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        return np.nan

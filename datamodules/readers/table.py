@@ -1,0 +1,130 @@
+"""Tables as text: one line per frame, one column per coordinate, with or without a line of names."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.clips import DataError, Recording
+from datamodules.readers.files import read_text
+
+COLUMN = re.compile(r"(.+?)[ ._:/-](x|y|z|c|conf|confidence|score|visibility|likelihood)", re.IGNORECASE)
+AXES = ("x", "y", "z")
+
+
+def read(path: Path, coords: int = 3) -> Recording:
+    """The motion of a ``.csv`` file, its columns separated by commas, semicolons, tabs or blanks.
+
+    With a first line of names such as ``left_knee_x,left_knee_y,left_knee_z`` the joints are those, in the order of their first
+    columns; ``left_knee_confidence`` (or c, score, visibility, likelihood) is 0..1, ``time`` is in seconds and gives the frame
+    rate, ``frame`` must count on. Without names there are ``joints * coords`` columns. An empty cell is a lost position (NaN).
+
+    Args:
+        path: of the file.
+        coords: numbers per joint in a file without names.
+
+    Raises:
+        DataError: no such table; names line and column.
+    """
+    lines = read_text(path).rstrip().splitlines()
+    if not lines:
+        raise DataError(f"{path}: the file is empty, remove it")
+    separator = max(",;\t", key=lines[0].count)
+    separator = separator if separator in lines[0] else None
+    header = [cell.strip().strip('"') for cell in lines[0].split(separator)]
+    named = not all(map(_is_number, header))
+    table = _numbers(path, lines[named:], separator, first=1 + named, width=len(header))
+    if not named:
+        if len(header) % coords:
+            raise DataError(
+                f"{path}: {len(header)} columns without names are no multiple of {coords} coordinates; add a first line such as "
+                "left_knee_x,left_knee_y,left_knee_z,..."
+            )
+        _refuse_infinite(path, table, [f"column {i + 1}" for i in range(len(header))], 1)
+        return Recording(table.reshape(len(table), -1, coords).astype(np.float32), path.name)
+
+    columns: dict[str, dict[str, int]] = {}
+    special: dict[str, int] = {}
+    for i, name in enumerate(header):
+        match = COLUMN.fullmatch(name)
+        if name.lower() in ("frame", "time", ""):
+            special[name.lower()] = i
+        elif match is None:
+            raise DataError(
+                f"{path}: column {i + 1} is called {name!r}; a name must end with _x, _y, _z or _confidence, or be frame or time"
+            )
+        else:
+            kind = match[2].lower() if match[2].lower() in AXES else "confidence"
+            if columns.setdefault(match[1], {}).setdefault(kind, i) != i:
+                raise DataError(f"{path}: there are two columns {name!r} (columns {columns[match[1]][kind] + 1} and {i + 1})")
+    axes = [axis for axis in AXES if any(axis in joint for joint in columns.values())]
+    for joint, has in columns.items():
+        if len(axes) < 2 or not set(axes) <= set(has):
+            missing = sorted({*axes, "x", "y"} - set(has))
+            raise DataError(f"{path}: joint {joint!r} has no column for {', '.join(missing)}; every joint needs all of them")
+    if not columns:
+        raise DataError(f"{path}: no column is of a joint; call them left_knee_x, left_knee_y, ...")
+    _refuse_infinite(path, table, header, 2)
+    confidence = None
+    if any("confidence" in has for has in columns.values()):
+        ones = np.ones(len(table))
+        confidence = np.stack([table[:, h["confidence"]] if "confidence" in h else ones for h in columns.values()], axis=1)
+        confidence = np.nan_to_num(confidence, nan=0.0).astype(np.float32)
+    if "frame" in special:
+        _refuse_steps(path, table[:, special["frame"]], "frame", same=1.0)
+    return Recording(
+        np.stack([table[:, [has[axis] for axis in axes]] for has in columns.values()], axis=1).astype(np.float32),
+        path.name,
+        joints=tuple(columns),
+        fps=_refuse_steps(path, table[:, special["time"]], "time") if "time" in special else None,
+        confidence=confidence,
+    )
+
+
+def _numbers(path: Path, lines: list[str], separator: str | None, first: int, width: int) -> np.ndarray:
+    """``(len(lines), width)`` float64; ``first`` is the number of the first line in its file."""
+    rows = [line.split(separator) for line in lines]
+    for i, row in enumerate(rows):
+        if len(row) != width:
+            raise DataError(
+                f"{path}: line {i + first} has {len(row)} columns, the first has {width}; the file is truncated or damaged"
+            )
+    rows = [[cell if cell.strip() else "nan" for cell in row] for row in rows]
+    try:
+        return np.array(rows, dtype=np.float64).reshape(len(rows), width)
+    except ValueError:
+        for i, row in enumerate(rows):
+            for j, cell in enumerate(row):
+                if not _is_number(cell):
+                    raise DataError(f"{path}: line {i + first}, column {j + 1} is {cell[:40]!r}, expected a number") from None
+        raise DataError(f"{path}: holds something else than numbers") from None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text or "nan")
+    except ValueError:
+        return False
+    return True
+
+
+def _refuse_infinite(path: Path, table: np.ndarray, header: list[str], first: int) -> None:
+    bad = np.argwhere(np.isinf(table))
+    if len(bad):
+        raise DataError(f"{path}: line {bad[0][0] + first}, {header[bad[0][1]]} is infinite; leave lost positions empty")
+
+
+def _refuse_steps(path: Path, values: np.ndarray, name: str, same: float | None = None) -> float | None:
+    """Check that a column counts on evenly, by ``same`` if it is given; returns the steps per unit, None for a single line."""
+    if len(values) < 2:
+        return None
+    steps = np.diff(values)
+    usual = float(np.median(steps)) if same is None else same
+    bad = np.flatnonzero(~(np.abs(steps - usual) <= 0.5 * usual)) if usual > 0 else np.zeros(1, int)
+    if len(bad) or not np.isfinite(usual):
+        i = int(bad[0]) if len(bad) else 0
+        raise DataError(
+            f"{path}: line {i + 3}: {name} goes from {values[i]:g} to {values[i + 1]:g}, expected steps of {usual:g}; add the "
+            "missing frames with empty cells, or sort the file"
+        )
+    return round(float((len(values) - 1) / (values[-1] - values[0])), 3)  # 15 and not 15.00002, whatever was rounded in the file

@@ -1,0 +1,130 @@
+"""Look at data before training on it: ``python inspect_data.py DIR``, or with the ``data=... skeleton=...`` of ``train.py``."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from callbacks.render import draw_clips, write_gif
+from callbacks.skeleton_figure import draw_skeleton
+from datamodules.clips import ClipSet
+from datamodules.folder import fitting_skeletons
+from datamodules.summary import summarise
+from ddpm.build import ConfigError, construct
+from ddpm.checkpoint import write_durably
+from ddpm.skeleton import Skeleton
+
+log = logging.getLogger("inspect")
+
+
+@dataclass
+class Config:
+    """Types of the keys."""
+
+    frames: int
+    loader: Any
+    out: str
+    gif_clips: int
+    skeleton: Any = None
+    data: Any = None
+
+
+ConfigStore.instance().store(name="inspect_base", node=Config)
+
+
+def inspect_data(cfg: DictConfig) -> Path:
+    """Print a summary and write it with ``skeleton.png`` and ``clips.gif``.
+
+    Args:
+        cfg: the composed configuration.
+
+    Returns:
+        The directory that they are in.
+
+    Raises:
+        ConfigError, DataError: data that cannot be trained on.
+    """
+    if cfg.out == "" or cfg.frames < 1 or cfg.gif_clips < 0:
+        raise ConfigError(
+            f"out={cfg.out!r} must not be empty, frames={cfg.frames} at least 1, gif_clips={cfg.gif_clips} not negative"
+        )
+    cfg = cfg.copy()
+    OmegaConf.to_container(cfg, throw_on_missing=True)  # names what is missing, and not what refers to it
+    skeleton: Skeleton = construct(OmegaConf.to_container(cfg.skeleton, resolve=True, throw_on_missing=True), "skeleton")
+    cfg.skeleton = {"_target_": "ddpm.skeleton.Skeleton", **skeleton.to_config()}
+    clips: ClipSet = construct(OmegaConf.to_container(cfg.data, resolve=True, throw_on_missing=True), "data")
+    out = Path(cfg.out)
+    text = summarise(clips, cfg.frames, cfg.loader.split).text()
+    log.info("%s", text)
+    write_durably(out / "summary.txt", f"{text}\n".encode())
+    every = max(1, len(clips.frames) // 500)
+    draw_skeleton(out / "skeleton.png", clips.skeleton, clips.frames[::every].numpy())
+    if cfg.gif_clips > 0:
+        draw_some(out / "clips.gif", clips, cfg.gif_clips, cfg.frames)
+    log.info("pictures are in %s: skeleton.png%s", out, ", clips.gif" if cfg.gif_clips else "")
+    return out
+
+
+def draw_some(path: Path, clips: ClipSet, n: int, frames: int) -> None:
+    """Draw the middles of ``n`` recordings, of as many classes as possible, spread over the data."""
+    label = clips.labels.numpy()
+    order = np.argsort(label, kind="stable")
+    chosen = sorted(set(order[np.linspace(0, len(order) - 1, min(n, len(order))).round().astype(int)].tolist()))
+    lengths = [min(frames, int(clips.lengths[i])) for i in chosen]
+    cells = np.zeros((len(chosen), max(lengths), len(clips.skeleton.names), clips.skeleton.coords), np.float32)
+    for cell, i, length in zip(cells, chosen, lengths, strict=True):
+        first = (int(clips.lengths[i]) - length) // 2
+        cell[:length] = clips.recording(i)[first : first + length].numpy()
+        cell[length:] = cell[length - 1]
+    titles = [clips.class_names[label[i]] if label[i] >= 0 else clips.sources[i] for i in chosen]
+    write_gif(path, draw_clips(cells, clips.skeleton, titles=titles, lengths=lengths), clips.fps)
+
+
+def with_path(arguments: Sequence[str]) -> list[str]:
+    """The command line with a bare path written as ``data=folder data.root=PATH``."""
+    out: list[str] = []
+    for argument in arguments:
+        bare = not argument.startswith(("-", "~", "+")) and ("=" not in argument or Path(argument).exists())
+        quoted = argument.replace("\\", "\\\\").replace("'", "\\'")
+        out += ["data=folder", f"data.root='{quoted}'"] if bare else [argument]
+    return out
+
+
+def with_fitting_skeleton(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The configuration with the one shipped skeleton that a folder's first file fits, if none was asked for."""
+    asked = any(override.lstrip("+~").startswith("skeleton=") for override in overrides)
+    if asked or cfg.data.get("_target_") != "datamodules.folder.folder" or OmegaConf.is_missing(cfg.data, "root"):
+        return cfg
+    fit = fitting_skeletons(cfg.data.root)
+    if len(fit) != 1:
+        return cfg
+    log.info("skeleton=%s fits the first file", fit[0])
+    return hydra.compose("inspect", overrides=[*overrides, f"skeleton={fit[0]}"])
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="inspect")
+def main(cfg: DictConfig) -> None:
+    """The command. Data that cannot be used end it with one message and status 1."""
+    logging.getLogger("datamodules").setLevel(logging.WARNING)  # the summary says what the readers would
+    try:
+        inspect_data(with_fitting_skeleton(cfg, HydraConfig.get().overrides.task))
+    except MissingMandatoryValue as error:
+        log.error("%s has no value yet: give it as %s=...", error.full_key, error.full_key)
+        sys.exit(1)
+    except (ValueError, OmegaConfBaseException) as error:
+        log.error("%s: %s", type(error).__name__, error)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = with_path(sys.argv[1:])
+    main()
