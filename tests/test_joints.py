@@ -14,7 +14,7 @@ def frame(names: tuple[str, ...], coords: int = 3) -> Recording:
 
 
 def test_the_shipped_skeletons_are_known() -> None:
-    assert set(presets()) == {path.stem for path in CONF.glob("*.yaml")}
+    assert set(presets()) == {path.stem for path in CONF.glob("*.yaml")} - {"bvh"}  # which is read off the files
     assert all(preset == shipped(name) for name, preset in presets().items())
     assert fitting(22, 3) == ["smpl22"] and fitting(17, 2) == ["coco17"] and fitting(23, 3) == []
     assert fitting(shipped("ntu25").names[::-1], 3) == ["ntu25"]

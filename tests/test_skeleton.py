@@ -7,7 +7,8 @@ from omegaconf import OmegaConf
 
 from ddpm.skeleton import Skeleton
 
-PRESETS = sorted((Path(__file__).parents[1] / "conf" / "skeleton").glob("*.yaml"))
+CONF = Path(__file__).parents[1] / "conf" / "skeleton"
+PRESETS = sorted(path for path in CONF.glob("*.yaml") if path.stem != "bvh")  # which is read off the files
 
 
 def preset(path: Path) -> Skeleton:
