@@ -19,7 +19,7 @@ from torch import Tensor
 from callbacks.plots import plot_quality
 from callbacks.render import draw_clips, write_gif
 from ddpm.build import ConfigError, construct_part
-from ddpm.checkpoint import CheckpointError, checkpoint_of, load_run, write_durably
+from ddpm.checkpoint import CheckpointError, load_run, write_durably
 from ddpm.inference import choose_device, own_data, progress
 from ddpm.metrics.motions import Motions
 from ddpm.metrics.suite import Evaluation, Score, evaluate
@@ -92,7 +92,7 @@ def compare(cfg: DictConfig) -> Path:
             raise ConfigError(f"{key}={cfg[key]} must be at least {least}")
     if not cfg.samplers or not cfg.steps:
         raise ConfigError(f"samplers={cfg.samplers} and steps={cfg.steps} must name at least one each")
-    module, run = load_run(checkpoint_of(cfg.ckpt))
+    module, run = load_run(cfg.ckpt)
     module.to(choose_device(cfg.device))
     wanted = [(name, calls, sampler_of(name, calls, cfg.spacing)) for name in cfg.samplers for calls in cfg.steps]
     if cfg.ancestral:

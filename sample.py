@@ -18,10 +18,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from callbacks.bvh import write_bvh
 from callbacks.render import draw_clips, write_gif
 from datamodules.clips import DataError
+from datamodules.folder import read_file
+from datamodules.pose import Windows
+from datamodules.prepare import prepare
 from ddpm.build import ConfigError, construct_part
-from ddpm.checkpoint import CheckpointError, checkpoint_of, load_run, write_durably
+from ddpm.checkpoint import CheckpointError, load_run, write_durably
 from ddpm.inference import choose_device, own_data, progress
 from ddpm.module import MotionDiffusion, evaluating
 from ddpm.samplers import Sampler, ddim
@@ -42,6 +46,7 @@ class Config:
     batch_size: int
     device: str
     gif_clips: int
+    export: list[str]
     interpolate: Any
     vary: float | None
     invert: int | None
@@ -71,7 +76,7 @@ def sample(cfg: DictConfig) -> Path:
         DataError: clips of ``source`` that cannot be used.
     """
     check_values(cfg)
-    module, run = load_run(checkpoint_of(cfg.ckpt))
+    module, run = load_run(cfg.ckpt)
     module.to(choose_device(cfg.device))
     sampler = module.sampler
     if cfg.sampler is not None:
@@ -112,7 +117,24 @@ def sample(cfg: DictConfig) -> Path:
             titles = [name for title in titles for name in (title.partition(",")[0], "sampled again")]
         write_gif(out / "clips.gif", draw_clips(shown, module.skeleton, titles=titles), module.fps)
         log.info("%s: %d of them", out / "clips.gif", min(cfg.gif_clips, len(clips)))
+    if "bvh" in cfg.export:
+        export_bvh(out, clips.numpy(), module)
     return path
+
+
+def export_bvh(out: Path, clips: np.ndarray, module: MotionDiffusion) -> None:
+    """Write ``clip_NNN.bvh`` for every clip, and log how far the joints of the files are from their positions.
+
+    Args:
+        out: directory of the files.
+        clips: ``(n, frames, joints, 3)`` metres.
+        module: whose skeleton and frame rate they have.
+    """
+    trips = [write_bvh(out / f"clip_{i:03d}.bvh", clip, module.skeleton, module.fps) for i, clip in enumerate(clips)]
+    log.info("%s: %d files", out / "clip_*.bvh", len(trips))
+    for joint in module.skeleton.names:
+        mean = sum(trip.mean[joint] for trip in trips) / len(trips)
+        log.info("  %-20s %7.2f mm off on average, %7.2f mm at most", joint, mean, max(trip.worst[joint] for trip in trips))
 
 
 def check_values(cfg: DictConfig) -> None:
@@ -128,6 +150,9 @@ def check_values(cfg: DictConfig) -> None:
             raise ConfigError(f"{key}={cfg[key]} must be at least {least}")
     if cfg.seed + cfg.n > 2**63:
         raise ConfigError(f"seed={cfg.seed}: the seeds seed..seed+n-1 must be below 2^63")
+    unknown = sorted(set(cfg.export) - {"bvh"})
+    if unknown:
+        raise ConfigError(f"export={unknown}: known is [bvh]")
     if cfg.out == "":
         raise ConfigError("out='' must be a directory, or the name of a new one")
     if cfg.vary is not None and not 0 < cfg.vary <= 1:
@@ -147,7 +172,7 @@ def check_values(cfg: DictConfig) -> None:
 
 
 def read_source(cfg: DictConfig, module: MotionDiffusion, run: dict[str, Any]) -> torch.Tensor:
-    """The clips that ``source`` names, from number ``source_clip`` on.
+    """The clips that ``source`` names, from number ``source_clip`` on, at most as long as those of training.
 
     Args:
         cfg: the composed configuration.
@@ -158,27 +183,23 @@ def read_source(cfg: DictConfig, module: MotionDiffusion, run: dict[str, Any]) -
         ``(clips, frames, joints, coords)`` float32 in metres.
 
     Raises:
-        DataError: a file that cannot be read, other joints, or fewer clips.
+        DataError: a file that cannot be read, joints that the skeleton has and the file has not, or fewer clips.
     """
     if cfg.source == "val":
         data = own_data(run, OmegaConf.to_container(cfg.data, resolve=True))  # type: ignore[arg-type]
         whole = data.val_recordings[data.clips.lengths[data.val_recordings] >= module.frames]
-        clips = data.middle_windows(whole)["clips"].permute(0, 3, 1, 2)
+        clips = data.middle_windows(whole)["clips"]
     else:
-        try:
-            with np.load(cfg.source, allow_pickle=False) as content:
-                clips = torch.from_numpy(content["clips"].astype(np.float32))
-        except (OSError, ValueError, KeyError) as error:
-            raise DataError(f"source={cfg.source}: no .npz with clips as sample.py writes it ({error})") from error
-    expected = (len(module.skeleton.names), module.skeleton.coords)
-    if clips.ndim != 4 or clips.shape[2:] != expected or not bool(clips.isfinite().all()):
-        raise DataError(
-            f"source={cfg.source}: clips have shape {tuple(clips.shape)}, expected finite numbers (clips, frames, {expected[0]} "
-            f"joints, {expected[1]} coords)"
-        )
+        found = prepare(
+            read_file(Path(cfg.source), module.skeleton.coords), module.skeleton, name=cfg.source, fps=module.fps,
+            target_fps=module.fps, min_seconds=0.0, max_speed=None, floor=False,
+        )  # fmt: skip
+        frames = min(int(found.lengths.min()), module.frames)
+        index = torch.stack([torch.arange(len(found)), torch.zeros(len(found), dtype=torch.long)], dim=1)
+        clips = Windows(found, frames).__getitems__(index)["clips"]
     if cfg.source_clip >= len(clips):
         raise DataError(f"source_clip={cfg.source_clip}: {cfg.source} has clips 0 to {len(clips) - 1}")
-    return clips[cfg.source_clip :]
+    return clips.permute(0, 3, 1, 2)[cfg.source_clip :]
 
 
 def vary(module: MotionDiffusion, clip: torch.Tensor, strength: float, seeds: range, sampler: Sampler) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Any motion: a directory, or one file, of arrays, tables, NTU skeletons or keypoints."""
+"""Any motion: a directory, or one file, of arrays, tables, NTU skeletons, keypoints or BVH."""
 
 import logging
 from collections import Counter
@@ -12,13 +12,13 @@ import numpy as np
 from datamodules.clips import ClipSet, DataError, Recording
 from datamodules.joints import fitting, named
 from datamodules.prepare import prepare
-from datamodules.readers import arrays, keypoints2d, ntu, table
+from datamodules.readers import arrays, bvh, keypoints2d, ntu, table
 from datamodules.readers.files import find_files
 from ddpm.skeleton import Skeleton
 
 log = logging.getLogger(__name__)
 
-ENDINGS = (".npy", ".npz", ".csv", ".skeleton", ".json")
+ENDINGS = (".npy", ".npz", ".csv", ".skeleton", ".json", ".bvh")
 
 
 def folder(
@@ -115,6 +115,8 @@ def read_file(path: Path, coords: int) -> list[Recording]:
             return ntu.read(path)
         case ".json":
             return keypoints2d.read(path)
+        case ".bvh":
+            return [bvh.read(path)]
     raise DataError(f"{path}: unknown ending {path.suffix!r}, read are {', '.join(ENDINGS)}; convert or remove the file")
 
 

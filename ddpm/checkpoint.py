@@ -126,10 +126,14 @@ def load_module(path: str | Path) -> MotionDiffusion:
 def load_run(path: str | Path) -> tuple[MotionDiffusion, dict[str, Any]]:
     """The trained module of a checkpoint, with its averaged weights if it has any, ready to sample; and its configuration.
 
+    Args:
+        path: the file, or the directory of a run, for its last checkpoint.
+
     Raises:
         CheckpointError: see `read_checkpoint`; or a file of another project; or weights that do not fit the configuration.
         ConfigError: a configuration in the file that cannot be built.
     """
+    path = checkpoint_of(path)
     content = read_checkpoint(path)
     missing = [key for key in SAMPLING_KEYS if key not in content]
     if missing:

@@ -11,8 +11,10 @@ from PIL import Image
 
 import compare as compare_script
 import sample as sample_script
+from callbacks.bvh import write_bvh
 from callbacks.plots import plot_quality
 from datamodules.clips import DataError
+from datamodules.readers.bvh import read
 from ddpm.build import ConfigError
 from ddpm.checkpoint import load_module
 from ddpm.inference import own_data, progress, visits
@@ -51,13 +53,20 @@ def test_variation_goes_from_the_clip_to_any_clip(run: Path, tmp_path: Path) -> 
     sampled(run, tmp_path / "source", "n=2", "seed=50", "gif_clips=0")
     source = f"source={tmp_path / 'source' / 'clips.npz'}"
     clip = np.load(tmp_path / "source" / "clips.npz")["clips"][1]
-    off = {}
-    for strength in (0.05, 0.5, 1.0):
-        got = sampled(run, tmp_path / str(strength), source, "source_clip=1", f"vary={strength}", "n=6", "gif_clips=2")
-        assert got["clips"].shape == (6, 8, 20, 3) and got["seeds"].tolist() == [0, 1, 2, 3, 4, 5]
-        off[strength] = np.linalg.norm(got["clips"] - clip, axis=-1).mean()
-    assert off[0.05] < 0.5 * off[0.5] and off[0.5] < off[1.0]
-    assert Image.open(tmp_path / "0.5" / "clips.gif").size[0] > 0
+    got = sampled(run, tmp_path / "out", source, "source_clip=1", "vary=0.5", "n=6", "gif_clips=2")
+    assert got["clips"].shape == (6, 8, 20, 3) and got["seeds"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert Image.open(tmp_path / "out" / "clips.gif").n_frames == 8
+
+    # After so few steps the network says the same of any noise: the answers for standard normal clips take its place.
+    module = load_module(run)
+    module.diffusion.eps_model.forward = lambda xt, t, cond: module.diffusion.alpha_bar[t][:, None, None, None].sqrt() * xt
+    off = {
+        strength: (sample_script.vary(module, torch.from_numpy(clip), strength, range(6), module.sampler) - clip)
+        .norm(dim=-1)
+        .mean()
+        for strength in (0.05, 0.5, 1.0)
+    }
+    assert off[0.05] < 0.5 * off[0.5] and off[0.5] < 0.9 * off[1.0]
 
 
 def test_inversion_is_undone_by_sampling(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -103,11 +112,36 @@ def test_bad_sources_are_named(run: Path, tmp_path: Path) -> None:
         (tmp_path / "missing.npz", [], r"missing\.npz"),
         (write(tmp_path / "other.npz", poses=good), [], "clips"),
         (write(tmp_path / "joints.npz", clips=good[:, :, :19]), [], "20"),
-        (write(tmp_path / "nan.npz", clips=good * np.nan), [], "finite"),
+        (write(tmp_path / "nan.npz", clips=good * np.nan), [], "no position"),
         (write(tmp_path / "few.npz", clips=good), ["source_clip=2"], "source_clip=2"),
     ):
         with pytest.raises(DataError, match=named):
             sampled(run, tmp_path / "out", f"source={path}", "vary=0.5", "n=1", *extra)
+
+
+def test_a_source_may_have_another_rate_other_names_and_any_place(run: Path, tmp_path: Path) -> None:
+    """A BVH file of a sampled clip at twice the rate, moved away: the same clip comes back, to the error of the file."""
+    module = load_module(run)
+    clip = module.sample([3])[0].numpy()
+    write_bvh(tmp_path / "clip.bvh", np.repeat(clip, 2, axis=0) + np.array([5, 0, -3]), module.skeleton, 2 * module.fps)
+    cfg = compose("sample", [f"ckpt={run}", f"source={tmp_path / 'clip.bvh'}", "vary=0.5"])
+    got = sample_script.read_source(cfg, module, {})
+    assert got.shape == (1, 8, 20, 3) and got[0, 0, 0, [0, 2]].abs().max() < 1e-6
+    anchor = clip[:1, :1] * (1, 0, 1)
+    assert np.linalg.norm(got[0].numpy() - (clip - anchor), axis=-1).mean() < 0.05
+
+
+def test_clips_go_out_as_bvh(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    got = sampled(run, tmp_path, "n=2", "gif_clips=0", "export=[bvh]")
+    assert sorted(path.name for path in tmp_path.glob("*.bvh")) == ["clip_000.bvh", "clip_001.bvh"]
+    back = read(tmp_path / "clip_001.bvh")
+    assert back.fps == 20 and len(back.positions) == len(got["clips"][1])
+    root = back.joints.index("hip_center")
+    np.testing.assert_allclose(back.positions[:, root], got["clips"][1][:, 0], atol=1e-4)
+    assert "left_hand" in caplog.text and "mm off on average" in caplog.text
+    with pytest.raises(ConfigError, match=r"export=\['fbx'\]"):
+        sampled(run, tmp_path, "export=[fbx]")
 
 
 # --- progress
