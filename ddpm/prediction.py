@@ -103,7 +103,7 @@ class EDM:
 
     needs_signal = False
 
-    def __init__(self, sigma_data: float = 0.1) -> None:
+    def __init__(self, sigma_data: float = 0.03) -> None:
         if not sigma_data > 0:
             raise ValueError(f"prediction.sigma_data={sigma_data} must be positive")
         self.sigma_data = sigma_data
