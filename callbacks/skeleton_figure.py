@@ -87,11 +87,14 @@ def _from_the_front(poses: np.ndarray, skeleton: Skeleton) -> np.ndarray:
 
 
 def _clearest(flat: np.ndarray, skeleton: Skeleton) -> np.ndarray:
-    """The pose ``(joints, 2)`` that is tall, has its sides on their sides and every joint far from its nearest neighbour."""
+    """The pose ``(joints, 2)`` that stands, has its sides on their sides and every joint far from its nearest neighbour."""
     apart = np.linalg.norm(flat[:, :, None] - flat[:, None], axis=-1)
     apart[:, np.arange(flat.shape[1]), np.arange(flat.shape[1])] = np.inf
     size = np.median(np.ptp(flat, axis=1).max(-1)) + 1e-9
-    score = np.log(apart.min(-1) / size + 1e-3).mean(1) + 3 * np.ptp(flat[..., 1], axis=1) / size
+    feet = [skeleton.index(name) for name in skeleton.feet]
+    # Both feet are on the ground and the rest is above them, rather than a leg or a trunk across the picture.
+    stature = flat[..., 1].mean(1) - flat[:, feet, 1].max(1) if feet else np.ptp(flat[..., 1], axis=1)
+    score = np.log(apart.min(-1) / size + 1e-3).mean(1) + 8 * stature / size
     for left, right in skeleton.left_right:
         score -= 0.3 * (flat[:, skeleton.index(left), 0] < flat[:, skeleton.index(right), 0] + 0.03 * size)
     return flat[int(score.argmax())]
