@@ -45,6 +45,7 @@ class Config:
     frames: int | None
     batch_size: int
     device: str
+    steps: int | None
     gif_clips: int
     export: list[str]
     interpolate: Any
@@ -81,6 +82,8 @@ def sample(cfg: DictConfig) -> Path:
     sampler = module.sampler
     if cfg.sampler is not None:
         sampler = construct_part(OmegaConf.to_container(cfg.sampler, resolve=True, throw_on_missing=True), "sampler")  # type: ignore[arg-type]
+    if cfg.steps is not None:
+        sampler = partial(sampler, steps=cfg.steps)
     source = None if cfg.source is None else read_source(cfg, module, run)
     arrays: dict[str, np.ndarray] = {}
     seeds = range(cfg.seed, cfg.seed + cfg.n)
@@ -144,7 +147,16 @@ def check_values(cfg: DictConfig) -> None:
         ConfigError: one outside its limits, or options that exclude each other.
     """
     for key, least in (
-        *(("n", 1), ("seed", 0), ("batch_size", 1), ("frames", 1), ("gif_clips", 0), ("invert", 1), ("source_clip", 0)),
+        *(
+            ("n", 1),
+            ("seed", 0),
+            ("batch_size", 1),
+            ("frames", 1),
+            ("steps", 1),
+            ("gif_clips", 0),
+            ("invert", 1),
+            ("source_clip", 0),
+        ),
     ):
         if cfg[key] is not None and cfg[key] < least:
             raise ConfigError(f"{key}={cfg[key]} must be at least {least}")
