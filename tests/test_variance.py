@@ -13,8 +13,9 @@ from torch.distributions import Normal, kl_divergence
 
 from ddpm.diffusion import Denoised, DenoiseDiffusion, reverse_mean
 from ddpm.prediction import X0, Epsilon, Prediction, Velocity
-from ddpm.samplers import SPACINGS, SeededNoise, ddim, ddpm, spaced_steps
+from ddpm.samplers import SeededNoise, ddim, ddpm
 from ddpm.schedules import cosine, linear, zero_terminal_snr
+from ddpm.spacing import SPACINGS, spaced_steps
 from ddpm.transformer import MotionTransformer
 from ddpm.unet import MDM_UNetModel
 from ddpm.variance import Fixed, Learnt, reverse_variance
