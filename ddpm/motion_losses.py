@@ -24,7 +24,7 @@ class MotionLoss:
         contact_height: m; not higher above the lowest point that it or the same joint of the other foot reaches in its clip.
 
     Raises:
-        ValueError: a negative weight, a limit that is not positive, or a foot_contact for a skeleton without feet.
+        ValueError: a negative weight, a limit that is not positive, or a term for bones or feet that the skeleton has not.
     """
 
     def __init__(
@@ -51,6 +51,8 @@ class MotionLoss:
             raise ValueError(
                 f"motion_loss: contact_speed={contact_speed} and contact_height={contact_height} must be positive, in m/s and m"
             )
+        if bone_length > 0 and not skeleton.bones:
+            raise ValueError(f"motion_loss.bone_length={bone_length}: a skeleton of one joint has no bones; set it to 0")
         if foot_contact > 0 and not skeleton.feet:
             raise ValueError(f"motion_loss.foot_contact={foot_contact}: the skeleton names no feet; name them, or set it to 0")
         self.skeleton = skeleton

@@ -295,3 +295,9 @@ def test_it_is_built_for_a_skeleton_and_a_rate(tiny_config: dict[str, Any], skel
     loss = build_module(tiny_config | {"motion_loss": FULL}, fps=15.0).motion_loss
     assert loss is not None and loss.fps == 15 and loss.skeleton == skeleton and loss.weights["bone_length"] == 5
     assert construct_part(FULL, "motion_loss")(skeleton, 30.0).fps == 30
+
+
+def test_a_single_joint_has_no_bones() -> None:
+    with pytest.raises(ValueError, match=r"bone_length=1\.0.*no bones"):
+        MotionLoss(Skeleton({"hip": None}), 10.0, bone_length=1.0)
+    MotionLoss(Skeleton({"hip": None}), 10.0, velocity=1.0)
