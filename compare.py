@@ -94,23 +94,24 @@ def compare(cfg: DictConfig) -> Path:
         raise ConfigError(f"samplers={cfg.samplers} and steps={cfg.steps} must name at least one each")
     module, run = load_run(cfg.ckpt)
     module.to(choose_device(cfg.device))
-    wanted = [(name, calls, sampler_of(name, calls, cfg.spacing)) for name in cfg.samplers for calls in cfg.steps]
-    if cfg.ancestral:
-        wanted.insert(0, ("ddpm", module.diffusion.n_steps, sampler_of("ddpm", None, None)))
+    wanted = [(name, sampler_of(name, steps, cfg.spacing)) for name in cfg.samplers for steps in cfg.steps]
+    wanted += [("ddpm", sampler_of("ddpm", None, None))] if cfg.ancestral else []
+    calls = [network_calls(sampler, module.diffusion.alpha_bar) for _, sampler in wanted]  # refuses what cannot run
     data = own_data(run, OmegaConf.to_container(cfg.data, resolve=True))  # type: ignore[arg-type]
     batch = data.middle_windows(torch.arange(len(data.clips)))
     real = Motions.from_batch(batch["clips"], batch["mask"], fps=module.fps, skeleton=module.skeleton)
 
     sampled(module, sampler_of(cfg.samplers[0], 2, None), cfg, "warming up")  # the first call of all is slower
     runs = []
-    for name, calls, sampler in wanted:
+    for (name, sampler), number in zip(wanted, calls, strict=True):
         began = time.monotonic()
-        clips = sampled(module, sampler, cfg, f"{name} {calls}")
+        clips = sampled(module, sampler, cfg, f"{name} {number}")
         seconds = (time.monotonic() - began) / len(clips)
         lengths = torch.full((len(clips),), clips.shape[1])
         generated = Motions(clips, lengths, module.fps, module.skeleton)
-        runs.append(Run(name, calls, seconds, clips, evaluate(generated, real, fast=True)))
+        runs.append(Run(name, number, seconds, clips, evaluate(generated, real, fast=True)))
         log.info("%s", line(runs[-1].row()))
+        write_table(Path(cfg.out) / "quality.csv", runs)
     floor = runs[0].quality.metrics[METRIC].real
     log.info("real clips against real clips: %.3f (%.3f to %.3f)", floor.value, floor.low, floor.high)
     return write(Path(cfg.out), runs, floor, cfg, module)
@@ -120,6 +121,22 @@ def sampler_of(name: str, calls: int | None, spacing: str | None) -> Sampler:
     """The sampler of this name with so many network calls, None for all steps."""
     spaced = {} if spacing is None else {"spacing": spacing}
     return construct_part({"_target_": f"ddpm.samplers.{name}", "_partial_": True, "steps": calls, **spaced}, f"samplers {name}")
+
+
+def network_calls(sampler: Sampler, alpha_bar: Tensor) -> int:
+    """How often a sampler asks the network, found out on a single number.
+
+    Raises:
+        ValueError: whatever the sampler has to say of its arguments.
+    """
+    noise, asked = torch.zeros(1, 1), []
+
+    def denoise(xt: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        asked.append(t)
+        return xt, xt
+
+    sampler(denoise, noise, alpha_bar, randn=lambda: noise)
+    return len(asked)
 
 
 def sampled(module: MotionDiffusion, sampler: Sampler, cfg: DictConfig, label: str) -> Tensor:
@@ -138,12 +155,16 @@ def line(row: tuple[str | float, ...]) -> str:
     )
 
 
-def write(out: Path, runs: list[Run], floor: Score, cfg: DictConfig, module: MotionDiffusion) -> Path:
-    """Write quality.csv, quality.png and quality.gif; returns the path of the table."""
+def write_table(path: Path, runs: list[Run]) -> None:
+    """Write what there is so far, so that a run that is cut short leaves it."""
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows([COLUMNS, *(run.row() for run in runs)])
-    path = out / "quality.csv"
     write_durably(path, table.getvalue().encode())
+
+
+def write(out: Path, runs: list[Run], floor: Score, cfg: DictConfig, module: MotionDiffusion) -> Path:
+    """Write quality.png and quality.gif; returns the path of the table."""
+    path = out / "quality.csv"
     curves: dict[str, list[tuple[float, float, tuple[float, float, float]]]] = {}
     for run in runs:
         score = run.quality.metrics[METRIC].generated
@@ -155,7 +176,7 @@ def write(out: Path, runs: list[Run], floor: Score, cfg: DictConfig, module: Mot
         title=f"{sizes['generated_compared']} generated against {sizes['reference_compared']} real clips",
     )  # fmt: skip
     log.info("%s and %s", path, out / "quality.png")
-    shown = [run for run in runs if run.calls == cfg.gif_steps or run.calls == module.diffusion.n_steps]
+    shown = [run for run in runs if run.calls in (cfg.gif_steps, cfg.gif_steps - 1, module.diffusion.n_steps)]
     if cfg.gif_clips > 0 and shown:
         clips = torch.cat([run.clips[: cfg.gif_clips] for run in shown])
         titles = [f"{run.sampler} {run.calls}, seed {cfg.seed + i}" for run in shown for i in range(cfg.gif_clips)]
@@ -170,7 +191,7 @@ def main(cfg: DictConfig) -> None:
     """The command. Input errors end it with one message and status 1."""
     try:
         compare(cfg)
-    except (ValueError, CheckpointError, OmegaConfBaseException) as error:
+    except (ValueError, CheckpointError, OmegaConfBaseException, OSError) as error:
         log.error("%s: %s", type(error).__name__, error)
         sys.exit(1)
 

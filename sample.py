@@ -82,6 +82,8 @@ def sample(cfg: DictConfig) -> Path:
     sampler = module.sampler
     if cfg.sampler is not None:
         sampler = construct_part(OmegaConf.to_container(cfg.sampler, resolve=True, throw_on_missing=True), "sampler")  # type: ignore[arg-type]
+    if cfg.export and module.skeleton.coords != 3:
+        raise ConfigError(f"export={cfg.export}: rotations need three dimensions, the skeleton has {module.skeleton.coords}")
     if cfg.steps is not None:
         sampler = partial(sampler, steps=cfg.steps)
     source = None if cfg.source is None else read_source(cfg, module, run)
@@ -93,12 +95,9 @@ def sample(cfg: DictConfig) -> Path:
         clips, arrays["noise"] = invert(module, source[: cfg.n], cfg.invert, cfg.batch_size)
         titles = [f"source {cfg.source_clip + i}, sampled again" for i in range(len(clips))]
     elif cfg.vary is not None and source is not None:
-        clips = vary(module, source[0], cfg.vary, seeds, sampler)
+        clips = vary(module, source[0], cfg.vary, seeds, sampler, cfg.batch_size)
     elif cfg.interpolate is not None:
-        ends = [module.noise([seed], cfg.frames) for seed in cfg.interpolate]
-        randn = between(*ends, cfg.n)
-        with progress(sampler, module.diffusion.alpha_bar, 1, "interpolating") as observer:
-            clips = module.generate(randn(), randn, sampler=sampler, observer=observer)
+        clips = interpolate(module, cfg, sampler)
         titles = [f"{cfg.interpolate[0]} to {cfg.interpolate[1]}: {i}/{cfg.n - 1}" for i in range(cfg.n)]
     else:
         batches = -(-cfg.n // cfg.batch_size)
@@ -181,6 +180,10 @@ def check_values(cfg: DictConfig) -> None:
         raise ConfigError(f"source={cfg.source}: vary and invert need one, a .npz of clips or val, and nothing else does")
     if cfg.source is not None and cfg.frames is not None:
         raise ConfigError(f"frames={cfg.frames}: clips of a source keep their own length")
+    if cfg.data and cfg.source != "val":
+        raise ConfigError(f"data={cfg.data}: data are looked at for source=val only")
+    if cfg.invert is not None and (cfg.sampler is not None or cfg.steps is not None):
+        raise ConfigError("invert samples with DDIM in as many calls as it says: leave sampler and steps away")
 
 
 def read_source(cfg: DictConfig, module: MotionDiffusion, run: dict[str, Any]) -> torch.Tensor:
@@ -204,17 +207,33 @@ def read_source(cfg: DictConfig, module: MotionDiffusion, run: dict[str, Any]) -
     else:
         found = prepare(
             read_file(Path(cfg.source), module.skeleton.coords), module.skeleton, name=cfg.source, fps=module.fps,
-            target_fps=module.fps, min_seconds=0.0, max_speed=None, floor=False,
+            target_fps=module.fps, min_seconds=0.0, max_speed=None, longest=True,
         )  # fmt: skip
-        frames = min(int(found.lengths.min()), module.frames)
+        used = found.lengths[cfg.source_clip :][: 1 if cfg.vary is not None else cfg.n]
+        frames = min([module.frames, *used.tolist()])
+        if frames < 2:
+            raise DataError(f"source={cfg.source}: a clip of {frames} frame is no motion; choose another with source_clip=")
         index = torch.stack([torch.arange(len(found)), torch.zeros(len(found), dtype=torch.long)], dim=1)
         clips = Windows(found, frames).__getitems__(index)["clips"]
     if cfg.source_clip >= len(clips):
-        raise DataError(f"source_clip={cfg.source_clip}: {cfg.source} has clips 0 to {len(clips) - 1}")
+        raise DataError(f"source_clip={cfg.source_clip}: {cfg.source} has {len(clips)} clips that can be used, the first is 0")
     return clips.permute(0, 3, 1, 2)[cfg.source_clip :]
 
 
-def vary(module: MotionDiffusion, clip: torch.Tensor, strength: float, seeds: range, sampler: Sampler) -> torch.Tensor:
+def interpolate(module: MotionDiffusion, cfg: DictConfig, sampler: Sampler) -> torch.Tensor:
+    """Clips from one seed to another, both included; shaped as `MotionDiffusion.sample` returns them."""
+    parts = torch.linspace(0, 1, cfg.n).split(cfg.batch_size)
+    clips = []
+    with progress(sampler, module.diffusion.alpha_bar, len(parts), "interpolating") as observer:
+        for weight in parts:
+            randn = between(*(module.noise([seed], cfg.frames) for seed in cfg.interpolate), weight)
+            clips.append(module.generate(randn(), randn, sampler=sampler, observer=observer))
+    return torch.cat(clips)
+
+
+def vary(
+    module: MotionDiffusion, clip: torch.Tensor, strength: float, seeds: range, sampler: Sampler, batch_size: int
+) -> torch.Tensor:
     """Clips like a given one: noised up to a diffusion step, and denoised from there (SDEdit, Meng et al. 2022).
 
     Args:
@@ -223,16 +242,21 @@ def vary(module: MotionDiffusion, clip: torch.Tensor, strength: float, seeds: ra
         strength: the step as a fraction of all of them, in (0, 1].
         seeds: of the noise, one per clip.
         sampler: its steps are spread over what is left to denoise.
+        batch_size: clips per network call.
 
     Returns:
         ``(clips, frames, joints, coords)`` float32 in metres.
     """
-    randn = module.noise(seeds, clip.shape[0])
     start = max(round(strength * module.diffusion.n_steps) - 1, 1)
-    x0 = module.normalised(clip[None]).expand(len(seeds), -1, -1, -1)
-    t = torch.full((len(seeds),), start, device=module.device)
-    with progress(sampler, module.diffusion.alpha_bar[: start + 1], 1, "varying") as observer:
-        return module.generate(module.diffusion.q_sample(x0, t, randn()), randn, sampler=sampler, start=start, observer=observer)
+    x0 = module.normalised(clip[None])
+    clips = []
+    with progress(sampler, module.diffusion.alpha_bar[: start + 1], -(-len(seeds) // batch_size), "varying") as observer:
+        for first in range(0, len(seeds), batch_size):
+            randn = module.noise(seeds[first : first + batch_size], clip.shape[0])
+            noise = randn()
+            xt = module.diffusion.q_sample(x0.expand_as(noise), torch.full((len(noise),), start, device=module.device), noise)
+            clips.append(module.generate(xt, randn, sampler=sampler, start=start, observer=observer))
+    return torch.cat(clips)
 
 
 def invert(module: MotionDiffusion, clips: torch.Tensor, steps: int, batch_size: int) -> tuple[torch.Tensor, np.ndarray]:
@@ -285,7 +309,7 @@ def main(cfg: DictConfig) -> None:
         if context.mode == RunMode.MULTIRUN:
             cfg.out = f"{cfg.out}/{context.job.num}"
         sample(cfg)
-    except (ValueError, CheckpointError, OmegaConfBaseException) as error:
+    except (ValueError, CheckpointError, OmegaConfBaseException, OSError) as error:
         log.error("%s: %s", type(error).__name__, error)
         sys.exit(1)
 

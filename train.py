@@ -226,6 +226,12 @@ def rehearse(module: MotionDiffusion, batch: Mapping[str, Any]) -> None:
     # Without dropout, and without memory: `ddpm.timesteps.Importance` learns from losses of the training alone.
     with torch.no_grad(), evaluating(module):
         module.loss({name: None if value is None else value[:2] for name, value in batch.items()})
+        end = module.diffusion.alpha_bar[-1]
+        if end == 0 and module.diffusion.weighting(end) == 0:
+            log.warning(
+                "the schedule ends without signal, and this weighting gives that step, from which sampling starts, no weight: "
+                "the network is never trained on it; weighting=velocity does"
+            )
     visits(module.sampler, module.diffusion.alpha_bar)
 
 

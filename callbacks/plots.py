@@ -1,4 +1,4 @@
-"""Plots: losses and the quality of samplers as curves. The only file that knows matplotlib."""
+"""Plots: losses, and the quality of samplers, as curves."""
 
 import io
 from collections.abc import Mapping, Sequence

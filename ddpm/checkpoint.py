@@ -145,7 +145,9 @@ def load_run(path: str | Path) -> tuple[MotionDiffusion, dict[str, Any]]:
     try:
         module = build_module(content["hyper_parameters"], motion["fps"], motion["class_names"])
     except KeyError as error:
-        raise CheckpointError(f"{path}: not a checkpoint of this project: it lacks {error}") from error
+        raise CheckpointError(
+            f"{path}: of another version or another project, its configuration lacks {error}; train anew"
+        ) from error
     try:
         module.load_state_dict(content["state_dict"], strict=True)
     except RuntimeError as error:

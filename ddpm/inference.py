@@ -1,4 +1,4 @@
-"""What is done with a trained model: opened, asked with a progress bar, and compared with the data it was trained on."""
+"""What the commands do with a trained model: find a device, show progress, and find the data it was trained on."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -38,9 +38,11 @@ def own_data(config: Mapping[str, Any], changes: Mapping[str, Any]) -> Any:
         The data module.
 
     Raises:
-        ConfigError: a key that the data do not have, or a constructor that is none of data.
+        ConfigError: a run that says nothing of its data, a key that they do not have, or a constructor that is none of data.
         DataError: data that are not there, or cannot be used.
     """
+    if not config.get("data") or not config.get("loader"):
+        raise ConfigError("the checkpoint does not say what data it was trained on")
     unknown = sorted(changes.keys() - config["data"].keys())
     if unknown:
         raise ConfigError(f"data.{unknown[0]}: the data of this run have {sorted(config['data'].keys() - {'_target_'})}")

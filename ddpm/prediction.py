@@ -91,8 +91,9 @@ class EDM:
     """The network outputs the clean clip where noise is strong and what is left of the noise where it is weak.
 
     The preconditioning of Karras et al. 2022 (arXiv 2206.00364, equation 7 and table 1) for a variance-preserving process: x0_hat
-    is a share of xt, which the network need not copy, plus its scaled output. `X0` is its limit for sigma_data = 0, `Velocity` is
-    sigma_data = 1 but for the sign, `Epsilon` is the limit for large sigma_data.
+    is a share of xt, which the network need not copy, plus its scaled output. Their c_out is divided by sigma_data, for here
+    clips have the deviation 1 whatever it is: `X0` is the limit for sigma_data = 0, and sigma_data = 1 is `Velocity` but for the
+    sign.
 
     Args:
         sigma_data: noise, in units of the clips' standard deviation, below which the network corrects xt instead of redrawing it.
@@ -117,7 +118,7 @@ class EDM:
         return ((1 - alpha_bar).sqrt() * x0 - share * eps) / self._total(alpha_bar).sqrt()
 
     def convert(self, output: Tensor, xt: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
-        """No division by a small number: both are well-conditioned at every noise level."""
+        """The share of xt plus the scaled output, and the noise that explains xt."""
         signal, sigma, total = alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), self._total(alpha_bar)
         x0_hat = self.sigma_data**2 * signal / total * xt + sigma / total.sqrt() * output
         return x0_hat, sigma / total * xt - signal / total.sqrt() * output

@@ -103,10 +103,12 @@ class Importance(nn.Module):
         return t, ends[-1] / (here * density[first] + (bins - here) * density[(first + 1).clamp(max=bins - 1)])
 
     def observe(self, t: Tensor, n_steps: int, loss: Tensor) -> None:
-        """Move the averages of the parts that were seen."""
+        """Move the averages of the parts that were seen; losses that overflowed are passed over."""
         part = t * len(self.square) // n_steps
-        count = torch.zeros_like(self.square).index_add_(0, part, torch.ones_like(loss, dtype=self.square.dtype))
-        total = torch.zeros_like(self.square).index_add_(0, part, loss.to(self.square).square())
+        square = loss.to(self.square).square()
+        sound = square.isfinite()
+        count = torch.zeros_like(self.square).index_add_(0, part, sound.to(square))
+        total = torch.zeros_like(self.square).index_add_(0, part, torch.where(sound, square, 0.0))
         now, here = total / count.clamp(min=1), count > 0
         moved = torch.where(self.seen, torch.lerp(now, self.square, self.decay), now)
         self.square.copy_(torch.where(here, moved, self.square))

@@ -9,6 +9,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+LARGEST = 10.0
+"""What sampling takes sigma^2 for at most, times beta: right for clips of three times the deviation of noise. Over few steps the
+ratio of beta-tilde to beta is small, and a fraction slightly above 1 would mean a hundred times beta."""
+
 
 def reverse_variance(alpha: Tensor | float, ratio: Tensor | float, fraction: Tensor | float) -> Tensor | float:
     """sigma^2 = beta^fraction beta-tilde^(1 - fraction), equation 15 of Nichol & Dhariwal 2021.
@@ -16,7 +20,7 @@ def reverse_variance(alpha: Tensor | float, ratio: Tensor | float, fraction: Ten
     Args:
         alpha: alpha_bar at this step over alpha_bar at the next one; beta is 1 - alpha.
         ratio: beta-tilde / beta = (1 - alpha_bar at the next step) / (1 - alpha_bar at this step).
-        fraction: see above; a tensor shaped like the clips where it differs between their elements.
+        fraction: see above; a tensor shaped like the clips where a network says it.
     """
     return (1 - alpha) * ratio ** (1 - fraction)
 

@@ -29,21 +29,20 @@ def slerp(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
     return torch.sin((1 - weight) * angle) / angle.sin() * a + torch.sin(weight * angle) / angle.sin() * b
 
 
-def between(first: Callable[[], Tensor], second: Callable[[], Tensor], n: int) -> Callable[[], Tensor]:
-    """A source of noise for n clips from one source's clip to another's, evenly spaced and both included.
+def between(first: Callable[[], Tensor], second: Callable[[], Tensor], weight: Tensor) -> Callable[[], Tensor]:
+    """A source of noise for clips from one source's clip to another's.
 
     All noise is interpolated, also what a sampler draws on its way, so that the ends are the clips of the two sources with any
     sampler.
 
     Args:
-        first: draws ``(1, ...)``, a `ddpm.samplers.SeededNoise`.
-        second: draws shaped alike.
-        n: clips, at least 1; one alone is that of ``first``.
+        first: draws ``(1, ...)``, a `ddpm.samplers.SeededNoise`; its clip is where weight is 0.
+        second: draws shaped alike; its clip is where weight is 1.
+        weight: ``(n,)``, a clip each.
 
     Returns:
         Draws ``(n, ...)``.
     """
-    weight = torch.linspace(0, 1, n)
     return lambda: slerp(first()[0], second()[0], weight)
 
 

@@ -238,3 +238,12 @@ def test_validation_and_the_rehearsal_leave_no_memory(tiny_config: dict[str, Any
     assert module.training and not draw.seen.any()
     module.training_step(batch, 0)
     assert draw.seen.any() and "diffusion.timesteps.square" in module.state_dict()
+
+
+def test_an_overflow_is_not_remembered() -> None:
+    """float16 overflows now and then: such a loss must neither become the average nor make a checkpoint unwritable."""
+    importance = Importance(bins=3, uniform=0.5)
+    importance.observe(torch.tensor([0, 3, 6]), 9, torch.tensor([torch.inf, 1.0, torch.nan]))
+    assert importance.seen.tolist() == [False, True, False] and importance.square.tolist() == [0, 1, 0]
+    importance.observe(torch.tensor([0, 0, 6]), 9, torch.tensor([torch.inf, 2.0, 3.0]))
+    assert importance.seen.all() and importance.square.tolist() == [4, 1, 9]

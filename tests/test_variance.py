@@ -340,3 +340,21 @@ def test_networks_say_mean_and_variance(name: str, prediction: Prediction) -> No
     loss = diffusion.loss(path[-1].detach(), t=torch.tensor([2, 5]))
     loss.backward()
     assert loss.isfinite() and all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_a_fraction_above_1_stays_within_reason_over_few_steps() -> None:
+    """Two steps of the cosine schedule: beta-tilde is 4e-5 of beta, and fraction 1.5 would be 150 times beta."""
+    alpha_bar = (1 - cosine(1000)).cumprod(0)
+    seen: dict[float, Tensor] = {}
+    for fraction in (1.0, 1.1, 1.5):
+
+        def denoise(xt: Tensor, t: Tensor, fraction: float = fraction) -> Denoised:
+            return Denoised(torch.zeros_like(xt), torch.zeros_like(xt), torch.full_like(xt, fraction))
+
+        def observer(t: int, xt: Tensor, x0_hat: Tensor, fraction: float = fraction) -> None:
+            seen[fraction] = xt
+
+        ddpm(denoise, torch.zeros(1, 1).double(), alpha_bar, randn=lambda: torch.ones(1, 1), steps=2, observer=observer)
+    beta = 1 - (alpha_bar[-1] / alpha_bar[0]).item()
+    ratio = ((1 - alpha_bar[0]) / (1 - alpha_bar[-1])).item()
+    assert [x.item() ** 2 / beta for x in seen.values()] == pytest.approx([1.0, ratio**-0.1, 10.0], rel=1e-6)

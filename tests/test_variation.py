@@ -83,7 +83,7 @@ def test_the_ends_of_an_interpolation_are_the_clips_of_its_seeds(sampler: object
         randn = SeededNoise([seed], shape)
         return sampler(denoise, randn(), alpha_bar, randn=randn)  # type: ignore[operator]
 
-    randn = between(SeededNoise([3], shape), SeededNoise([8], shape), 5)
+    randn = between(SeededNoise([3], shape), SeededNoise([8], shape), torch.linspace(0, 1, 5))
     path = sampler(denoise, randn(), alpha_bar, randn=randn)  # type: ignore[operator]
     torch.testing.assert_close(path[0], clip(3)[0], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(path[-1], clip(8)[0], rtol=1e-4, atol=1e-4)
