@@ -78,6 +78,7 @@ class Config:
     sampler: Any
     skeleton: Any
     data: Any
+    augment: Any
     optimizer: Any
     lr_scheduler: Any
     trainer: Any
