@@ -19,7 +19,7 @@ CONF = Path(__file__).parent.parent / "conf"
 GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name != "hydra")
 OPTIONS = [(group, p.stem) for group in GROUPS for p in sorted((CONF / group).glob("*.yaml"))]
 PARTS_OF = ("model", "schedule", "prediction", "weighting", "timesteps", "variance", "motion_loss", "sampler", "skeleton")
-NEEDED = {"msr_action3d": ["data.root=."]}
+NEEDED = {"msr_action3d": ["data.root=."], "store": ["data.root=."]}
 
 
 def composed(*overrides: str) -> dict:
