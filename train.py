@@ -23,6 +23,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from callbacks.interrupt import StopBetweenBatches
+from datamodules.cache import cache_key, cached
 from datamodules.clips import ClipSet
 from datamodules.pose import PoseDataModule
 from ddpm.build import ConfigError, build_module, check, construct, with_channels
@@ -68,6 +69,7 @@ class Config:
     seed: int
     resume: str | None
     out: str | None
+    cache: str | None
     loader: Any
     model: Any
     schedule: Any
@@ -79,6 +81,7 @@ class Config:
     sampler: Any
     skeleton: Any
     data: Any
+    augment: Any
     optimizer: Any
     lr_scheduler: Any
     trainer: Any
@@ -116,7 +119,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
         pl.seed_everything(config["seed"], workers=True, verbose=False)
         quiet_lightning()
 
-        clips: ClipSet = construct(config["data"], "data")
+        clips = load_clips(config["data"], config["cache"])
         data: PoseDataModule = construct(config["loader"], "loader")(clips=clips)
         module = build_module(config, clips.fps, clips.class_names, trainable=True)
         statistics = data.statistics_batch()
@@ -199,6 +202,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
         raise ConfigError(f"trainer.{key} cannot be given: {OURS[key]}")
     for key, good, limit in (
         ("seed", 0 <= config["seed"] < 2**32, "in 0..2^32-1"),
+        ("cache", config["cache"] != "", "auto, a directory, or null"),
         ("trainer.precision", trainer["precision"] in PRECISIONS, f"auto or one of {PRECISIONS}"),
         ("trainer.gradient_clip_val", (trainer["gradient_clip_val"] or 0) >= 0, "positive, or null for no clipping"),
         ("trainer.gradient_clip_algorithm", trainer.get("gradient_clip_algorithm") in (None, "norm"), "null or norm"),
@@ -211,6 +215,19 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
             f"model.clip_dim={config['model']['clip_dim']}: these data sets feed the network no condition; leave it null"
         )
     return config
+
+
+def load_clips(node: Mapping[str, Any], cache: str | None) -> ClipSet:
+    """The clips of a data node, from the cache if its files were parsed before.
+
+    Args:
+        node: of the configuration.
+        cache: directory of the cache, ``auto`` for outputs/cache, None for none.
+    """
+    key = None if cache is None else cache_key(node)
+    if cache is None or key is None:
+        return construct(node, "data")
+    return cached(lambda: construct(node, "data"), key, Path("outputs/cache" if cache == "auto" else cache))
 
 
 def rehearse(module: MotionDiffusion, batch: Mapping[str, Any]) -> None:

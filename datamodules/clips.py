@@ -51,6 +51,41 @@ class Recording:
     units: str | None = None
 
 
+class Names(Sequence[str | None]):
+    """One name per recording, or None; every name is kept once.
+
+    Args:
+        values: the names, in sorted order.
+        codes: ``(recordings,)`` int64 index into them, -1 for None.
+    """
+
+    def __init__(self, values: Sequence[str], codes: Tensor) -> None:
+        self.values = values
+        self.codes = codes
+
+    @classmethod
+    def of(cls, names: Sequence[str | None]) -> "Names":
+        """The same names, each kept once."""
+        values = sorted({name for name in names if name is not None})
+        index: dict[str | None, int] = {name: i for i, name in enumerate(values)} | {None: -1}
+        return cls(tuple(values), torch.tensor([index[name] for name in names], dtype=torch.int64))
+
+    def __len__(self) -> int:
+        """Number of recordings."""
+        return len(self.codes)
+
+    def __getitem__(self, i: int) -> str | None:  # type: ignore[override]  # slices are not needed
+        """The name of recording ``i``."""
+        code = int(self.codes[i])
+        return None if code < 0 else self.values[code]
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the names are those of another sequence."""
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 @dataclass(frozen=True)
 class ClipSet:
     """Recordings of any length, laid end to end so that a window of any of them is one indexed read.
@@ -72,8 +107,8 @@ class ClipSet:
     starts: Tensor
     lengths: Tensor
     labels: Tensor
-    subjects: tuple[str | None, ...]
-    sources: tuple[str, ...]
+    subjects: Names
+    sources: Names
     class_names: tuple[str, ...]
     fps: float
     skeleton: Skeleton
@@ -90,31 +125,18 @@ class ClipSet:
         """
         if not recordings:
             raise DataError("no recordings: nothing to train on")
-        shape = (len(skeleton.names), skeleton.coords)
         for r in recordings:
-            if r.positions.ndim != 3 or r.positions.shape[1:] != shape or len(r.positions) == 0:
-                raise DataError(
-                    f"{r.source}: positions have shape {r.positions.shape}, expected (frames >= 1, {shape[0]} joints, "
-                    f"{shape[1]} coords); choose the skeleton that matches the data (skeleton=...)"
-                )
-            bad = np.argwhere(~np.isfinite(r.positions))
-            if len(bad):
-                frame, joint, _ = bad[0]
-                raise DataError(
-                    f"{r.source}: frame {frame}, joint {skeleton.names[joint]}: {r.positions[tuple(bad[0])]} is not a "
-                    "position; repair or remove the recording"
-                )
-        names = tuple(sorted({r.label for r in recordings if r.label is not None}))
-        index = {name: i for i, name in enumerate(names)}
+            check_recording(r, skeleton)
         lengths = torch.tensor([len(r.positions) for r in recordings])
+        labels = Names.of([r.label for r in recordings])
         return cls(
             frames=torch.from_numpy(np.concatenate([r.positions for r in recordings]).astype(np.float32, copy=False)),
             starts=torch.cumsum(lengths, 0) - lengths,
             lengths=lengths,
-            labels=torch.tensor([-1 if r.label is None else index[r.label] for r in recordings]),
-            subjects=tuple(r.subject for r in recordings),
-            sources=tuple(r.source for r in recordings),
-            class_names=names,
+            labels=labels.codes,
+            subjects=Names.of([r.subject for r in recordings]),
+            sources=Names.of([r.source for r in recordings]),
+            class_names=tuple(labels.values),
             fps=float(fps),
             skeleton=skeleton,
             notes=tuple(notes),
@@ -127,3 +149,32 @@ class ClipSet:
     def recording(self, i: int) -> Tensor:
         """``(frames, joints, coords)`` of recording ``i``, a view."""
         return self.frames[int(self.starts[i]) : int(self.starts[i] + self.lengths[i])]
+
+
+def check_recording(recording: Recording, skeleton: Skeleton) -> None:
+    """Look at one recording.
+
+    Raises:
+        DataError: a wrong shape, no frames, or a value that is not finite.
+    """
+    shape = (len(skeleton.names), skeleton.coords)
+    positions = recording.positions
+    if positions.ndim != 3 or positions.shape[1:] != shape or len(positions) == 0:
+        raise DataError(
+            f"{recording.source}: positions have shape {positions.shape}, expected (frames >= 1, {shape[0]} joints, "
+            f"{shape[1]} coords); choose the skeleton that matches the data (skeleton=...)"
+        )
+    bad = np.argwhere(~np.isfinite(positions))
+    if len(bad):
+        frame, joint, _ = bad[0]
+        raise DataError(
+            f"{recording.source}: frame {frame}, joint {skeleton.names[joint]}: {positions[tuple(bad[0])]} is not a "
+            "position; repair or remove the recording"
+        )
+
+
+def anchored(clips: Tensor, skeleton: Skeleton) -> Tensor:
+    """Clips ``(batch, joint, coord, frame)``, each moved so that its root starts at the origin of the ground; heights stay."""
+    anchor = clips[:, skeleton.root : skeleton.root + 1, :, :1].clone()
+    anchor[:, :, skeleton.up_axis] = 0
+    return clips - anchor

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from datamodules.clips import ClipSet, DataError
+from datamodules.augment import Augment
+from datamodules.clips import ClipSet, DataError, anchored
 from ddpm.seeding import derive_seed
+from ddpm.skeleton import Skeleton
 
 log = logging.getLogger(__name__)
 
@@ -45,12 +47,9 @@ class Windows(Dataset[Batch]):
         place = first[:, None] + torch.arange(self.frames)
         length = self.clips.lengths[recording][:, None]
         rows = self.clips.starts[recording][:, None] + torch.minimum(place, length - 1)
-        windows = self.clips.frames[rows]
-        skeleton = self.clips.skeleton
-        anchor = windows[:, :1, skeleton.root : skeleton.root + 1].clone()
-        anchor[..., skeleton.up_axis] = 0
+        windows = self.clips.frames[rows].permute(0, 2, 3, 1)
         return {
-            "clips": (windows - anchor).permute(0, 2, 3, 1).contiguous(),
+            "clips": anchored(windows, self.clips.skeleton).contiguous(),
             "mask": (place < length).float()[:, None, None] if self.padded else None,
             "labels": self.clips.labels[recording],
         }
@@ -136,7 +135,8 @@ class PoseDataModule(pl.LightningDataModule):
         val_fraction: fraction of the recordings held out, at least; 0 validates on the training recordings.
         split: ``subject`` keeps all recordings of a person on one side, ``sequence`` splits by recording.
         num_workers: processes that gather batches; 0, in this process, is fastest for data in memory.
-        seed: of split, order and windows.
+        augment: (skeleton, frames) -> what is done to training clips once they are on their device; None for nothing.
+        seed: of split, order, windows and augmentation.
 
     Raises:
         ValueError: a value outside its limits.
@@ -152,6 +152,7 @@ class PoseDataModule(pl.LightningDataModule):
         val_fraction: float = 0.1,
         split: Literal["subject", "sequence"] = "subject",
         num_workers: int = 0,
+        augment: Callable[[Skeleton, int], Augment] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -169,7 +170,9 @@ class PoseDataModule(pl.LightningDataModule):
         self.steps_per_epoch = steps_per_epoch
         self.num_workers = num_workers
         self.seed = seed
+        self.augment = (augment or Augment)(clips.skeleton, frames)
         self.windows = Windows(clips, frames)
+        self.long_windows = Windows(clips, self.augment.span)
         self.train_recordings, self.val_recordings = split_recordings(clips, val_fraction, split, seed)
         short = int((clips.lengths < frames).sum())
         log.info(
@@ -180,35 +183,35 @@ class PoseDataModule(pl.LightningDataModule):
         )  # fmt: skip
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Random windows, in an order that depends on the seed and the number of batches already processed."""
-        trainer = self.trainer
-        rank, world_size, position = (
-            (0, 1, lambda: 0)
-            if trainer is None
-            else (
-                trainer.global_rank,
-                trainer.world_size,
-                lambda: trainer.fit_loop.epoch_loop.batch_progress.total.processed,
-            )
-        )
+        """Random windows, in an order that depends on the seed and the number of batches already processed.
+
+        They are as long as the augmentation needs; `on_after_batch_transfer` makes them clips of ``frames`` frames.
+        """
+        rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         per_pass = -(-len(self.train_recordings) // (self.batch_size * world_size))
         sampler = RandomWindows(
             self.train_recordings,
             self.clips.lengths[self.train_recordings],
-            self.frames,
+            self.augment.span,
             self.batch_size,
             per_pass if self.steps_per_epoch is None else self.steps_per_epoch,
             self.seed,
-            position,
+            self._position,
             rank,
             world_size,
         )
-        return self._loader(sampler)
+        return self._loader(self.long_windows, sampler)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augment a batch of training; what is drawn is a function of the seed, the number of the batch and the process."""
+        if self.trainer is None or not self.trainer.training:
+            return batch
+        return self._augmented(batch, self._position(), self.trainer.global_rank)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The same windows every time: one from the middle of each held-out recording."""
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        return self._loader(list(self._middle(self.val_recordings[rank::world_size]).split(self.batch_size)))
+        return self._loader(self.windows, list(self._middle(self.val_recordings[rank::world_size]).split(self.batch_size)))
 
     def middle_windows(self, recordings: Tensor) -> Batch:
         """One window from the middle of each of some recordings, see `Windows`.
@@ -221,23 +224,37 @@ class PoseDataModule(pl.LightningDataModule):
     def statistics_batch(self, limit: int = 4096) -> Batch:
         """Windows of the training recordings from which to measure means and scales, spread over all of them.
 
+        Augmented as in training: turned any way, people have another mean pose and travel than facing the camera, and that of
+        what the network sees is wanted.
+
         Args:
             limit: windows at most.
         """
         n = len(self.train_recordings)
         per_recording = max(1, min(4, limit // n))
         chosen = self.train_recordings[torch.linspace(0, n - 1, min(n, limit)).round().long()]
-        room = (self.clips.lengths[chosen] - self.frames).clamp(min=0)
+        room = (self.clips.lengths[chosen] - self.augment.span).clamp(min=0)
         first = torch.cat([(room * (i + 0.5) / per_recording).long() for i in range(per_recording)])
-        return self.windows.__getitems__(torch.stack([chosen.repeat(per_recording), first], dim=1))
+        batch = self.long_windows.__getitems__(torch.stack([chosen.repeat(per_recording), first], dim=1))
+        return self._augmented(batch, "statistics")
 
     def _middle(self, recordings: Tensor) -> Tensor:
         first = (self.clips.lengths[recordings] - self.frames).clamp(min=0) // 2
         return torch.stack([recordings, first], dim=1)
 
-    def _loader(self, batches: Sampler[Tensor] | list[Tensor]) -> DataLoader[Batch]:
+    def _position(self) -> int:
+        """Training batches processed since the run began, also across interruptions."""
+        return 0 if self.trainer is None else self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+
+    def _augmented(self, batch: Batch, *purpose: int | str) -> Batch:
+        if not self.augment.active:
+            return batch
+        generator = torch.Generator(batch["clips"].device).manual_seed(derive_seed(self.seed, "augment", *purpose))
+        return self.augment(batch, generator)
+
+    def _loader(self, windows: Windows, batches: Sampler[Tensor] | list[Tensor]) -> DataLoader[Batch]:
         return DataLoader(
-            self.windows,
+            windows,
             batch_sampler=batches,  # pyright: ignore[reportArgumentType]
             collate_fn=_already_collated,
             num_workers=self.num_workers,
@@ -267,27 +284,25 @@ def split_recordings(clips: ClipSet, val_fraction: float, split: str, seed: int)
         log.warning("loader.val_fraction=0: val/loss is measured on the training recordings")
         return everything, everything
     if split == "subject":
-        unknown = [source for source, subject in zip(clips.sources, clips.subjects, strict=True) if subject is None]
-        if unknown:
-            raise DataError(f"{unknown[0]}: no subject is known, cannot split by subject; use loader.split=sequence")
-        groups = [str(subject) for subject in clips.subjects]
+        groups = clips.subjects
+        unknown = (groups.codes < 0).nonzero()
+        if len(unknown):
+            source = clips.sources[int(unknown[0])]
+            raise DataError(f"{source}: no subject is known, cannot split by subject; use loader.split=sequence")
     elif split == "sequence":
-        groups = list(clips.sources)
+        groups = clips.sources
     else:
         raise ValueError(f"loader.split={split!r} must be 'subject' or 'sequence'")
-    names = sorted(set(groups))
-    order = torch.randperm(len(names), generator=torch.Generator().manual_seed(derive_seed(seed, "split"))).tolist()
-    held_out: set[str] = set()
-    number = 0
-    for i in order:
-        if number >= val_fraction * len(clips):
-            break
-        held_out.add(names[i])
-        number += groups.count(names[i])
-    is_val = torch.tensor([group in held_out for group in groups])
-    if number in (0, len(clips)):
+    order = torch.randperm(len(groups.values), generator=torch.Generator().manual_seed(derive_seed(seed, "split")))
+    # Groups are held out in this order until the fraction is reached.
+    held = groups.codes.bincount(minlength=len(groups.values))[order].cumsum(0)
+    number = int((held < val_fraction * len(clips)).sum()) + 1
+    is_held_out = torch.zeros(len(order), dtype=torch.bool)
+    is_held_out[order[:number]] = True
+    is_val = is_held_out[groups.codes]
+    if bool(is_val.all()):
         raise DataError(
-            f"{len(clips)} recordings of {len(names)} {split}s cannot be split with loader.val_fraction={val_fraction}: one side "
+            f"{len(clips)} recordings of {len(order)} {split}s cannot be split with loader.val_fraction={val_fraction}: one side "
             "stays empty; use loader.split=sequence, more data, or loader.val_fraction=0"
         )
     return everything[~is_val], everything[is_val]

@@ -21,7 +21,7 @@ OPTIONS = [(group, p.stem) for group in GROUPS for p in sorted((CONF / group).gl
 PARTS_OF = ("model", "schedule", "prediction", "weighting", "timesteps", "variance", "motion_loss", "sampler", "skeleton")
 BVH = f"data.root={Path(__file__).parent / 'bvh'}"
 NEEDED = {
-    **{("data", option): ["data.root=."] for option in ("msr_action3d", "folder", "ntu", "keypoints2d")},
+    **{("data", option): ["data.root=."] for option in ("msr_action3d", "folder", "ntu", "keypoints2d", "store")},
     ("data", "bvh"): [BVH],
     ("skeleton", "bvh"): ["data=bvh", BVH],
 }
