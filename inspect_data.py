@@ -90,12 +90,14 @@ def draw_some(path: Path, clips: ClipSet, n: int, frames: int) -> None:
 
 
 def with_path(arguments: Sequence[str]) -> list[str]:
-    """The command line with a bare path written as ``data=folder data.root=PATH``."""
+    """The command line with a bare path written as ``data=folder data.root=PATH``, or ``data=bvh`` where there are such files."""
     out: list[str] = []
     for argument in arguments:
         bare = not argument.startswith(("-", "~", "+")) and ("=" not in argument or Path(argument).exists())
         quoted = argument.replace("\\", "\\\\").replace("'", "\\'")
-        out += ["data=folder", f"data.root='{quoted}'"] if bare else [argument]
+        place = Path(argument)
+        has_bvh = bare and (place.suffix.lower() == ".bvh" or next(place.rglob("*.bvh"), None) is not None)
+        out += [f"data={'bvh' if has_bvh else 'folder'}", f"data.root='{quoted}'"] if bare else [argument]
     return out
 
 

@@ -39,7 +39,7 @@ def cached(make: Callable[[], ClipSet], key: str, directory: Path) -> ClipSet:
         if path.exists():
             try:
                 clips = open_store(path, key)
-                log.info("parsed before, taken from %s", path)
+                log.info("parsed before, taken from %s%s", path, "".join(f"; {note}" for note in clips.notes))
                 return clips
             except DataError as error:
                 log.warning("%s: the files are read anew", error)

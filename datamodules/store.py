@@ -8,7 +8,7 @@ import shutil
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,7 +33,7 @@ class StoredClips(ClipSet):
         directory: where it is. Other processes are sent this path and map the files themselves.
     """
 
-    directory: Path
+    directory: Path = field(kw_only=True)
 
     def __reduce__(self) -> tuple[Callable[[Path], ClipSet], tuple[Path]]:
         """How to make it again."""
@@ -109,7 +109,7 @@ def write_store(recordings: Iterable[Recording], directory: str | Path, *, fps: 
             raise DataError(f"{directory}: no recordings: nothing to write")
         length, label = torch.tensor(lengths), Names.of(labels)
         columns = (torch.cumsum(length, 0) - length, length, label.codes)
-        _write_rest(stage, columns, Names.of(subjects), Names.of(sources), label.values, float(fps), skeleton, "")
+        _write_rest(stage, columns, Names.of(subjects), Names.of(sources), label.values, float(fps), skeleton, "", ())
     return open_store(directory)
 
 
@@ -127,7 +127,7 @@ def save_store(clips: ClipSet, directory: str | Path, key: str = "") -> None:
     with _staged(Path(directory)) as stage:
         _write_frames(stage / FRAMES, [clips.frames.numpy()], tuple(clips.frames.shape[1:]))
         columns = (clips.starts, clips.lengths, clips.labels)
-        _write_rest(stage, columns, clips.subjects, clips.sources, clips.class_names, clips.fps, clips.skeleton, key)
+        _write_rest(stage, columns, clips.subjects, clips.sources, clips.class_names, clips.fps, clips.skeleton, key, clips.notes)
 
 
 def open_store(directory: str | Path, key: str = "") -> StoredClips:
@@ -170,7 +170,8 @@ def open_store(directory: str | Path, key: str = "") -> StoredClips:
         frames=_tensor(frames), starts=start, lengths=length, labels=label,
         subjects=Names(_Texts(text, ends, 0, subjects), subject),
         sources=Names(_Texts(text, ends, subjects, len(ends) - subjects), source),
-        class_names=tuple(meta["class_names"]), fps=meta["fps"], skeleton=skeleton, directory=directory,
+        class_names=tuple(meta["class_names"]), fps=meta["fps"], skeleton=skeleton,
+        notes=tuple(meta["notes"]), directory=directory,
     )  # fmt: skip
 
 
@@ -215,6 +216,7 @@ def _write_rest(
     fps: float,
     skeleton: Skeleton,
     key: str,
+    notes: Sequence[str],
 ) -> None:
     """Everything but the frames; meta.json, which says that all is there, comes last."""
     texts = [value.encode(errors="surrogatepass") for names in (subjects, sources) for value in names.values]
@@ -240,6 +242,7 @@ def _write_rest(
         "class_names": list(class_names),
         "fps": fps,
         "skeleton": skeleton.to_config(),
+        "notes": list(notes),
     }
     with (stage / META).open("w") as file:
         json.dump({"sha256": _digest(content), "content": content}, file, indent=1)

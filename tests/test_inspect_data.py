@@ -62,6 +62,8 @@ def test_arguments_are_those_of_train_py() -> None:
         "data=folder", "data.root=x", "~loader", "+a.b=1", "--cfg", "-c",
     ]  # fmt: skip
     assert with_path(["a b"]) == ["data=folder", "data.root='a b'"]
+    bvh = Path(__file__).parent / "bvh"
+    assert with_path([str(bvh)])[0] == with_path([str(next(bvh.glob("*.bvh")))])[0] == "data=bvh"
     assert compose("inspect", with_path(["it's"])).data.root == "it's"
 
 

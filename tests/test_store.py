@@ -67,6 +67,11 @@ def test_what_is_written_is_read(how: str, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["s"], "nothing is left beside it"
 
 
+def test_what_was_done_to_the_recordings_is_kept(tmp_path: Path) -> None:
+    save_store(replace(in_memory(), notes=("3 frames dropped", "1 gap filled")), tmp_path / "s")
+    assert open_store(tmp_path / "s").notes == ("3 frames dropped", "1 gap filled")
+
+
 def test_recordings_are_written_one_by_one(tmp_path: Path) -> None:
     """Each is dropped before the next is asked for; what went wrong leaves nothing behind."""
     seen: list[weakref.ref[Recording]] = []
