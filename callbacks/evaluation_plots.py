@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 REAL, GENERATED, CEILING = PALETTE[0], PALETTE[1], "0.62"
 """Blue and vermilion stay apart for every common kind of colour blindness."""
 
+LEFT, RIGHT = 0.1, 1000.0
+"""Ends of the axis of multiples: what lies beyond is drawn at the end."""
+
 MARKS = {"frozen": "s", "shuffled_frames": "v", "noisy_1cm": "x", "mean_pose": "D", "gaussian": "^"}
 
 
@@ -30,24 +33,28 @@ def plot_scale(evaluation: Evaluation) -> "Figure":
     axes = figure.add_subplot()
     drawn: set[str] = set()
     for y, (_, m) in enumerate(shown.items()):
-        floor = m.real.value
-        axes.plot([max(m.real.low / floor, 0.05), m.real.high / floor], [y, y], color=REAL, linewidth=7, alpha=0.35,
+
+        def place(value: float, floor: float = m.real.value) -> float:
+            return min(max(value / floor, LEFT), RIGHT)
+
+        axes.plot([place(m.real.low), place(m.real.high)], [y, y], color=REAL, linewidth=7, alpha=0.35,
                   solid_capstyle="butt", label=None if y else "real against real, 95 %")  # fmt: skip
         if m.by_subject is not None:
-            axes.plot(m.by_subject.value / floor, y, "|", color=REAL, markersize=11, markeredgewidth=2,
+            axes.plot(place(m.by_subject.value), y, "|", color=REAL, markersize=11, markeredgewidth=2,
                       label=None if y else "nobody on both sides")  # fmt: skip
         for name, score in m.degraded.items():
             label = None if name in drawn else name.replace("_", " ")
             drawn.add(name)
-            axes.plot(max(score.value / floor, 0.05), y, MARKS.get(name, "s"), color=CEILING, markersize=4, label=label)
+            axes.plot(place(score.value), y, MARKS.get(name, "s"), color=CEILING, markersize=4, label=label)
         g = m.generated
-        axes.plot([max(g.low / floor, 0.05), g.high / floor], [y, y], color=GENERATED, linewidth=1.6)
-        axes.plot(g.value / floor, y, "o", color=GENERATED, markersize=5.5, label=None if y else "generated, 95 %",
+        axes.plot([place(g.low), place(g.high)], [y, y], color=GENERATED, linewidth=1.6)
+        axes.plot(place(g.value), y, "o", color=GENERATED, markersize=5.5, label=None if y else "generated, 95 %",
                   markerfacecolor=GENERATED if is_far(m) else "white")  # fmt: skip
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_yticks(range(len(shown)), [name.replace("physics/", "").replace("_", " ") for name in shown], fontsize=8)
     axes.invert_yaxis()
+    axes.set_xlim(0.8 * LEFT, 1.25 * RIGHT)
     axes.axvline(1, color=REAL, linewidth=1, linestyle="--")
     axes.set(xlabel="distance, as a multiple of real against real (left is better)")
     finish(axes)
@@ -77,7 +84,7 @@ def plot_numbers(generated: Measured, real: Measured, units: Mapping[str, str]) 
             axes.stairs(
                 share, edges, color=colour, fill=colour == REAL, alpha=0.35 if colour == REAL else 1, linewidth=1.4, label=label
             )
-        unit = f" [{units[name]}]" if units[name] else ""
+        unit = f" [{units[name].replace('^2', '²').replace('^3', '³')}]" if units[name] else ""
         axes.set_xlabel(f"{name.replace('_', ' ')}{unit}", fontsize=8)
         axes.tick_params(labelsize=7)
         finish(axes)
@@ -126,9 +133,9 @@ def plot_bones(generated: Motions, real: Motions) -> "Figure":
     axes.set_xticks(x, [names[j].replace("_", " ") for j in child], rotation=40, ha="right", fontsize=7)
     axes.set_ylabel("bone length [cm]", fontsize=8)
     axes.tick_params(axis="y", labelsize=7)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.18 * axes.get_ylim()[1])
     finish(axes)
-    axes.legend(frameon=False, fontsize=7)
+    axes.legend(frameon=False, fontsize=7, loc="upper left", ncols=2)
     return figure
 
 

@@ -47,7 +47,7 @@ class MotionMetrics(Callback):
         """The last measurement in a line."""
         self._reference: Reference | None = None
         self._step = -1
-        self._last = math.nan
+        self._values: dict[str, float] = {}
         self._warned: set[str] = set()
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: MotionDiffusion) -> None:  # pyright: ignore
@@ -56,30 +56,24 @@ class MotionMetrics(Callback):
             return
         epoch = trainer.current_epoch + 1
         if epoch % self.every == 0 or epoch == trainer.max_epochs:
-            values = self._measure(trainer, pl_module)
-            self._last = values.get(MONITOR, math.nan)
-            self.log_dict({name: value for name, value in values.items() if name != MONITOR})
-            self.log(MONITOR, self._last)
-        else:
-            self.log(MONITOR, self._last, logger=False)
+            self._values = self._measure(trainer, pl_module)
+        self.log_dict({MONITOR: math.nan} | self._values, logger=False)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: MotionDiffusion) -> None:  # pyright: ignore
         """Measure the result, if the last validation was not the end."""
         if not trainer.fast_dev_run and self._step != trainer.global_step:
-            values = self._measure(trainer, pl_module)
-            for logger in trainer.loggers:
-                logger.log_metrics(values, trainer.global_step)
+            self._values = self._measure(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        """The last value of the monitored metric, which a resumed run goes on with."""
-        return {"last": self._last}
+        """The last values, which a resumed run goes on with."""
+        return {"values": dict(self._values), "step": self._step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The counterpart of `state_dict`."""
-        self._last = state_dict["last"]
+        self._values, self._step = dict(state_dict["values"]), state_dict["step"]
 
     def _measure(self, trainer: pl.Trainer, module: MotionDiffusion) -> dict[str, float]:
-        """Name -> value of everything that is logged; empty if it failed."""
+        """Log name -> value of everything and return it; nothing if it failed."""
         self._step = trainer.global_step
         try:
             if self._reference is None:
@@ -98,12 +92,15 @@ class MotionMetrics(Callback):
             self._warned &= {finding.name for finding in wrong}
             for finding in wrong:
                 self._warn(finding.name, finding.text)
-            return self._values(found)
+            values = self._summarise(found)
+            for logger in trainer.loggers:
+                logger.log_metrics(values, self._step)
+            return values
         except Exception:  # whatever it is, hours of training are worth more than a number
             log.warning("motion could not be measured at step %d; training goes on", self._step, exc_info=True)
             return {}
 
-    def _values(self, found: Evaluation) -> dict[str, float]:
+    def _summarise(self, found: Evaluation) -> dict[str, float]:
         kinetic = found.metrics["frechet/kinetic"]
         ratios = {name: ratio(found.means[name]["generated"], found.means[name]["reference"]) for name in ("speed", "jerk")}
         shown = ("frechet/kinetic", "frechet/pose", "precision/pose", "recall/pose", "coverage/pose", "apd", "freeze")

@@ -147,7 +147,7 @@ def _table(evaluation: Evaluation) -> str:
         if rank(name) != group:
             group = rank(name)
             rows.append(f'<tr class="group"><td colspan="{4 + len(ceilings)}">{HEADINGS[group]}</td></tr>')
-        unit = f" [{m.unit}]" if m.unit else ""
+        unit = f" [{m.unit.replace('^2', '²').replace('^3', '³')}]" if m.unit else ""
         people = "" if m.by_subject is None else number(m.by_subject.value)
         worse = "".join(f'<td class="pale">{number(score.value)}</td>' for score in m.degraded.values())
         rows.append(
