@@ -131,7 +131,10 @@ def check_values(config: Mapping[str, Any]) -> None:
     if config["ckpt"] is None and "_target_" not in config["data"]:
         raise ConfigError(f"clips={config['clips']} needs the real motion to compare with: data=GROUP as for train.py")
     if config["ckpt"] is not None:
-        for key, given in (("loader", bool(config["loader"])), ("data=GROUP", "_target_" in config["data"])):
+        for key, given in (
+            ("loader", any(value is not None for value in config["loader"].values())),
+            ("data=GROUP", "_target_" in config["data"]),
+        ):
             if given:
                 raise ConfigError(f"{key} cannot be given with ckpt: a run is compared with its own data, split as they were")
 
@@ -147,11 +150,13 @@ def measured(config: Mapping[str, Any]) -> tuple[Motions, Any, dict[str, Any]]:
     """
     about: dict[str, Any] = {"ckpt": config["ckpt"], "clips_file": config["clips"], "seeds": None, "sampler": None}
     if config["ckpt"] is None:
-        loader = {"_target_": "datamodules.pose.PoseDataModule", "_partial_": True, **config["loader"]}
-        module, run, changes = None, {"data": config["data"], "loader": loader}, {}
+        loader = {"_target_": "datamodules.pose.PoseDataModule", "_partial_": True}
+        split = {key: value for key, value in config["loader"].items() if value is not None}
+        real = {key: value for key, value in config["data"].items() if key != "root" or value is not None}
+        module, run, changes = None, {"data": real, "loader": loader | split}, {}
     else:
         module, run = load_run(checkpoint_of(config["ckpt"]))
-        changes = config["data"]
+        changes = {key: value for key, value in config["data"].items() if value is not None}
     if config["clips"] is not None:
         given = read_clips(config["clips"])
         frames = given["clips"].shape[1]

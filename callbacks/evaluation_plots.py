@@ -14,7 +14,7 @@ from ddpm.metrics.suite import Evaluation
 from ddpm.metrics.verdict import is_far
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from callbacks.plots import Figure
 
 REAL, GENERATED, CEILING = PALETTE[0], PALETTE[1], "0.62"
 """Blue and vermilion stay apart for every common kind of colour blindness."""

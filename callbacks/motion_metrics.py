@@ -57,7 +57,7 @@ class MotionMetrics(Callback):
         epoch = trainer.current_epoch + 1
         if epoch % self.every == 0 or epoch == trainer.max_epochs:
             self._values = self._measure(trainer, pl_module)
-        self.log_dict({MONITOR: math.nan} | self._values, logger=False)
+        self.log_dict({MONITOR: math.nan} | self._values, logger=False, sync_dist=True)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: MotionDiffusion) -> None:  # pyright: ignore
         """Measure the result, if the last validation was not the end."""

@@ -124,7 +124,7 @@ class MotionDiffusion(pl.LightningModule):
         if self.noise_levels is not None:
             sums = self.trainer.strategy.reduce(self.noise_levels.sums, reduce_op="sum")
             for part, (loss, centimetres) in self.noise_levels.means(sums).items():  # pyright: ignore[reportArgumentType]
-                self.log_dict({f"val/loss_t/{part}": loss, f"val/x0_cm/{part}": centimetres})
+                self.log_dict({f"val/loss_t/{part}": loss, f"val/x0_cm/{part}": centimetres}, sync_dist=True)
 
     def loss(self, batch: Batch, eps: Tensor | None = None, t: Tensor | None = None) -> Tensor:
         """The loss of a batch: that of the diffusion of its normalised clips, and that of the motion in metres.

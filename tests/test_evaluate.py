@@ -21,7 +21,7 @@ from ddpm.skeleton import Skeleton
 from tests.configs import compose
 from tests.test_train import small
 
-DATA = ["data=synthetic", "data.n=150"]
+DATA = ["data=synthetic", "data.n=100"]
 
 
 def judged(out: Path, *overrides: str) -> dict[str, Any]:
@@ -44,8 +44,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def real_clips(skeleton: Skeleton, frames: int = 16) -> Motions:
     """The middles of the recordings of `DATA`."""
-    data = PoseDataModule(synthetic(skeleton, 150, 20.0, 0), frames)
-    batch = data.middle_windows(torch.arange(150))
+    data = PoseDataModule(synthetic(skeleton, 100, 20.0, 0), frames)
+    batch = data.middle_windows(torch.arange(100))
     return Motions.from_batch(batch["clips"], batch["mask"], fps=20.0, skeleton=skeleton)
 
 
@@ -122,7 +122,7 @@ def test_files_that_cannot_be_judged_are_named(skeleton: Skeleton, tmp_path: Pat
         (f"clips={tmp_path / 'poses.npz'}", "no .npz with clips"),
         (written(tmp_path / "fps.npz", real, fps=30.0), "30 frames per second"),
         (written(tmp_path / "names.npz", real, joint_names=np.array(["a"])), r"joints are \['a'\]"),
-        (written(tmp_path / "lengths.npz", real, lengths=np.zeros(150, int)), "lengths run from 0"),
+        (written(tmp_path / "lengths.npz", real, lengths=np.zeros(100, int)), "lengths run from 0"),
     ):
         with pytest.raises(DataError, match=named):
             judged(tmp_path / "out", clips, *DATA)
@@ -145,6 +145,12 @@ def test_the_reference_is_what_it_says(skeleton: Skeleton) -> None:
     for k, i in enumerate(few.train_recordings[:5].tolist()):
         length = int(clips.lengths[i])
         torch.testing.assert_close(recordings.positions[k, :length].float(), clips.recording(i))
+
+
+@pytest.mark.parametrize("name", ["evaluate", "compare", "sample"])
+def test_the_files_may_have_moved(name: str) -> None:
+    assert compose(name, ["data.root=elsewhere"]).data == {"root": "elsewhere"}
+    assert compose(name).data == {"root": None}, "as it was"
 
 
 def test_the_fingerprint_is_of_the_motion(skeleton: Skeleton) -> None:
