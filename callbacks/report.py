@@ -20,7 +20,7 @@ from ddpm.metrics.table import number, rank
 from ddpm.metrics.verdict import Finding, is_far
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #22262b; max-width: 1060px; margin: 2em auto; padding: 0 1em; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #22262b; max-width: 1180px; margin: 2em auto; padding: 0 1em; }
 h1 { font-size: 1.5em; margin-bottom: 0; } h2 { font-size: 1.15em; margin: 2em 0 .3em; border-bottom: 1px solid #dde1e6; }
 p.note, figcaption { color: #5a6270; font-size: .88em; max-width: 68em; margin: .3em 0; } img { max-width: 100%; height: auto; }
 table { border-collapse: collapse; font-size: .84em; font-variant-numeric: tabular-nums; }
@@ -30,6 +30,7 @@ tr.group td { padding-top: .9em; font-weight: 600; border-bottom: 1px solid #dde
 tbody tr:hover td { background: #f4f6f8; } td.far { background: #fbe6da; font-weight: 600; } td.near { background: #e2f0f8; }
 td.pale { color: #7b8390; } .warning { border-left: 5px solid #D55E00; background: #fdf3ec; padding: .5em .9em; margin: .6em 0; }
 .fine { border-left: 5px solid #0072B2; background: #eef6fb; padding: .5em .9em; margin: .6em 0; }
+.wide { overflow-x: auto; }
 .sides { display: flex; flex-wrap: wrap; gap: 1.2em; align-items: flex-start; } figure { margin: .6em 0; }
 pre { font-size: .8em; }
 """
@@ -114,7 +115,7 @@ def write_report(
 SCALE = (
     "Distances between generated and real clips, divided by the distance between two halves of the real ones: 1 is as good as "
     "real. A filled dot is further away than real clips and other people are. Grey: real clips made worse on purpose, as a "
-    "scale. Kernel distances are left out here, since theirs between real clips is about 0."
+    "scale. What is beyond 1000 is drawn there. Kernel distances are left out, since theirs between real clips is about 0."
 )
 TABLE = (
     "↓ lower is better, ↑ higher, ≈ as close to real as can be. <b>Real</b>: one half of the real clips against the other, "
@@ -156,7 +157,7 @@ def _table(evaluation: Evaluation) -> str:
             f"<td>{people}</td>{worse}</tr>"
         )
     columns = f"<th>metric</th><th>generated</th><th>real</th><th>people</th>{head}"
-    return f"<table><thead><tr>{columns}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f"<div class='wide'><table><thead><tr>{columns}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
 
 
 def _with_interval(score: Score) -> str:

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+import compare  # noqa: F401  registers its schema
 import evaluate as evaluate_script
+import sample  # noqa: F401
 import train as train_script
 from datamodules.clips import DataError
 from datamodules.pose import PoseDataModule
