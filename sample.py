@@ -180,7 +180,7 @@ def check_values(cfg: DictConfig) -> None:
         raise ConfigError(f"source={cfg.source}: vary and invert need one, a .npz of clips or val, and nothing else does")
     if cfg.source is not None and cfg.frames is not None:
         raise ConfigError(f"frames={cfg.frames}: clips of a source keep their own length")
-    if cfg.data and cfg.source != "val":
+    if any(value is not None for value in cfg.data.values()) and cfg.source != "val":
         raise ConfigError(f"data={cfg.data}: data are looked at for source=val only")
     if cfg.invert is not None and (cfg.sampler is not None or cfg.steps is not None):
         raise ConfigError("invert samples with DDIM in as many calls as it says: leave sampler and steps away")

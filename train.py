@@ -23,6 +23,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from callbacks.interrupt import StopBetweenBatches
+from callbacks.motion_metrics import MotionMetrics
 from datamodules.cache import cache_key, cached
 from datamodules.clips import ClipSet
 from datamodules.pose import PoseDataModule
@@ -161,6 +162,9 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
             raise
         if trainer.is_global_zero:
             log.info("%d steps in %.0f s; everything is in %s", trainer.global_step, time.monotonic() - began, out)
+            for callback in callbacks:
+                if isinstance(callback, MotionMetrics) and callback.summary:
+                    log.info("  %s", callback.summary)
             for name, what in PRODUCTS.items():
                 if any(out.glob(name)):
                     log.info("  %-26s %s", name, what)
@@ -172,6 +176,7 @@ PRODUCTS = {
     "samples/*.gif": "the same noise, while it learnt",
     "loss.png": "the loss curve",
     "loss.csv": "its numbers",
+    "noise_levels.png": "the error in cm by noise level",
     "checkpoints/last.ckpt": "for sample.py, and for resume=",
     "checkpoints/best.ckpt": "the lowest val/loss",
     "events.out.tfevents.*": "tensorboard --logdir",

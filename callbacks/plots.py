@@ -35,7 +35,7 @@ def plot_losses(
     Raises:
         ValueError: a curve with more steps than losses, or the reverse.
     """
-    figure = _figure(6.4, 4.0)
+    figure = new_figure(6.4, 4.0)
     axes = figure.add_subplot()
     shown = []
     for k, (name, (steps, losses)) in enumerate(curves.items()):
@@ -59,8 +59,8 @@ def plot_losses(
     else:
         axes.text(0.5, 0.5, "no losses yet", transform=axes.transAxes, ha="center", va="center", color="0.5")
     axes.set(xlabel="optimiser step", ylabel="loss", title=title)
-    _finish(axes)
-    _save(path, figure)
+    finish(axes)
+    save(path, figure)
     return figure
 
 
@@ -81,7 +81,7 @@ def plot_quality(
         ylabel: what the values are; lower is better.
         title: above the axes.
     """
-    figure = _figure(9.2, 4.0)
+    figure = new_figure(9.2, 4.0)
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, column, xlabel in ((left, 0, "network calls"), (right, 1, "seconds per clip")):
         for k, (name, runs) in enumerate(curves.items()):
@@ -99,30 +99,60 @@ def plot_quality(
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.yaxis.set_minor_formatter(lambda value, _: "")
         axes.set(xlabel=xlabel)
-        _finish(axes)
+        finish(axes)
     left.set(ylabel=ylabel)
     right.legend(frameon=False, fontsize="small")
     figure.suptitle(title, fontsize="medium")
-    _save(path, figure)
+    save(path, figure)
     return figure
 
 
-def _figure(width: float, height: float) -> "Figure":
+def plot_noise_levels(path: str | Path, loss: Mapping[float, float], centimetres: Mapping[float, float]) -> "Figure":
+    """Draw the validation loss and the error of x0_hat by noise level, write them as a PNG and return the figure.
+
+    Args:
+        path: the PNG file, written whole or not at all.
+        loss: t / T -> weighted loss.
+        centimetres: t / T -> mean distance of a joint of x0_hat from where it is.
+    """
+    figure = new_figure(9.2, 3.6)
+    left, right = figure.subplots(1, 2)
+    for axes, values, colour, label in (
+        (left, centimetres, PALETTE[0], "error of x0_hat [cm a joint]"),
+        (right, loss, PALETTE[1], "validation loss (weighted)"),
+    ):
+        axes.plot(list(values), list(values.values()), color=colour, marker="o", markersize=4, linewidth=1.4)
+        axes.set(xlabel="noise level t / T (right: pure noise)", ylabel=label, xlim=(0, 1))
+        axes.set_ylim(bottom=0)
+        finish(axes)
+    save(path, figure)
+    return figure
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure of so many inches."""
     from matplotlib.figure import Figure  # half a second that only plots should cost
 
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
 
 
-def _finish(axes: "Axes") -> None:
+def finish(axes: "Axes") -> None:
+    """Give axes the grid and the frame that all plots have."""
     axes.grid(True, which="major", color="0.88", linewidth=0.8)
     axes.grid(True, which="minor", color="0.94", linewidth=0.5)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _save(path: str | Path, figure: "Figure") -> None:
+def png_bytes(figure: "Figure") -> bytes:
+    """A figure as the content of a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
-    write_file(path, buffer.getvalue())
+    return buffer.getvalue()
+
+
+def save(path: str | Path, figure: "Figure") -> None:
+    """Write a figure as a PNG, whole or not at all."""
+    write_file(path, png_bytes(figure))

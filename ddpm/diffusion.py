@@ -12,9 +12,6 @@ from ddpm.timesteps import Timesteps, Uniform
 from ddpm.variance import Fixed, Variance, reverse_variance
 from ddpm.weighting import simple
 
-Penalty = Callable[[Tensor, Tensor], Tensor]
-"""``(x0_hat, weight) -> scalar``: what else the loss punishes; ``weight`` ``(batch, 1, ...)`` is that of the error of x0_hat."""
-
 
 class Denoised(NamedTuple):
     """What a network says of a noisy clip: all that a sampler needs.
@@ -28,6 +25,27 @@ class Denoised(NamedTuple):
     x0_hat: Tensor
     eps_hat: Tensor
     fraction: Tensor | float = 1.0
+
+
+class ClipLosses(NamedTuple):
+    """What a training or validation step finds out, clip by clip.
+
+    Attributes:
+        total: sums of the weighted errors over the real elements of each clip, ``(batch,)``.
+        count: numbers of real elements, ``(batch,)``; the loss of the batch is ``total.sum() / count.sum()``.
+        x0_hat: the clean clips as the network sees them, ``(batch, ...)``.
+        weight: of the squared error of x0_hat, ``(batch, 1, ...)``.
+    """
+
+    total: Tensor
+    count: Tensor
+    x0_hat: Tensor
+    weight: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """The loss of the batch, a scalar: every real element counts alike."""
+        return self.total.sum() / self.count.sum()
 
 
 class DenoiseDiffusion(nn.Module):
@@ -160,7 +178,6 @@ class DenoiseDiffusion(nn.Module):
         t: Tensor | None = None,
         cond: Tensor | None = None,
         mask: Tensor | None = None,
-        penalty: Penalty | None = None,
     ) -> Tensor:
         """Algorithm 1: mean weighted ||eps - eps_theta(xt, t)||^2, in expectation over t uniform over all steps.
 
@@ -173,11 +190,22 @@ class DenoiseDiffusion(nn.Module):
             cond: ``(batch, clip_dim)``, or None.
             mask: broadcasts against x0; 1 where x0 is real, 0 where it is padding. Every real element counts alike. None where
                 all is real.
-            penalty: added to the loss.
 
         Returns:
             A scalar.
         """
+        return self.clip_losses(x0, noise, t=t, cond=cond, mask=mask).mean
+
+    def clip_losses(
+        self,
+        x0: Tensor,
+        noise: Tensor | None = None,
+        *,
+        t: Tensor | None = None,
+        cond: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> ClipLosses:
+        """The parts of `loss`, which says what the arguments are, clip by clip."""
         drawn = t is None
         share = None
         if t is None:
@@ -197,10 +225,9 @@ class DenoiseDiffusion(nn.Module):
         total, count = ((x * real).reshape(len(x0), -1).sum(1) for x in (error, real))
         if drawn and self.training:
             self.timesteps.observe(t, self.n_steps, (total / count).detach())
-        loss = (total if share is None else share * total).sum() / count.sum()
-        if penalty is None:
-            return loss
-        return loss + penalty(x0_hat, weight if share is None else weight * per_clip(share, x0))
+        if share is not None:
+            total, weight = share * total, weight * per_clip(share, x0)
+        return ClipLosses(total, count, x0_hat, weight)
 
     def _network(self, xt: Tensor, t: Tensor, cond: Tensor | None, mask: Tensor | None) -> Tensor:
         return self.eps_model(xt, t, cond) if mask is None else self.eps_model(xt, t, cond, mask)

@@ -32,7 +32,7 @@ def own_data(config: Mapping[str, Any], changes: Mapping[str, Any]) -> Any:
 
     Args:
         config: of the run, from its checkpoint.
-        changes: values of ``data`` that are others now, e.g. where the files are.
+        changes: values of ``data`` that are others now, e.g. where the files are; None for those that are not.
 
     Returns:
         The data module.
@@ -43,6 +43,7 @@ def own_data(config: Mapping[str, Any], changes: Mapping[str, Any]) -> Any:
     """
     if not config.get("data") or not config.get("loader"):
         raise ConfigError("the checkpoint does not say what data it was trained on")
+    changes = {key: value for key, value in changes.items() if value is not None}
     unknown = sorted(changes.keys() - config["data"].keys())
     if unknown:
         raise ConfigError(f"data.{unknown[0]}: the data of this run have {sorted(config['data'].keys() - {'_target_'})}")

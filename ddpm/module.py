@@ -12,14 +12,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from ddpm.diffusion import DenoiseDiffusion
+from ddpm.diffusion import ClipLosses, DenoiseDiffusion
 from ddpm.motion_losses import MotionLoss
+from ddpm.noise_levels import NoiseLevels
 from ddpm.normalizer import Normalizer
 from ddpm.samplers import Observer, Sampler, SeededNoise
 from ddpm.seeding import derive_seed
 from ddpm.skeleton import Skeleton
 
 CHECK_EVERY = 50
+
+NOISE_BINS = 10
+"""Parts of the diffusion steps in which validation is reported."""
 
 Batch = Mapping[str, Any]
 """See `MotionDiffusion`."""
@@ -29,7 +33,9 @@ class MotionDiffusion(pl.LightningModule):
     """Trains a `DenoiseDiffusion` on clips and samples new ones.
 
     A batch is a dict with ``clips`` ``(batch, joint, coord, frame)`` in metres and ``mask`` ``(batch, 1, 1, frame)``, 1 where a
-    frame is real, or None where all are. Logs ``train/loss``, ``train/grad_norm`` and ``val/loss``.
+    frame is real, or None where all are. Logs ``train/loss``, ``train/grad_norm`` and ``val/loss``; and for ten parts of the
+    diffusion steps, named by their middle as a fraction of T, ``val/loss_t/0.050`` and ``val/x0_cm/0.050``: the loss without what
+    ``motion_loss`` adds, and the mean distance in centimetres of a joint of x0_hat from where it is.
 
     Args:
         diffusion: schedule, network, prediction and loss.
@@ -71,6 +77,7 @@ class MotionDiffusion(pl.LightningModule):
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.seed = seed
+        self.noise_levels: NoiseLevels | None = None
 
     def on_fit_start(self) -> None:
         """Refuse to train on clips whose scale nobody measured.
@@ -102,9 +109,22 @@ class MotionDiffusion(pl.LightningModule):
         generator = torch.Generator().manual_seed(derive_seed("validation", batch_idx, self.global_rank))
         place = (torch.randperm(len(clips), generator=generator) + 0.5) / len(clips)
         t = (place * self.diffusion.n_steps).long().to(clips.device)
-        loss = self.loss(batch, torch.randn(clips.shape, generator=generator).to(clips), t)
+        losses, loss = self._losses(batch, torch.randn(clips.shape, generator=generator).to(clips), t)
         self.log("val/loss", loss, prog_bar=True, on_epoch=True, batch_size=len(clips), sync_dist=True)
+        if self.noise_levels is not None:
+            self.noise_levels.add(t, losses, self.normalizer.inverse(losses.x0_hat), clips, batch["mask"])
         return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin to add up by noise level."""
+        self.noise_levels = NoiseLevels(self.diffusion.n_steps, NOISE_BINS, self.device)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log what was added up, the only time that it is read."""
+        if self.noise_levels is not None:
+            sums = self.trainer.strategy.reduce(self.noise_levels.sums, reduce_op="sum")
+            for part, (loss, centimetres) in self.noise_levels.means(sums).items():  # pyright: ignore[reportArgumentType]
+                self.log_dict({f"val/loss_t/{part}": loss, f"val/x0_cm/{part}": centimetres}, sync_dist=True)
 
     def loss(self, batch: Batch, eps: Tensor | None = None, t: Tensor | None = None) -> Tensor:
         """The loss of a batch: that of the diffusion of its normalised clips, and that of the motion in metres.
@@ -117,13 +137,15 @@ class MotionDiffusion(pl.LightningModule):
         Returns:
             A scalar.
         """
-        motion_loss, clips, mask = self.motion_loss, batch["clips"], batch["mask"]
-        penalty = (
-            None
-            if motion_loss is None
-            else lambda x0_hat, weight: motion_loss(self.normalizer.inverse(x0_hat), clips, weight, mask)
-        )
-        return self.diffusion.loss(self.normalizer(clips), eps, t=t, mask=mask, penalty=penalty)
+        return self._losses(batch, eps, t)[1]
+
+    def _losses(self, batch: Batch, eps: Tensor | None, t: Tensor | None) -> tuple[ClipLosses, Tensor]:
+        """The losses of the diffusion clip by clip, and the loss of the batch."""
+        clips, mask = batch["clips"], batch["mask"]
+        losses = self.diffusion.clip_losses(self.normalizer(clips), eps, t=t, mask=mask)
+        if self.motion_loss is None:
+            return losses, losses.mean
+        return losses, losses.mean + self.motion_loss(self.normalizer.inverse(losses.x0_hat), clips, losses.weight, mask)
 
     def configure_gradient_clipping(
         self,

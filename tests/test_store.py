@@ -8,6 +8,7 @@ import os
 import pickle
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np

@@ -1,0 +1,125 @@
+"""MotionMetrics: how good generated motion is while the model learns, and in words what is wrong with it."""
+
+import logging
+import math
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from callbacks.ema import averaged_weights
+from ddpm.metrics.motions import Motions
+from ddpm.metrics.reference import Reference, reference
+from ddpm.metrics.suite import LEAST, Evaluation, evaluate
+from ddpm.metrics.verdict import findings, ratio
+from ddpm.module import MotionDiffusion
+
+log = logging.getLogger(__name__)
+
+MONITOR = "metrics/frechet_kinetic"
+DIVERGED = "Likely a learning rate that is too high (optimizer.lr), or data that are not in metres"
+
+
+class MotionMetrics(Callback):
+    """Measures clips sampled with the averaged weights against held-out real ones, as ``evaluate.py fast=true`` does.
+
+    Logs ``metrics/frechet_kinetic`` and the like, beside ``metrics/real/...`` of real clips against real ones, and warns if
+    motion freezes, explodes, jitters or collapses. A measurement that fails is a warning and never the end of training.
+    ``metrics/frechet_kinetic`` is nan until the first measurement, so that a ModelCheckpoint can monitor it.
+
+    Args:
+        every: epochs between two measurements; the end of training always gets one.
+        n: clips, at least 32.
+        seed: of the first clip; the others follow.
+
+    Raises:
+        ValueError: every below 1, or n below 32.
+    """
+
+    def __init__(self, every: int = 8, n: int = 64, seed: int = 0) -> None:
+        if every < 1 or n < 2 * LEAST:
+            raise ValueError(f"callbacks.motion_metrics: every={every} must be at least 1 and n={n} at least {2 * LEAST}")
+        self.every = every
+        self.n = n
+        self.seed = seed
+        self.summary = ""
+        """The last measurement in a line."""
+        self._reference: Reference | None = None
+        self._step = -1
+        self._values: dict[str, float] = {}
+        self._warned: set[str] = set()
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: MotionDiffusion) -> None:  # pyright: ignore
+        """Measure if it is time; every process does, and finds the same."""
+        if trainer.sanity_checking or trainer.fast_dev_run:
+            return
+        epoch = trainer.current_epoch + 1
+        if epoch % self.every == 0 or epoch == trainer.max_epochs:
+            self._values = self._measure(trainer, pl_module)
+        self.log_dict({MONITOR: math.nan} | self._values, logger=False, sync_dist=True)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: MotionDiffusion) -> None:  # pyright: ignore
+        """Measure the result, if the last validation was not the end."""
+        if not trainer.fast_dev_run and self._step != trainer.global_step:
+            self._values = self._measure(trainer, pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The last values, which a resumed run goes on with."""
+        return {"values": dict(self._values), "step": self._step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The counterpart of `state_dict`."""
+        self._values, self._step = dict(state_dict["values"]), state_dict["step"]
+
+    def _measure(self, trainer: pl.Trainer, module: MotionDiffusion) -> dict[str, float]:
+        """Log name -> value of everything and return it; nothing if it failed."""
+        self._step = trainer.global_step
+        try:
+            if self._reference is None:
+                self._reference = reference(trainer.datamodule)  # pyright: ignore[reportAttributeAccessIssue]
+            with averaged_weights(trainer, module):
+                clips = module.sample(range(self.seed, self.seed + self.n))
+            finite = clips.isfinite().flatten(1).all(1)
+            if not finite.all():
+                self._warn("exploding", f"motion explodes: {int((~finite).sum())} of {self.n} clips are not finite. {DIVERGED}")
+                return {}
+            lengths = torch.full((len(clips),), clips.shape[1])
+            found = evaluate(
+                Motions(clips, lengths, module.fps, module.skeleton), self._reference.motions, fast=True, seed=self.seed
+            )
+            wrong = findings(found)
+            self._warned &= {finding.name for finding in wrong}
+            for finding in wrong:
+                self._warn(finding.name, finding.text)
+            values = self._summarise(found)
+            for logger in trainer.loggers:
+                logger.log_metrics(values, self._step)
+            return values
+        except Exception:  # whatever it is, hours of training are worth more than a number
+            log.warning("motion could not be measured at step %d; training goes on", self._step, exc_info=True)
+            return {}
+
+    def _summarise(self, found: Evaluation) -> dict[str, float]:
+        kinetic = found.metrics["frechet/kinetic"]
+        ratios = {name: ratio(found.means[name]["generated"], found.means[name]["reference"]) for name in ("speed", "jerk")}
+        shown = ("frechet/kinetic", "frechet/pose", "precision/pose", "recall/pose", "coverage/pose", "apd", "freeze")
+        shown = [name for name in shown if name in found.metrics]
+        values = {f"metrics/{name.replace('/', '_')}": found.metrics[name].generated.value for name in shown}
+        values |= {f"metrics/real/{name.replace('/', '_')}": found.metrics[name].real.value for name in shown}
+        values |= {f"metrics/{name}_ratio": value for name, value in ratios.items()}
+        values["metrics/bone_variation"] = found.means["bone_variation"]["generated"]
+        values["metrics/real/bone_variation"] = found.means["bone_variation"]["reference"]
+        bones = {side: 100 * mean for side, mean in found.means["bone_variation"].items()}
+        self.summary = (
+            f"motion: Fréchet distance {kinetic.generated.value:.2f} (real against real {kinetic.real.value:.2f}), jerk "
+            f"{ratios['jerk']:.2f} and speed {ratios['speed']:.2f} of real, bones vary by {bones['generated']:.1f} % (real "
+            f"{bones['reference']:.1f} %)"
+        )
+        return values
+
+    def _warn(self, name: str, text: str) -> None:
+        """Once, until it was better in between."""
+        if name not in self._warned:
+            log.warning("WARNING at step %d: %s", self._step, text)
+        self._warned.add(name)

@@ -1,0 +1,70 @@
+"""Table: an evaluation as lines of text, at most 120 characters wide."""
+
+from ddpm.metrics.suite import Evaluation, Metric
+from ddpm.metrics.verdict import is_far
+
+SHORT = {"shuffled_frames": "shuffled", "noisy_1cm": "1cm off", "mean_pose": "mean"}
+"""Names of degraded sets that are too wide for a column."""
+
+
+def lines(evaluation: Evaluation) -> list[str]:
+    """A row a metric: generated with its interval, both floors, the ceilings; ``!`` in front of what is far from real."""
+    ceilings = list(next(iter(evaluation.metrics.values())).degraded)
+    parts = [SHORT.get(name, name) for name in ceilings]
+    head = f"  {'metric':<22}{'best':>5} {'generated':>9} {'95 %':>15} {'real':>8} {'people':>8}"
+    found = [head + "".join(f"{part:>9}" for part in parts)]
+    ordered = sorted(evaluation.metrics.items(), key=lambda item: rank(item[0]))
+    for k, (name, metric) in enumerate(ordered):
+        if k > 0 and rank(name) != rank(ordered[k - 1][0]):
+            found.append("")
+        found.append(_row(name, metric))
+    found.append("")
+    found.append(
+        "real: one half of the real clips against the other; people: the same with nobody on both sides; then degraded real clips"
+        if ceilings
+        else "real: one half of the real clips against the other; people: the same with nobody on both sides"
+    )
+    far = sum(is_far(metric) for metric in evaluation.metrics.values())
+    sizes = evaluation.clips
+    found.append(
+        f"! {far} of {len(ordered)} metrics are further from real than real clips are; {sizes['generated_compared']} generated "
+        f"and {sizes['reference_compared']} real clips in each repeat"
+    )
+    found += [
+        f"  {name:<16} mean {number(mean['generated'])} generated, {number(mean['reference'])} real"
+        for name, mean in evaluation.means.items()
+    ]
+    if evaluation.memorisation is not None:
+        m = evaluation.memorisation
+        found += [
+            f"nearest training clip: {100 * float(m.samples.median()):.1f} cm away (median), of held-out clips "
+            f"{100 * float(m.held_out.median()):.1f} cm; a sample is closer than a held-out",
+            f"clip with probability {m.closer_than_held_out:.2f} (0.5: as new as they are); {len(m.suspects)} of "
+            f"{len(m.samples)} look copied",
+        ]
+    return found
+
+
+def rank(name: str) -> int:
+    """Place of a metric's group: distances, then kinds of clips, then physics."""
+    kind = name.partition("/")[0]
+    return {"frechet": 0, "kid": 0, "mmd": 0, "physics": 2, "freeze": 2}.get(kind, 1)
+
+
+def number(value: float) -> str:
+    """Three significant digits, without an exponent from 0.001 to 100,000."""
+    if 100 <= abs(value) < 1e5:
+        return f"{value:.0f}"
+    return f"{value:.3g}" if 1e-3 <= abs(value) < 100 or value == 0 else f"{value:.1e}"
+
+
+def _row(name: str, metric: Metric) -> str:
+    generated = metric.generated
+    interval = f"{number(generated.low)}..{number(generated.high)}"
+    people = "" if metric.by_subject is None else number(metric.by_subject.value)
+    best = {"lower": "low", "higher": "high", "real": "real"}[metric.better]
+    title = name.removeprefix("physics/") + (f" [{metric.unit}]" if metric.unit else "")
+    ceilings = "".join(f"{number(score.value):>9}" for score in metric.degraded.values())
+    mark = "!" if is_far(metric) else " "
+    values = f"{number(generated.value):>9} {interval:>15} {number(metric.real.value):>8} {people:>8}"
+    return f"{mark} {title:<22}{best:>5} {values}{ceilings}"

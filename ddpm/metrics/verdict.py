@@ -1,0 +1,108 @@
+"""Verdict: which metrics are far from real, and in words what is wrong with the motion, why, and what to do."""
+
+from typing import NamedTuple
+
+from ddpm.metrics.suite import Evaluation, Metric
+
+SLOW, WILD = 0.5, 10.0
+"""Of the real mean speed: below the first clips freeze, above the second they explode."""
+
+SHAKY = 2.0
+"""Of the real jerk, above which they jitter."""
+
+ALIKE, SPREAD = 0.4, 2.5
+"""Of the real distance between clips: below the first they are all alike, above the second they explode."""
+
+FEW = 0.5
+"""Of the real coverage, below which good clips are few kinds of clips."""
+
+
+class Finding(NamedTuple):
+    """Something that is wrong.
+
+    Attributes:
+        name: ``frozen``, ``exploding``, ``jittering``, ``collapsed`` or ``length``.
+        text: what, measured how, the likely causes and what to do.
+    """
+
+    name: str
+    text: str
+
+
+def is_far(metric: Metric) -> bool:
+    """Whether the interval of the generated clips lies beyond those of both floors, on the side that is worse."""
+    floors = [metric.real] if metric.by_subject is None else [metric.real, metric.by_subject]
+    above = metric.generated.low > max(floor.high for floor in floors)
+    below = metric.generated.high < min(floor.low for floor in floors)
+    return {"lower": above, "higher": below, "real": above or below}[metric.better]
+
+
+def findings(evaluation: Evaluation) -> list[Finding]:
+    """What is wrong with generated motion as a whole; empty if nothing is.
+
+    Limits are far beyond what real clips reach against each other: motion can be poor without any finding.
+
+    Args:
+        evaluation: fast or full.
+    """
+    means, metrics = evaluation.means, evaluation.metrics
+    speed, jerk = (ratio(means[name]["generated"], means[name]["reference"]) for name in ("speed", "jerk"))
+    spread = ratio(metrics["apd"].generated.value, metrics["apd"].real.value) if "apd" in metrics else 1.0
+    still = metrics["freeze"].generated.value
+    of = "pose" if "coverage/pose" in metrics else "kinetic"
+    cover, precise = (
+        ratio(metrics[f"{kind}/{of}"].generated.value, metrics[f"{kind}/{of}"].real.value) for kind in ("coverage", "precision")
+    )
+    mine, real = evaluation.frames["generated"], evaluation.frames["reference"]
+    found = []
+    if still > 0.5 or speed < SLOW:
+        found.append(
+            Finding(
+                "frozen",
+                f"motion freezes: {100 * still:.0f} % of the clips move less than 99 in 100 real ones, the mean speed is "
+                f"{speed:.2f} of the real one. Likely too few training steps (the average of all motion stands still): train "
+                "longer; else recordings shorter than a clip, which end in a held pose: choose fewer frames",
+            )
+        )
+    if spread > SPREAD or speed > WILD:
+        found.append(
+            Finding(
+                "exploding",
+                f"motion explodes: clips are {spread:.1f} times as far apart as real ones and move {speed:.1f} times as fast. "
+                "Likely numbers that are not normalised or not in metres: check the units of the data and the clips; else "
+                "errors that grow from step to step of the sampler: prediction=x0 or velocity, a lower optimizer.lr, more "
+                "training steps",
+            )
+        )
+    elif jerk > SHAKY:
+        found.append(
+            Finding(
+                "jittering",
+                f"motion jitters: its jerk is {jerk:.1f} times that of real clips. Likely noise that the network does not "
+                "remove: train longer; else too few sampler.steps, or prediction=epsilon: use x0 or velocity, and "
+                "motion_loss=full",
+            )
+        )
+    if spread < ALIKE or (cover < FEW and precise > SLOW):
+        found.append(
+            Finding(
+                "collapsed",
+                f"motion collapses to few modes: clips come near {cover:.2f} of the real ones that others of them come near, "
+                f"and lie {spread:.2f} times as far apart. Likely too few training steps, or a model that repeats few "
+                "recordings: train longer, or with more data, or a smaller network; see the nearest training clips",
+            )
+        )
+    if real < 0.75 * mine:
+        found.append(
+            Finding(
+                "length",
+                f"lengths differ: generated clips have {mine:.0f} frames, real ones {real:.0f} on average, and metrics that "
+                "depend on length are not comparable. Train and sample with fewer frames",
+            )
+        )
+    return found
+
+
+def ratio(generated: float, real: float) -> float:
+    """``generated / real``, large but finite where nothing of it is real."""
+    return generated / max(real, 1e-9)

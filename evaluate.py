@@ -1,0 +1,284 @@
+"""Measure generated motion against real motion: ``python evaluate.py ckpt=RUN`` or ``clips=FILE.npz data=GROUP``."""
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import math
+import platform
+import sys
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import torch
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from callbacks.report import write_report
+from datamodules.clips import ClipSet, DataError
+from ddpm.build import ConfigError, construct_part
+from ddpm.checkpoint import CheckpointError, checkpoint_of, load_run, write_durably
+from ddpm.inference import choose_device, own_data, progress
+from ddpm.metrics import suite
+from ddpm.metrics.memorisation import memorisation
+from ddpm.metrics.motions import Motions
+from ddpm.metrics.reference import held_out, reference, whole
+from ddpm.metrics.table import lines
+from ddpm.metrics.verdict import findings
+from ddpm.module import MotionDiffusion
+
+log = logging.getLogger("evaluate")
+
+LIBRARIES = ("pose-ddpm", "torch", "numpy", "pytorch-lightning")
+
+
+@dataclass
+class Config:
+    """Types of the keys."""
+
+    ckpt: str | None
+    clips: str | None
+    out: str
+    n: int
+    seed: int
+    frames: int | None
+    reference: str
+    fast: bool
+    legacy: bool
+    training: int
+    batch_size: int
+    device: str
+    report: bool
+    data: dict[str, Any] = field(default_factory=dict)
+    loader: dict[str, Any] = field(default_factory=dict)
+    sampler: Any = None
+    skeleton: Any = None
+
+
+ConfigStore.instance().store(name="evaluate_base", node=Config)
+
+
+def evaluate(cfg: DictConfig) -> Path:
+    """Print the table and write metrics.json and report.html.
+
+    Args:
+        cfg: the composed configuration.
+
+    Returns:
+        The path of metrics.json.
+
+    Raises:
+        ConfigError: a value outside its limits, or neither clips nor a checkpoint.
+        CheckpointError: see `ddpm.checkpoint.load_run`.
+        DataError: clips that cannot be read, or data that are not there.
+    """
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    check_values(config)
+    generated, data, about = measured(config)
+    real = reference(data, config["reference"])
+    lead = (
+        f"{len(generated)} generated clips of {generated.positions.shape[1]} frames against {len(real.motions)} real ones: "
+        f"{'recordings held out from training' if real.held_out else 'all recordings, also those of training'}"
+    )
+    log.info("%s", lead)
+    found = suite.evaluate(
+        generated, real.motions, subjects=real.subjects, legacy=config["legacy"], fast=config["fast"], seed=config["seed"]
+    )
+    training = None
+    if config["training"] > 0 and len(held_out(data)) > 0:
+        n = len(data.train_recordings)
+        training = whole(data, data.train_recordings[torch.linspace(0, n - 1, min(n, config["training"])).round().long()])
+        unseen = real.motions if real.held_out else reference(data, "held_out").motions
+        found = replace(found, memorisation=memorisation(generated, training, unseen))
+    wrong = findings(found)
+    log.info("%s", "\n".join(lines(found)))
+    for finding in wrong:
+        log.warning("WARNING: %s", finding.text)
+    about["data"] |= {"reference": "held_out" if real.held_out else "all", "sha256": fingerprint(data.clips)}
+    about |= {"seed": config["seed"], "fast": config["fast"], "versions": versions()}
+    content = strict({**about, **found.to_dict(), "warnings": [finding._asdict() for finding in wrong]})
+    path = Path(config["out"]) / "metrics.json"
+    write_durably(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+    log.info("%s", path)
+    if config["report"]:
+        page = path.with_name("report.html")
+        write_report(page, config["clips"] or config["ckpt"], lead, found, wrong, generated, real.motions, training, about)
+        log.info("%s", page)
+    return path
+
+
+def check_values(config: Mapping[str, Any]) -> None:
+    """Look at all values before anything is loaded.
+
+    Raises:
+        ConfigError: one outside its limits, or options that exclude each other.
+    """
+    for key, least in (("n", 32), ("seed", 0), ("frames", 4), ("training", 0), ("batch_size", 1)):
+        if config[key] is not None and config[key] < least:
+            raise ConfigError(f"{key}={config[key]} must be at least {least}")
+    if config["reference"] not in ("auto", "held_out", "all"):
+        raise ConfigError(f"reference={config['reference']} must be auto, held_out or all")
+    if config["out"] == "":
+        raise ConfigError("out='' must be a directory, or the name of a new one")
+    if config["ckpt"] is None and config["clips"] is None:
+        raise ConfigError("give ckpt=RUN, a trained model, or clips=FILE.npz with data=GROUP, the real motion to compare it with")
+    if config["ckpt"] is None and "_target_" not in config["data"]:
+        raise ConfigError(f"clips={config['clips']} needs the real motion to compare with: data=GROUP as for train.py")
+    if config["ckpt"] is not None:
+        for key, given in (
+            ("loader", any(value is not None for value in config["loader"].values())),
+            ("data=GROUP", "_target_" in config["data"]),
+        ):
+            if given:
+                raise ConfigError(f"{key} cannot be given with ckpt: a run is compared with its own data, split as they were")
+
+
+def measured(config: Mapping[str, Any]) -> tuple[Motions, Any, dict[str, Any]]:
+    """The clips to judge, the data to compare them with in windows as long as they are, and where both come from.
+
+    Args:
+        config: the composed configuration.
+
+    Returns:
+        Clips, data module, and a record for metrics.json.
+    """
+    about: dict[str, Any] = {"ckpt": config["ckpt"], "clips_file": config["clips"], "seeds": None, "sampler": None}
+    if config["ckpt"] is None:
+        loader = {"_target_": "datamodules.pose.PoseDataModule", "_partial_": True}
+        split = {key: value for key, value in config["loader"].items() if value is not None}
+        real = {key: value for key, value in config["data"].items() if key != "root" or value is not None}
+        module, run, changes = None, {"data": real, "loader": loader | split}, {}
+    else:
+        module, run = load_run(checkpoint_of(config["ckpt"]))
+        changes = {key: value for key, value in config["data"].items() if value is not None}
+    if config["clips"] is not None:
+        given = read_clips(config["clips"])
+        frames = given["clips"].shape[1]
+    else:
+        frames = config["frames"] or run["frames"]
+    data = own_data({**run, "loader": {**run["loader"], "frames": frames}}, changes)
+    if config["clips"] is not None:
+        generated = of_skeleton(given, data.clips, config["clips"])
+    else:
+        node = config["sampler"] or run["sampler"]
+        seeds = range(config["seed"], config["seed"] + config["n"])
+        generated = sampled(module.to(choose_device(config["device"])), node, seeds, frames, config["batch_size"])
+        about |= {"seeds": [seeds.start, seeds.stop - 1], "sampler": node}
+    about["data"] = {**run["data"], **changes, "recordings": len(data.clips), "fps": data.clips.fps, "frames": frames}
+    del about["data"]["skeleton"]
+    return generated, data, about
+
+
+def sampled(module: MotionDiffusion, node: Mapping[str, Any], seeds: range, frames: int, batch_size: int) -> Motions:
+    """New clips.
+
+    Args:
+        module: the trained model.
+        node: configuration of the sampler.
+        seeds: one per clip.
+        frames: length of the clips.
+        batch_size: clips per network call.
+
+    Raises:
+        ValueError: clips that are not finite.
+    """
+    sampler = construct_part(node, "sampler")
+    with progress(sampler, module.diffusion.alpha_bar, -(-len(seeds) // batch_size), "sampling") as observer:
+        clips = module.sample(seeds, frames=frames, sampler=sampler, batch_size=batch_size, observer=observer)
+    bad = int((~clips.isfinite()).flatten(1).any(1).sum())
+    if bad:
+        raise ValueError(f"{bad} of {len(clips)} sampled clips are not finite: the model has diverged, train it anew")
+    return Motions(clips, torch.full((len(clips),), frames), module.fps, module.skeleton)
+
+
+def read_clips(path: str) -> dict[str, np.ndarray]:
+    """The content of a file of anybody's clips.
+
+    Args:
+        path: a .npz with ``clips`` (n, frames, joints, coords) in metres, as sample.py writes it; ``lengths`` (n,), ``fps`` and
+            ``joint_names`` are optional.
+
+    Raises:
+        DataError: a file that cannot be read, or has no clips.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            given = {name: content[name] for name in content.files}
+        given["clips"] = given["clips"].astype(np.float64)
+    except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+        raise DataError(f"clips={path}: no .npz with clips as sample.py writes it ({error})") from error
+    if given["clips"].ndim != 4 or 0 in given["clips"].shape:
+        raise DataError(f"clips={path}: clips have shape {given['clips'].shape}, expected (clips, frames, joints, coords)")
+    return given
+
+
+def of_skeleton(given: Mapping[str, np.ndarray], clips: ClipSet, path: str) -> Motions:
+    """Clips of a file, if they can be compared with the real motion.
+
+    Args:
+        given: see `read_clips`.
+        clips: the real motion.
+        path: of the file, for messages.
+
+    Raises:
+        DataError: other joints or frame rate, lengths that do not fit, or positions that are not finite.
+    """
+    fps = float(given.get("fps", clips.fps))
+    if not math.isclose(fps, clips.fps, rel_tol=1e-3):
+        raise DataError(f"clips={path}: {fps:g} frames per second, the real motion has {clips.fps:g}; resample one of them")
+    names = tuple(str(name) for name in given.get("joint_names", clips.skeleton.names))
+    if names != clips.skeleton.names:
+        raise DataError(f"clips={path}: its joints are {list(names)}, those of the real motion {list(clips.skeleton.names)}")
+    positions = torch.from_numpy(given["clips"])
+    lengths = torch.from_numpy(np.asarray(given.get("lengths", np.full(len(positions), positions.shape[1])), dtype=np.int64))
+    try:
+        return Motions(positions, lengths, clips.fps, clips.skeleton)
+    except ValueError as error:
+        raise DataError(f"clips={path}: {error}") from error
+
+
+def fingerprint(clips: ClipSet) -> str:
+    """SHA-256 of all positions and lengths, little-endian: the same for the same motion, wherever its files are."""
+    digest = hashlib.sha256(clips.frames.numpy().astype("<f4").tobytes())
+    digest.update(clips.lengths.numpy().astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Of everything that has a say in the numbers."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # the project itself, run from its folder
+            found[name] = "not installed"
+    return found
+
+
+def strict(value: Any) -> Any:
+    """Plain containers without the numbers that JSON does not have: they become null."""
+    if isinstance(value, Mapping):
+        return {str(key): strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
+def main(cfg: DictConfig) -> None:
+    """The command. Input errors end it with one message and status 1."""
+    try:
+        evaluate(cfg)
+    except (ValueError, CheckpointError, OmegaConfBaseException) as error:
+        log.error("%s: %s", type(error).__name__, error)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
