@@ -39,7 +39,8 @@ def folder(
     """All motions below a directory, in the order of their names; one INFO line says what was done to them.
 
     What a file does not say comes from here: its frame rate from ``fps``, its joints from ``joints``, its label from the name of
-    its directory, if files lie in several. A directory with a file for every frame counts as one file.
+    its directory, if files lie in several. A directory with a file for every frame counts as one file. BVH files are taken to be
+    in centimetres; `datamodules.bvh.bvh` has a scale for others.
 
     Args:
         skeleton: the joints to train on, found by name where files name theirs.

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Literal
 
 import numpy as np
@@ -75,7 +76,7 @@ def prepare(
     replaced: dict[str, str] = {}
     spare: dict[str, None] = {}
     scales: list[float] = []
-    sizes: list[float] = []
+    sizes: list[tuple[float, str | None]] = []  # metres, and the unit that the file says
     plans: dict[tuple[tuple[str, ...] | None, tuple[int, ...]], tuple[np.ndarray, dict[str, str], list[str]]] = {}
     for r in recordings:
         seen = _seen(r, lost, min_confidence)
@@ -100,12 +101,12 @@ def prepare(
             metres = BODY / (size or BODY)
             scales.append(metres)
         elif size > 0:
-            sizes.append(size * metres)
+            sizes.append((size * metres, r.units))
         positions = np.where(seen[..., None], metres * positions, 0).astype(np.float32)
         if (far := float(np.abs(positions).max(initial=0))) > FAR:
             raise DataError(
                 f"{r.source}: a position is {far:.3g} m from the origin, at most {FAR:g} are, and the body is "
-                f"{size * metres:.3g} m along its bones; if the file is sound, set {_other_units(size)}"
+                f"{size * metres:.3g} m along its bones; if the file is sound, {_other_units(size, r.units, skeleton)}"
             )
         pieces, done = clean_all(
             positions, ~seen, skeleton, fps=rate, source=r.source, longest=longest,
@@ -123,10 +124,11 @@ def prepare(
         raise DataError(
             f"{name}: the recordings have several frame rates ({found}); set data.target_fps={min(rates):g} or another"
         )
-    if sizes and len(skeleton.names) > 2 and not SIZES[0] <= (size := float(np.median(sizes))) <= SIZES[1]:
+    size, said = sorted(sizes, key=itemgetter(0))[len(sizes) // 2] if sizes else (BODY, None)
+    if len(skeleton.names) > 2 and not SIZES[0] <= size <= SIZES[1]:
         raise DataError(
             f"{name}: half of the bodies are {'over' if size > 1 else 'under'} {size:.3g} m along their bones, expected "
-            f"{SIZES[0]} to {SIZES[1]:g} m; set {_other_units(size / (UNITS[skeleton.units] or 1))}"
+            f"{SIZES[0]} to {SIZES[1]:g} m; {_other_units(size / (UNITS[said or skeleton.units] or 1), said, skeleton)}"
         )
     notes = [report.summary()]
     if replaced:
@@ -211,6 +213,11 @@ def _metres(r: Recording, skeleton: Skeleton) -> float | None:
     return UNITS[units]
 
 
-def _other_units(size: float) -> str:
+def _other_units(size: float, said: str | None, skeleton: Skeleton) -> str:
+    """What to do about a body of ``size`` in the unit of its file, which says it itself or leaves it to the skeleton."""
+    if said is not None:
+        return f"their unit, known from the files, is not {said}: correct the files, or read BVH with data=bvh data.scale="
     fit = [unit for unit, metres in UNITS.items() if metres is not None and SIZES[0] <= size * metres <= SIZES[1]]
-    return f"skeleton.units={' or '.join(fit) if fit else 'px, which scales every body to one size'}"
+    picture = "px, which scales every body to one size"
+    found = [picture, *fit] if skeleton.coords == 2 else fit or [picture]
+    return f"set skeleton.units={' or '.join(found)}"

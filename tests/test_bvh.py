@@ -150,7 +150,7 @@ Frame Time: 0.1
 )
 def test_known_answers(tmp_path: Path, root: str, inner: str, numbers: str, a: tuple, b: tuple, end: tuple) -> None:
     recording = read(written(tmp_path, BODY % (root, inner, numbers)), scale=0.01)
-    assert recording.joints == ("a", "b", "b_end") and recording.source == "a.bvh"
+    assert recording.joints == ("a", "b", "b_end") and (recording.source, recording.units) == ("a.bvh", "m")
     np.testing.assert_allclose(100 * recording.positions[0], [a, b, end], atol=1e-5)
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from datamodules.folder import folder
 from datamodules.readers import files
 from datamodules.readers.files import find_files, read_bytes
 from ddpm.build import construct
+from ddpm.skeleton import Skeleton
 from tests.configs import compose
 from tests.skeletons import people, shipped
 
@@ -71,6 +73,18 @@ def test_the_third_coordinate_may_be_a_confidence(tmp_path: Path) -> None:
     np.save(tmp_path / "b.npy", MOTIONS[0][..., :2])
     with pytest.raises(DataError, match=r"b\.npy.*found 2 coordinates"):
         folder(flat, str(tmp_path), fps=20, last_is_confidence=True)
+
+
+def test_bvh_is_scaled_once(tmp_path: Path) -> None:
+    """Whatever the unit of other files."""
+    small = Path(__file__).parent / "bvh" / "small.bvh"
+    joints = {"Hips": None, "LeftLeg": "Hips", "LeftFoot": "LeftLeg"}
+    clips = folder(Skeleton(joints, units="cm"), str(small), min_seconds=0, floor=False)
+    thigh = (clips.frames[:, 1] - clips.frames[:, 0]).norm(dim=-1)
+    np.testing.assert_allclose(thigh, 0.1, atol=1e-5)  # OFFSET 10 0 0, in centimetres
+    (tmp_path / "metres.bvh").write_text(re.sub(r"OFFSET.*", "OFFSET 0 2000 0", small.read_text()))
+    with pytest.raises(DataError, match=r"not m: .*data=bvh data\.scale="):
+        folder(Skeleton(joints), str(tmp_path), min_seconds=0)
 
 
 def test_names_for_files_that_have_none(tmp_path: Path) -> None:

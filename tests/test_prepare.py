@@ -52,6 +52,19 @@ def test_other_units_than_said_are_noticed(factor: float, units: str) -> None:
         made(Recording(WALK * factor, "a"))
 
 
+def test_units_that_a_file_says_are_corrected_there() -> None:
+    for units, factor in (("cm", 1e4), ("m", 1e4), ("m", 100)):  # beyond the limit of a position, and of a body
+        with pytest.raises(DataError, match=rf"from the files, is not {units}: .*data=bvh data\.scale=") as error:
+            made(Recording(WALK * np.float32(factor), "a", units=units), skeleton=shipped("kinect20", units="mm"))
+        assert "skeleton.units" not in str(error.value)
+
+
+def test_pixels_are_the_first_guess_in_a_picture() -> None:
+    flat = Skeleton(SKELETON.joints, coords=2)
+    with pytest.raises(DataError, match=r"skeleton\.units=px, which scales every body to one size or cm or mm$"):
+        made(Recording(WALK[..., :2] * 100, "a"), skeleton=flat)
+
+
 def test_bodies_in_pictures_get_one_size() -> None:
     flat = Skeleton(SKELETON.joints, up="-y", coords=2, units="px")
     near, far = WALK[..., :2] * (400, -400) + (900, 700), WALK[..., :2] * (80, -80) + (200, 500)

@@ -50,8 +50,8 @@ def read(path: Path, scale: float = 0.01, end_sites: bool = True) -> Recording:
             head. One that lies on its joint says nothing new and is left out.
 
     Returns:
-        ``positions`` ``(frames, joints, 3)`` float32 in metres, ``joints`` in the order of the file, which puts a parent
-        before its children, and ``fps``: the whole number that the digits of ``Frame Time`` stand for, if they do for one.
+        ``positions`` ``(frames, joints, 3)`` float32 in metres, which ``units`` says, ``joints`` in the order of the file, which
+        puts a parent before its children, and ``fps``: the whole number that the digits of ``Frame Time`` stand for, if they do for one.
 
     Raises:
         DataError: a file that cannot be read, is too large, or is no sound BVH file; names the line.
@@ -134,7 +134,7 @@ def parse(path: Path, scale: float, end_sites: bool) -> tuple[Recording, Tree]:
     blocks = [_pose(tree, motion[i : i + BLOCK])[:, kept] * scale for i in range(0, len(motion), BLOCK)]
     positions = np.concatenate([block.astype(np.float32) for block in blocks])
     names = tuple(name for name, keep in zip(tree.names, kept, strict=True) if keep)
-    return Recording(positions, path.name, joints=names, fps=_rate(seconds)), tree
+    return Recording(positions, path.name, joints=names, fps=_rate(seconds), units="m"), tree
 
 
 def _pairs(names: Sequence[str]) -> list[list[str]]:

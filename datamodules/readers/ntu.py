@@ -78,7 +78,7 @@ def read(path: Path) -> list[Recording]:
     subject, label = match.groups() if match else (None, None)
     if not seen:
         nothing = np.zeros((frames, len(JOINTS), 3), np.float32)
-        return [Recording(nothing, path.name, label, subject, JOINTS, FPS, nothing[..., 0])]
+        return [Recording(nothing, path.name, label, subject, JOINTS, FPS, nothing[..., 0], "m")]
     return [
         Recording(
             positions,
@@ -88,6 +88,7 @@ def read(path: Path) -> list[Recording]:
             JOINTS,
             FPS,
             confidence,
+            "m",
         )
         for k, (positions, confidence) in enumerate(_body(path, rows) for rows in seen.values())
     ]
