@@ -65,6 +65,8 @@ def read(path: Path) -> list[Recording]:
                 raise DataError(
                     f"{path}: line {at} (frame {frame}): the body {body[:40]} is there twice; replace or remove the file"
                 )
+            if len(seen) > MAX_BODIES:
+                raise DataError(f"{path}: line {at} (frame {frame}): more than {MAX_BODIES} bodies; replace or remove the file")
             rows = [words.split() for words in lines[at : at + len(JOINTS)]]
             if len(rows) < len(JOINTS) or any(len(row) != JOINT_VALUES for row in rows):
                 at += next((i for i, row in enumerate(rows) if len(row) != JOINT_VALUES), len(rows))
