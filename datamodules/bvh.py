@@ -11,6 +11,7 @@ import numpy as np
 from datamodules.cleaning import set_floor
 from datamodules.clips import ClipSet, DataError, Recording
 from datamodules.readers.bvh import Tree, parse, skeleton_of
+from datamodules.readers.files import find_files
 from ddpm.skeleton import Skeleton
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,8 @@ def bvh(skeleton: Skeleton, root: str, scale: float = 0.01, end_sites: bool = Tr
         pattern = re.compile(label_pattern)
     except re.error as e:
         raise ValueError(f"data.label_pattern={label_pattern!r} is no regular expression: {e}") from e
-    folder, paths = Path(root).expanduser(), _files(root)
+    folder = Path(root).expanduser()
+    paths, _ = find_files(folder, [".bvh"])
     parsed = [parse(path, scale, end_sites) for path in paths]
     (first, first_tree), recordings = parsed[0], list[Recording]()
     for path, (recording, tree) in zip(paths, parsed, strict=True):
@@ -88,20 +90,7 @@ def skeleton(root: str, scale: float = 0.01, end_sites: bool = True) -> Skeleton
     Raises:
         DataError: no files, or a damaged file.
     """
-    return skeleton_of(_files(root)[0], scale, end_sites)
-
-
-def _files(root: str) -> list[Path]:
-    """The files of a data set in the order of their names."""
-    folder, remedy = Path(root).expanduser(), "set data.root to a directory of .bvh files"
-    if folder.is_file():
-        return [folder]
-    if not folder.is_dir():
-        raise DataError(f"{root}: no such directory (looked for {folder.resolve()}); {remedy}")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() == ".bvh" and p.is_file())
-    if not paths:
-        raise DataError(f"{root}: no file in {folder.resolve()} ends in .bvh; {remedy}")
-    return paths
+    return skeleton_of(find_files(Path(root).expanduser(), [".bvh"])[0][0], scale, end_sites)
 
 
 def _in_words(tree: Tree) -> list[str]:

@@ -441,11 +441,24 @@ def test_files_that_do_not_belong_together_are_named(tmp_path: Path) -> None:
     assert len(bvh(skeleton(str(tmp_path), end_sites=False), str(tmp_path), end_sites=False)) == 2
 
 
+def test_pipes_are_not_waited_for_and_links_not_followed(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.bvh")
+    with pytest.raises(DataError, match=r"a\.bvh: not a regular file"):
+        read(tmp_path / "a.bvh")
+    with pytest.raises(DataError, match=r"a\.bvh: not a regular file"):
+        skeleton(str(tmp_path))
+    (tmp_path / "a.bvh").unlink()
+    (tmp_path / "b.bvh").symlink_to(SMALL)
+    with pytest.raises(DataError, match=r"there \(1\) ends with \.bvh; links"):
+        skeleton(str(tmp_path))
+    assert skeleton(str(tmp_path / "b.bvh")).names[0] == "Hips", "a link that was asked for"
+
+
 def test_arguments_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     found = skeleton(str(SMALL.parent))
-    with pytest.raises(DataError, match=r"gone: no such directory.*data\.root"):
+    with pytest.raises(DataError, match=r"gone: no such file or directory.*data\.root"):
         bvh(found, str(tmp_path / "gone"))
-    with pytest.raises(DataError, match=r"ends in \.bvh"):
+    with pytest.raises(DataError, match=r"ends with \.bvh"):
         skeleton(str(tmp_path))
     with pytest.raises(DataError, match=r"joints \['tail'\].*skeleton=bvh"):
         bvh(Skeleton({"Hips": None, "tail": "Hips"}), str(SMALL))
