@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from operator import itemgetter
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -17,6 +18,7 @@ BODY = 1.4
 1.3 to 1.6 m, from the hips to a hand or from the nose to an ankle."""
 SIZES = (0.03, 10.0)
 """Metres within which that way lies in all data that have metres; beyond, their units are others than was said."""
+Floor = Literal["recording", "common", False]
 FAR = 1000.0
 """Metres from the origin at which nobody is."""
 
@@ -34,7 +36,7 @@ def prepare(
     min_seconds: float = 0.5,
     max_speed: float | None = 6.0,
     longest: bool = False,
-    floor: bool = True,
+    floor: Floor = "recording",
     retarget: Mapping[str, str | Sequence[str]] | None = None,
 ) -> ClipSet:
     """Make recordings alike and sound.
@@ -56,7 +58,9 @@ def prepare(
         max_speed: metres per second; a joint that goes and returns faster is a spike, a body that goes is a jump, at which a
             recording is cut. None: neither is looked for.
         longest: keep only the longest sound stretch of a recording.
-        floor: shift every recording so that the lower foot is at height 0 half of the time.
+        floor: what to shift so that the lower foot is at height 0 half of the time: every ``recording`` by itself, or all of them
+            by a ``common`` height, for recordings of one room: by themselves, those who jump or climb would be put lower. False:
+            nothing.
         retarget: see `datamodules.joints.plan`.
 
     Raises:
@@ -69,6 +73,8 @@ def prepare(
     if max_gap < 0 or min_seconds < 0 or not 0 <= min_confidence <= 1:
         need = "max_gap >= 0, min_seconds >= 0 and min_confidence in [0, 1]"
         raise ValueError(f"data: needs {need}, got {max_gap=}, {min_seconds=}, {min_confidence=}")
+    if floor not in get_args(Floor):
+        raise ValueError(f"data.floor={floor} must be recording, common or false")
     above = _above(skeleton)
     kept: list[Recording] = []
     report = CleaningReport()
@@ -116,7 +122,8 @@ def prepare(
         report += done
         for piece in pieces:
             piece = resample(piece, rate, target_fps or rate)
-            kept.append(Recording(set_floor(piece, skeleton) if floor else piece, r.source, r.label, r.subject))
+            piece = set_floor(piece, skeleton) if floor == "recording" else piece
+            kept.append(Recording(piece, r.source, r.label, r.subject))
     if not report.recordings:
         raise DataError(f"{name}: no recordings")
     if target_fps is None and rates and max(rates) - min(rates) > 1e-3 * min(rates):
@@ -145,6 +152,10 @@ def prepare(
         )
     if not kept:
         raise DataError(f"{name}: cleaning left nothing: {notes[0]}; check max_gap, min_frames or min_seconds, and max_speed")
+    if floor == "common":
+        together = set_floor(np.concatenate([r.positions for r in kept]), skeleton)
+        parts = np.split(together, np.cumsum([len(r.positions) for r in kept])[:-1])
+        kept = [replace(r, positions=part) for r, part in zip(kept, parts, strict=True)]
     return ClipSet.from_recordings(kept, fps=target_fps or next(iter(rates)), skeleton=skeleton, notes=notes)
 
 

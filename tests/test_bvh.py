@@ -418,6 +418,8 @@ def test_a_directory_becomes_a_clip_set(tmp_path: Path, caplog: pytest.LogCaptur
     some = Skeleton({"Head": None, "LeftFoot": "Head"}, feet=["LeftFoot"])
     assert bvh(some, str(tmp_path / "c.bvh")).frames.shape == (12, 2, 3)
     with caplog.at_level(logging.WARNING):
+        bvh(found, str(tmp_path), scale=0.05)
+    with pytest.raises(DataError, match=r"data\.scale="):
         bvh(found, str(tmp_path), scale=1.0)
     assert "from the lowest to the highest" in caplog.records[-1].getMessage() and caplog.records[-1].levelno == logging.WARNING
 
@@ -439,6 +441,22 @@ def test_files_that_do_not_belong_together_are_named(tmp_path: Path) -> None:
             bvh(found, str(tmp_path))
     # The last of these differs in an end site alone, which need not be a joint.
     assert len(bvh(skeleton(str(tmp_path), end_sites=False), str(tmp_path), end_sites=False)) == 2
+
+
+def test_files_are_prepared_as_all_others_are(tmp_path: Path) -> None:
+    written(tmp_path, TEXT, "a.bvh")
+    written(tmp_path, TEXT.replace("0.033333", "0.0166667"), "b.bvh")
+    found = skeleton(str(tmp_path))
+    both = bvh(found, str(tmp_path), target_fps=30)
+    assert both.fps == 30 and both.lengths.tolist() == [12, 6]
+    assert bvh(found, str(tmp_path), target_fps=30, min_seconds=0.3).sources == ("a.bvh",)
+    assert (both.recording(1) == both.recording(0)[::2]).all(), "the same frames at twice the rate"
+    free = bvh(found, str(tmp_path / "a.bvh"), floor=False)
+    names = read(SMALL).joints or ()
+    assert (free.frames.numpy() == read(SMALL).positions[:, [names.index(name) for name in found.names]]).all()
+    few = Skeleton({"pelvis": None, "crown": "pelvis"})
+    named = bvh(few, str(tmp_path / "a.bvh"), retarget={"crown": "Head_end"}, floor=False)
+    assert (named.frames == free.frames[:, [found.index("Hips"), found.index("Head_end")]]).all()
 
 
 def test_pipes_are_not_waited_for_and_links_not_followed(tmp_path: Path) -> None:

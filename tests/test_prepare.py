@@ -130,7 +130,15 @@ def test_a_speed_limit_can_be_lifted() -> None:
 
 
 def test_the_floor_is_the_one_of_cleaning() -> None:
-    assert (made(Recording(WALK + np.float32(3), "a"), floor=True) == set_floor(WALK + np.float32(3), SKELETON)).all()
+    assert (made(Recording(WALK + np.float32(3), "a"), floor="recording") == set_floor(WALK + np.float32(3), SKELETON)).all()
+
+
+def test_a_common_floor_keeps_how_much_higher_one_is_than_another() -> None:
+    high = WALK + np.float32([0, 0.5, 0])
+    clips = prepare([Recording(WALK, "a"), Recording(high, "b")], SKELETON, name="test", fps=20, floor="common")
+    a, b = clips.recording(0).numpy(), clips.recording(1).numpy()
+    np.testing.assert_allclose(b - a, np.broadcast_to([0, 0.5, 0], a.shape), atol=1e-6)
+    np.testing.assert_allclose(np.concatenate([a, b]), set_floor(np.concatenate([WALK, high]), SKELETON), atol=1e-6)
 
 
 def test_resampling_is_exact_on_what_it_can_be() -> None:
@@ -184,9 +192,10 @@ def test_rates_are_made_alike_or_refused() -> None:
         ({"max_gap": -0.1}, "max_gap=-0.1"),
         ({"min_seconds": -1.0}, "min_seconds=-1.0"),
         ({"min_confidence": 1.5}, "min_confidence=1.5"),
+        ({"floor": "none"}, r"data\.floor=none must be recording, common or false"),
     ],
 )
-def test_limits_are_checked(options: dict[str, float], named: str) -> None:
+def test_limits_are_checked(options: dict[str, object], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         made(Recording(WALK, "a"), **options)
 
