@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from datamodules.cleaning import CleaningReport, clean_all, resample, set_floor
+from datamodules.cleaning import CleaningReport, clean, resample, set_floor
 from datamodules.clips import ClipSet, DataError, Recording
 from datamodules.joints import plan
 from ddpm.skeleton import UNITS, Skeleton
@@ -114,7 +114,7 @@ def prepare(
                 f"{r.source}: a position is {far:.3g} m from the origin, at most {FAR:g} are, and the body is "
                 f"{size * metres:.3g} m along its bones; if the file is sound, {_other_units(size, r.units, skeleton)}"
             )
-        pieces, done = clean_all(
+        pieces, done = clean(
             positions, ~seen, skeleton, fps=rate, source=r.source, longest=longest,
             max_gap=round(max_gap * rate), min_frames=max(1, round(min_seconds * rate)),
             max_speed=1e9 if max_speed is None else max_speed,
