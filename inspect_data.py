@@ -20,7 +20,7 @@ from datamodules.clips import ClipSet
 from datamodules.folder import fitting_skeletons
 from datamodules.summary import summarise
 from ddpm.build import ConfigError, construct
-from ddpm.checkpoint import write_durably
+from ddpm.checkpoint import CheckpointError, write_durably
 from ddpm.skeleton import Skeleton
 
 log = logging.getLogger("inspect")
@@ -115,14 +115,14 @@ def with_fitting_skeleton(cfg: DictConfig, overrides: Sequence[str]) -> DictConf
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="inspect")
 def main(cfg: DictConfig) -> None:
-    """The command. Data that cannot be used end it with one message and status 1."""
+    """The command. Data that cannot be used, and places that cannot be written to, end it with one message and status 1."""
     logging.getLogger("datamodules").setLevel(logging.WARNING)  # the summary says what the readers would
     try:
         inspect_data(with_fitting_skeleton(cfg, HydraConfig.get().overrides.task))
     except MissingMandatoryValue as error:
         log.error("%s has no value yet: give it as %s=...", error.full_key, error.full_key)
         sys.exit(1)
-    except (ValueError, OmegaConfBaseException) as error:
+    except (ValueError, OSError, CheckpointError, OmegaConfBaseException) as error:
         log.error("%s: %s", type(error).__name__, error)
         sys.exit(1)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from callbacks.render import write_file
+from callbacks.render import canonical, write_file
 from ddpm.skeleton import Skeleton
 
 TWIST = 1e-5  # weight of staying unturned, against that of the bones: it decides only what these leave open
@@ -63,23 +63,23 @@ def write_bvh(path: str | Path, positions: np.ndarray, skeleton: Skeleton, fps: 
         What the rotations could not reproduce: nothing where bones keep their length, else what the lengths vary.
 
     Raises:
-        ValueError: a 2-D skeleton, a wrong shape, numbers that are not finite, names that coincide, or an argument out of limits.
+        ValueError: a 2-D skeleton, a wrong shape, numbers that are not finite or beyond 10^9 m, names that coincide, or an
+            argument out of limits.
     """
     if skeleton.coords != 3:
         raise ValueError("a skeleton with coords: 2 has no BVH file: rotations need three dimensions")
     joints = len(skeleton.names)
     if positions.ndim != 3 or positions.shape[1:] != (joints, 3) or len(positions) == 0:
         raise ValueError(f"positions have shape {positions.shape}, expected (frames >= 1, {joints}, 3)")
-    if not np.isfinite(positions).all():
-        frame, joint, _ = np.argwhere(~np.isfinite(positions))[0]
+    points = canonical(positions, skeleton)
+    if np.isnan(points).any():
+        frame, joint, _ = np.argwhere(np.isnan(points))[0]
         raise ValueError(f"frame {frame}, joint {skeleton.names[joint]}: {positions[frame, joint]} is not a position")
     if not 0.01 <= fps <= 10000 or not 0 < scale < np.inf:
         raise ValueError(f"fps={fps} must be in 0.01..10000, and scale={scale} positive")
     names = [re.sub(r"[\s{}]+", "_", name) for name in skeleton.names]
     if len(set(names)) < joints:
         raise ValueError(f"two joints would have one name in the file: {sorted(n for n in set(names) if names.count(n) > 1)}")
-    up, sign = skeleton.up_axis, skeleton.up_sign
-    points = positions.astype(np.float64)[..., [up - 1, up, (up + 1) % 3]] * (1, sign, sign)
     nodes, reached = _nodes(points, skeleton, names)
     angles = _continuous(np.stack([_euler(node.turn) for node in nodes if not node.is_end], axis=1))
     channels = np.concatenate([points[:, skeleton.root] * scale, angles.reshape(len(points), -1)], axis=1)

@@ -2,15 +2,18 @@
 
 import logging
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 
-from datamodules.cleaning import set_floor
 from datamodules.clips import ClipSet, DataError, Recording
+from datamodules.joints import SUBSTITUTES
+from datamodules.prepare import Floor, prepare
 from datamodules.readers.bvh import Tree, parse, skeleton_of
+from datamodules.readers.files import find_files
 from ddpm.skeleton import Skeleton
 
 log = logging.getLogger(__name__)
@@ -19,7 +22,18 @@ LABELS = r"dataset-\d+_(?P<label>[^_]+)_.*"
 """The names ``dataset-1_CONTENT_STYLE_NNN`` of the Bandai-Namco-Research-Motiondataset."""
 
 
-def bvh(skeleton: Skeleton, root: str, scale: float = 0.01, end_sites: bool = True, label_pattern: str = LABELS) -> ClipSet:
+def bvh(
+    skeleton: Skeleton,
+    root: str,
+    scale: float = 0.01,
+    end_sites: bool = True,
+    label_pattern: str = LABELS,
+    retarget: Mapping[str, str | Sequence[str]] | None = None,
+    target_fps: float | None = None,
+    min_seconds: float = 0.0,
+    max_speed: float | None = None,
+    floor: Floor = "common",
+) -> ClipSet:
     """All BVH files of a directory and of those in it, put on their common floor; one INFO line says how tall people are.
 
     Args:
@@ -29,10 +43,12 @@ def bvh(skeleton: Skeleton, root: str, scale: float = 0.01, end_sites: bool = Tr
         end_sites: see `read`.
         label_pattern: regular expression for the name of a file without its ending, with groups called ``label``, ``subject`` or
             both. Where it does not match, the label is the directory in ``root`` that holds the file, and the subject unknown.
+        retarget, target_fps, min_seconds, max_speed, floor: see `datamodules.prepare.prepare`; by default nothing is repaired, as
+            motion capture was before it became a file.
 
     Raises:
         DataError: no files, a damaged file, files of different joints or rates, or none of the joints asked for.
-        ValueError: a pattern that is no regular expression, or a scale that is not positive.
+        ValueError: a pattern that is no regular expression, a scale that is not positive, or a limit that makes no sense.
     """
     if not 0 < scale < np.inf:
         raise ValueError(f"data.scale={scale} must be positive, metres per unit of the files")
@@ -40,46 +56,50 @@ def bvh(skeleton: Skeleton, root: str, scale: float = 0.01, end_sites: bool = Tr
         pattern = re.compile(label_pattern)
     except re.error as e:
         raise ValueError(f"data.label_pattern={label_pattern!r} is no regular expression: {e}") from e
-    folder, paths = Path(root).expanduser(), _files(root)
-    parsed = [parse(path, scale, end_sites) for path in paths]
-    (first, first_tree), recordings = parsed[0], list[Recording]()
-    for path, (recording, tree) in zip(paths, parsed, strict=True):
-        for i, (a, b) in enumerate(zip_longest(_in_words(first_tree), _in_words(tree), fillvalue="absent")):
-            if a != b:
+    folder = Path(root).expanduser()
+    paths, _ = find_files(folder, [".bvh"])
+    known = {*(retarget or {}), *SUBSTITUTES}
+
+    def recordings() -> Iterator[Recording]:
+        first: tuple[float | None, list[str]] | None = None
+        for path in paths:
+            recording, tree = parse(path, scale, end_sites)
+            fps, joints = first = first or (recording.fps, _in_words(tree))
+            for i, (a, b) in enumerate(zip_longest(joints, _in_words(tree), fillvalue="absent")):
+                if a != b:
+                    raise DataError(
+                        f"{path}: joint {i} is {b}, in {paths[0].name} it is {a}; the files of a data set must have the same "
+                        "joints, move the others elsewhere"
+                    )
+            if target_fps is None and recording.fps != fps:
                 raise DataError(
-                    f"{path}: joint {i} is {b}, in {paths[0].name} it is {a}; the files of a data set must have the same joints, "
+                    f"{path}: {recording.fps:g} frames per second, {paths[0].name} has {fps:g}; set data.target_fps= or "
                     "move the others elsewhere"
                 )
-        if recording.fps != first.fps:
-            raise DataError(
-                f"{path}: {recording.fps:g} frames per second, {paths[0].name} has {first.fps:g}; the files of a data set must "
-                "have the same rate, move the others elsewhere"
-            )
-        names = recording.joints or ()
-        missing = [name for name in skeleton.names if name not in names]
-        if missing or skeleton.coords != 3:
-            raise DataError(
-                f"{path}: the skeleton asks for the joints {missing} and coords: {skeleton.coords}; the file has coords: 3 and "
-                f"the joints {', '.join(names)}; use skeleton=bvh or a part of it, and data.end_sites=false if the files differ "
-                "in their end sites"
-            )
-        place = path.relative_to(folder) if path != folder else Path(path.name)
-        match = pattern.fullmatch(path.stem)
-        groups = match.groupdict() if match else {"label": place.parts[0] if len(place.parts) > 1 else None}
-        chosen = recording.positions[:, [names.index(name) for name in skeleton.names]]
-        recordings.append(Recording(chosen, place.as_posix(), groups.get("label"), groups.get("subject")))
-    # A room has one floor: of each recording by itself, those who jump or climb would be put lower.
-    lengths = [len(recording.positions) for recording in recordings]
-    frames = set_floor(np.concatenate([recording.positions for recording in recordings]), skeleton)
-    parts = np.split(frames, np.cumsum(lengths)[:-1])
-    recordings = [replace(recording, positions=part) for recording, part in zip(recordings, parts, strict=True)]
-    height = float(np.percentile(np.ptp(frames[..., skeleton.up_axis], axis=1), 90))
+            names = recording.joints or ()
+            missing = [name for name in skeleton.names if name not in names and name not in known]
+            if missing or skeleton.coords != 3:
+                raise DataError(
+                    f"{path}: the skeleton asks for the joints {missing} and coords: {skeleton.coords}; the file has coords: 3 "
+                    f"and the joints {', '.join(names)}; use skeleton=bvh or a part of it, and data.end_sites=false if the files "
+                    "differ in their end sites"
+                )
+            place = path.relative_to(folder) if path != folder else Path(path.name)
+            match = pattern.fullmatch(path.stem)
+            groups = match.groupdict() if match else {"label": place.parts[0] if len(place.parts) > 1 else None}
+            yield replace(recording, source=place.as_posix(), label=groups.get("label"), subject=groups.get("subject"))
+
+    clips = prepare(
+        recordings(), skeleton, name=root, target_fps=target_fps, min_seconds=min_seconds, max_speed=max_speed, floor=floor,
+        retarget=retarget,
+    )  # fmt: skip
+    height = float(np.percentile(np.ptp(clips.frames[..., skeleton.up_axis].numpy(), axis=1), 90))
     log.log(
         logging.INFO if 0.5 < height < 3 else logging.WARNING,
-        "BVH: %d files, %d joints, %.3g m from the lowest to the highest; if no body is that tall, change data.scale=%g",
-        len(recordings), len(skeleton.names), height, scale,
+        "BVH: %d files, %d joints, %.3g m from the lowest to the highest; if no body is that tall, change data.scale=%g; %s",
+        len(paths), len(skeleton.names), height, scale, "; ".join(clips.notes),
     )  # fmt: skip
-    return ClipSet.from_recordings(recordings, fps=first.fps, skeleton=skeleton)
+    return clips
 
 
 def skeleton(root: str, scale: float = 0.01, end_sites: bool = True) -> Skeleton:
@@ -88,20 +108,7 @@ def skeleton(root: str, scale: float = 0.01, end_sites: bool = True) -> Skeleton
     Raises:
         DataError: no files, or a damaged file.
     """
-    return skeleton_of(_files(root)[0], scale, end_sites)
-
-
-def _files(root: str) -> list[Path]:
-    """The files of a data set in the order of their names."""
-    folder, remedy = Path(root).expanduser(), "set data.root to a directory of .bvh files"
-    if folder.is_file():
-        return [folder]
-    if not folder.is_dir():
-        raise DataError(f"{root}: no such directory (looked for {folder.resolve()}); {remedy}")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() == ".bvh" and p.is_file())
-    if not paths:
-        raise DataError(f"{root}: no file in {folder.resolve()} ends in .bvh; {remedy}")
-    return paths
+    return skeleton_of(find_files(Path(root).expanduser(), [".bvh"])[0][0], scale, end_sites)
 
 
 def _in_words(tree: Tree) -> list[str]:

@@ -48,14 +48,6 @@ class CleaningReport:
         )
 
 
-def lost_at_origin(positions: np.ndarray) -> np.ndarray:
-    """``(frames, joints)`` bool: joints at exactly 0 in all coordinates, the way a camera reports lost tracking.
-
-    Only for positions in the frame of a camera: in centred data the origin is a place like any other.
-    """
-    return (positions == 0).all(-1)
-
-
 def find_spikes(positions: np.ndarray, lost: np.ndarray, step: float) -> np.ndarray:
     """``(frames, joints)`` bool: joints that go away further than ``step`` metres for one frame and come back.
 
@@ -108,23 +100,6 @@ def find_jumps(positions: np.ndarray, skeleton: Skeleton, step: float) -> np.nda
 
 
 def clean(
-    positions: np.ndarray,
-    lost: np.ndarray,
-    skeleton: Skeleton,
-    *,
-    fps: float,
-    source: str,
-    max_gap: int = 4,
-    min_frames: int = 8,
-    max_speed: float = 6.0,
-) -> tuple[np.ndarray | None, CleaningReport]:
-    """As `clean_all`, and of the stretches the longest, or None if there is none."""
-    limits = dict(max_gap=max_gap, min_frames=min_frames, max_speed=max_speed)
-    pieces, report = clean_all(positions, lost, skeleton, fps=fps, source=source, longest=True, **limits)
-    return (pieces[0] if pieces else None), report
-
-
-def clean_all(
     positions: np.ndarray,
     lost: np.ndarray,
     skeleton: Skeleton,

@@ -11,7 +11,7 @@ import numpy as np
 
 from datamodules.clips import ClipSet, DataError, Recording
 from datamodules.joints import fitting, named
-from datamodules.prepare import prepare
+from datamodules.prepare import Floor, prepare
 from datamodules.readers import arrays, bvh, keypoints2d, ntu, table
 from datamodules.readers.files import find_files
 from ddpm.skeleton import Skeleton
@@ -34,12 +34,13 @@ def folder(
     min_seconds: float = 0.5,
     max_speed: float | None = 6.0,
     target_fps: float | None = None,
-    floor: bool = True,
+    floor: Floor = "recording",
 ) -> ClipSet:
     """All motions below a directory, in the order of their names; one INFO line says what was done to them.
 
     What a file does not say comes from here: its frame rate from ``fps``, its joints from ``joints``, its label from the name of
-    its directory, if files lie in several. A directory with a file for every frame counts as one file.
+    its directory, if files lie in several. A directory with a file for every frame counts as one file. BVH files are taken to be
+    in centimetres; `datamodules.bvh.bvh` has a scale for others.
 
     Args:
         skeleton: the joints to train on, found by name where files name theirs.

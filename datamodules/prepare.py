@@ -2,11 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from dataclasses import replace
+from operator import itemgetter
+from typing import Literal, get_args
 
 import numpy as np
 
-from datamodules.cleaning import CleaningReport, clean_all, resample, set_floor
+from datamodules.cleaning import CleaningReport, clean, resample, set_floor
 from datamodules.clips import ClipSet, DataError, Recording
 from datamodules.joints import plan
 from ddpm.skeleton import UNITS, Skeleton
@@ -16,6 +18,7 @@ BODY = 1.4
 1.3 to 1.6 m, from the hips to a hand or from the nose to an ankle."""
 SIZES = (0.03, 10.0)
 """Metres within which that way lies in all data that have metres; beyond, their units are others than was said."""
+Floor = Literal["recording", "common", False]
 FAR = 1000.0
 """Metres from the origin at which nobody is."""
 
@@ -33,7 +36,7 @@ def prepare(
     min_seconds: float = 0.5,
     max_speed: float | None = 6.0,
     longest: bool = False,
-    floor: bool = True,
+    floor: Floor = "recording",
     retarget: Mapping[str, str | Sequence[str]] | None = None,
 ) -> ClipSet:
     """Make recordings alike and sound.
@@ -55,7 +58,9 @@ def prepare(
         max_speed: metres per second; a joint that goes and returns faster is a spike, a body that goes is a jump, at which a
             recording is cut. None: neither is looked for.
         longest: keep only the longest sound stretch of a recording.
-        floor: shift every recording so that the lower foot is at height 0 half of the time.
+        floor: what to shift so that the lower foot is at height 0 half of the time: every ``recording`` by itself, or all of them
+            by a ``common`` height, for recordings of one room: by themselves, those who jump or climb would be put lower. False:
+            nothing.
         retarget: see `datamodules.joints.plan`.
 
     Raises:
@@ -68,6 +73,8 @@ def prepare(
     if max_gap < 0 or min_seconds < 0 or not 0 <= min_confidence <= 1:
         need = "max_gap >= 0, min_seconds >= 0 and min_confidence in [0, 1]"
         raise ValueError(f"data: needs {need}, got {max_gap=}, {min_seconds=}, {min_confidence=}")
+    if floor not in get_args(Floor):
+        raise ValueError(f"data.floor={floor} must be recording, common or false")
     above = _above(skeleton)
     kept: list[Recording] = []
     report = CleaningReport()
@@ -75,7 +82,7 @@ def prepare(
     replaced: dict[str, str] = {}
     spare: dict[str, None] = {}
     scales: list[float] = []
-    sizes: list[float] = []
+    sizes: list[tuple[float, str | None]] = []  # metres, and the unit that the file says
     plans: dict[tuple[tuple[str, ...] | None, tuple[int, ...]], tuple[np.ndarray, dict[str, str], list[str]]] = {}
     for r in recordings:
         seen = _seen(r, lost, min_confidence)
@@ -100,14 +107,14 @@ def prepare(
             metres = BODY / (size or BODY)
             scales.append(metres)
         elif size > 0:
-            sizes.append(size * metres)
+            sizes.append((size * metres, r.units))
         positions = np.where(seen[..., None], metres * positions, 0).astype(np.float32)
         if (far := float(np.abs(positions).max(initial=0))) > FAR:
             raise DataError(
                 f"{r.source}: a position is {far:.3g} m from the origin, at most {FAR:g} are, and the body is "
-                f"{size * metres:.3g} m along its bones; if the file is sound, set {_other_units(size)}"
+                f"{size * metres:.3g} m along its bones; if the file is sound, {_other_units(size, r.units, skeleton)}"
             )
-        pieces, done = clean_all(
+        pieces, done = clean(
             positions, ~seen, skeleton, fps=rate, source=r.source, longest=longest,
             max_gap=round(max_gap * rate), min_frames=max(1, round(min_seconds * rate)),
             max_speed=1e9 if max_speed is None else max_speed,
@@ -115,7 +122,8 @@ def prepare(
         report += done
         for piece in pieces:
             piece = resample(piece, rate, target_fps or rate)
-            kept.append(Recording(set_floor(piece, skeleton) if floor else piece, r.source, r.label, r.subject))
+            piece = set_floor(piece, skeleton) if floor == "recording" else piece
+            kept.append(Recording(piece, r.source, r.label, r.subject))
     if not report.recordings:
         raise DataError(f"{name}: no recordings")
     if target_fps is None and rates and max(rates) - min(rates) > 1e-3 * min(rates):
@@ -123,10 +131,11 @@ def prepare(
         raise DataError(
             f"{name}: the recordings have several frame rates ({found}); set data.target_fps={min(rates):g} or another"
         )
-    if sizes and len(skeleton.names) > 2 and not SIZES[0] <= (size := float(np.median(sizes))) <= SIZES[1]:
+    size, said = sorted(sizes, key=itemgetter(0))[len(sizes) // 2] if sizes else (BODY, None)
+    if len(skeleton.names) > 2 and not SIZES[0] <= size <= SIZES[1]:
         raise DataError(
             f"{name}: half of the bodies are {'over' if size > 1 else 'under'} {size:.3g} m along their bones, expected "
-            f"{SIZES[0]} to {SIZES[1]:g} m; set {_other_units(size / (UNITS[skeleton.units] or 1))}"
+            f"{SIZES[0]} to {SIZES[1]:g} m; {_other_units(size / (UNITS[said or skeleton.units] or 1), said, skeleton)}"
         )
     notes = [report.summary()]
     if replaced:
@@ -143,6 +152,10 @@ def prepare(
         )
     if not kept:
         raise DataError(f"{name}: cleaning left nothing: {notes[0]}; check max_gap, min_frames or min_seconds, and max_speed")
+    if floor == "common":
+        together = set_floor(np.concatenate([r.positions for r in kept]), skeleton)
+        parts = np.split(together, np.cumsum([len(r.positions) for r in kept])[:-1])
+        kept = [replace(r, positions=part) for r, part in zip(kept, parts, strict=True)]
     return ClipSet.from_recordings(kept, fps=target_fps or next(iter(rates)), skeleton=skeleton, notes=notes)
 
 
@@ -211,6 +224,11 @@ def _metres(r: Recording, skeleton: Skeleton) -> float | None:
     return UNITS[units]
 
 
-def _other_units(size: float) -> str:
+def _other_units(size: float, said: str | None, skeleton: Skeleton) -> str:
+    """What to do about a body of ``size`` in the unit of its file, which says it itself or leaves it to the skeleton."""
+    if said is not None:
+        return f"their unit, known from the files, is not {said}: correct the files, or read BVH with data=bvh data.scale="
     fit = [unit for unit, metres in UNITS.items() if metres is not None and SIZES[0] <= size * metres <= SIZES[1]]
-    return f"skeleton.units={' or '.join(fit) if fit else 'px, which scales every body to one size'}"
+    picture = "px, which scales every body to one size"
+    found = [picture, *fit] if skeleton.coords == 2 else fit or [picture]
+    return f"set skeleton.units={' or '.join(found)}"

@@ -16,24 +16,24 @@ from ddpm.checkpoint import CheckpointError, checkpoint_of, read_checkpoint
 log = logging.getLogger(__name__)
 
 SAVED = (
-    *(
-        "T",
-        "frames",
-        "seed",
-        "model",
-        "schedule",
-        "prediction",
-        "weighting",
-        "timesteps",
-        "variance",
-        "motion_loss",
-        "sampler",
-        "skeleton",
-        "data",
-        "loader",
-        "optimizer",
-    ),
-    *("lr_scheduler", "trainer", "ema"),
+    "T",
+    "frames",
+    "seed",
+    "model",
+    "schedule",
+    "prediction",
+    "weighting",
+    "timesteps",
+    "variance",
+    "motion_loss",
+    "sampler",
+    "skeleton",
+    "data",
+    "loader",
+    "optimizer",
+    "lr_scheduler",
+    "trainer",
+    "ema",
 )
 """What of the configuration a checkpoint keeps: all that decides what is learnt."""
 MAY_DIFFER = (

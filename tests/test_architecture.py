@@ -141,7 +141,8 @@ def test_public_names_are_typed_and_documented() -> None:
 
 def test_float64_is_computed_on_the_cpu() -> None:
     """Apple's GPUs have none: what samples or trains converts a tensor there only after ``.cpu()``."""
-    for name in ("ddpm.samplers", "ddpm.module", "ddpm.unet", "ddpm.transformer", "ddpm.blocks"):
+    names = {"samplers", "spacing", "variation", "timesteps", "motion_losses", "variance", "prediction", "module"}
+    for name in (f"ddpm.{part}" for part in sorted(names | {"unet", "transformer", "blocks"})):
         for node in ast.walk(MODULES[name]):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "double":
                 assert ast.unparse(node.func.value).endswith(".cpu()"), f"{name}:{node.lineno}"

@@ -49,6 +49,14 @@ def test_clips_with_everything(tmp_path: Path) -> None:
         assert (r.confidence == confidence[k, : len(r.positions)]).all()
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.int64, np.float32])
+def test_numbers_without_names_are_unknown_at_minus_one(tmp_path: Path, dtype: type) -> None:
+    numbers = np.array([2, -1, 0], dtype)
+    recordings = read(saved(tmp_path / "a.npz", clips=CLIPS, labels=numbers, subjects=numbers))
+    expected = [str(numbers[0]), None, str(numbers[2])]
+    assert [r.label for r in recordings] == expected and [r.subject for r in recordings] == expected
+
+
 @pytest.mark.parametrize("key", ["clips", "positions", "keypoints", "arr_0"])
 def test_names_of_the_positions(tmp_path: Path, key: str) -> None:
     (r,) = read(saved(tmp_path / "a.npz", **{key: CLIPS[0]}, labels="walk", subjects=4))

@@ -150,7 +150,7 @@ Frame Time: 0.1
 )
 def test_known_answers(tmp_path: Path, root: str, inner: str, numbers: str, a: tuple, b: tuple, end: tuple) -> None:
     recording = read(written(tmp_path, BODY % (root, inner, numbers)), scale=0.01)
-    assert recording.joints == ("a", "b", "b_end") and recording.source == "a.bvh"
+    assert recording.joints == ("a", "b", "b_end") and (recording.source, recording.units) == ("a.bvh", "m")
     np.testing.assert_allclose(100 * recording.positions[0], [a, b, end], atol=1e-5)
 
 
@@ -418,6 +418,8 @@ def test_a_directory_becomes_a_clip_set(tmp_path: Path, caplog: pytest.LogCaptur
     some = Skeleton({"Head": None, "LeftFoot": "Head"}, feet=["LeftFoot"])
     assert bvh(some, str(tmp_path / "c.bvh")).frames.shape == (12, 2, 3)
     with caplog.at_level(logging.WARNING):
+        bvh(found, str(tmp_path), scale=0.05)
+    with pytest.raises(DataError, match=r"data\.scale="):
         bvh(found, str(tmp_path), scale=1.0)
     assert "from the lowest to the highest" in caplog.records[-1].getMessage() and caplog.records[-1].levelno == logging.WARNING
 
@@ -441,11 +443,40 @@ def test_files_that_do_not_belong_together_are_named(tmp_path: Path) -> None:
     assert len(bvh(skeleton(str(tmp_path), end_sites=False), str(tmp_path), end_sites=False)) == 2
 
 
+def test_files_are_prepared_as_all_others_are(tmp_path: Path) -> None:
+    written(tmp_path, TEXT, "a.bvh")
+    written(tmp_path, TEXT.replace("0.033333", "0.0166667"), "b.bvh")
+    found = skeleton(str(tmp_path))
+    both = bvh(found, str(tmp_path), target_fps=30)
+    assert both.fps == 30 and both.lengths.tolist() == [12, 6]
+    assert bvh(found, str(tmp_path), target_fps=30, min_seconds=0.3).sources == ("a.bvh",)
+    assert (both.recording(1) == both.recording(0)[::2]).all(), "the same frames at twice the rate"
+    free = bvh(found, str(tmp_path / "a.bvh"), floor=False)
+    names = read(SMALL).joints or ()
+    assert (free.frames.numpy() == read(SMALL).positions[:, [names.index(name) for name in found.names]]).all()
+    few = Skeleton({"pelvis": None, "crown": "pelvis"})
+    named = bvh(few, str(tmp_path / "a.bvh"), retarget={"crown": "Head_end"}, floor=False)
+    assert (named.frames == free.frames[:, [found.index("Hips"), found.index("Head_end")]]).all()
+
+
+def test_pipes_are_not_waited_for_and_links_not_followed(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.bvh")
+    with pytest.raises(DataError, match=r"a\.bvh: not a regular file"):
+        read(tmp_path / "a.bvh")
+    with pytest.raises(DataError, match=r"a\.bvh: not a regular file"):
+        skeleton(str(tmp_path))
+    (tmp_path / "a.bvh").unlink()
+    (tmp_path / "b.bvh").symlink_to(SMALL)
+    with pytest.raises(DataError, match=r"there \(1\) ends with \.bvh; links"):
+        skeleton(str(tmp_path))
+    assert skeleton(str(tmp_path / "b.bvh")).names[0] == "Hips", "a link that was asked for"
+
+
 def test_arguments_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     found = skeleton(str(SMALL.parent))
-    with pytest.raises(DataError, match=r"gone: no such directory.*data\.root"):
+    with pytest.raises(DataError, match=r"gone: no such file or directory.*data\.root"):
         bvh(found, str(tmp_path / "gone"))
-    with pytest.raises(DataError, match=r"ends in \.bvh"):
+    with pytest.raises(DataError, match=r"ends with \.bvh"):
         skeleton(str(tmp_path))
     with pytest.raises(DataError, match=r"joints \['tail'\].*skeleton=bvh"):
         bvh(Skeleton({"Hips": None, "tail": "Hips"}), str(SMALL))

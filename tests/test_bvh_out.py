@@ -254,10 +254,11 @@ def test_what_cannot_be_written_is_named(tmp_path: Path, skeleton: Skeleton) -> 
         write_bvh(path, sound[:, 1:], skeleton, 30)
     with pytest.raises(ValueError, match="expected"):
         write_bvh(path, sound[:0], skeleton, 30)
-    broken = sound.copy()
-    broken[1, 3, 2] = np.nan
-    with pytest.raises(ValueError, match="frame 1, joint head"):
-        write_bvh(path, broken, skeleton, 30)
+    for value in (np.nan, np.inf, -2e9):
+        broken = sound.copy()
+        broken[1, 3, 2] = value
+        with pytest.raises(ValueError, match="frame 1, joint head"):
+            write_bvh(path, broken, skeleton, 30)
     for fps, scale in ((0, 100), (float("nan"), 100), (1e5, 100), (30, 0), (30, float("inf"))):
         with pytest.raises(ValueError, match=r"fps=.*scale="):
             write_bvh(path, sound, skeleton, fps, scale)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from datamodules.cleaning import CleaningReport, clean, fill_gaps, find_jumps, find_spikes, lost_at_origin, set_floor
+from datamodules.cleaning import CleaningReport, clean, fill_gaps, find_jumps, find_spikes, set_floor
 from ddpm.skeleton import Skeleton
 
 FPS = 15.0
@@ -31,8 +31,16 @@ def motion(frames: int, seed: int = 0) -> np.ndarray:
     return (rest + 0.1 * np.sin(np.pi * t + phase)).astype(np.float32)
 
 
-def tidy(positions: np.ndarray, **limits: float) -> tuple[np.ndarray | None, CleaningReport]:
-    kept, report = clean(positions, lost_at_origin(positions), SKELETON, fps=FPS, source="a.txt", **limits)
+def lost_at_origin(positions: np.ndarray) -> np.ndarray:
+    """``(frames, joints)`` bool: the way a camera reports lost tracking."""
+    return (positions == 0).all(-1)
+
+
+def tidy(positions: np.ndarray, **changes: float) -> tuple[np.ndarray | None, CleaningReport]:
+    """The longest stretch that cleaning leaves."""
+    limits = {"max_gap": 4, "min_frames": 8, "max_speed": 6.0} | changes
+    pieces, report = clean(positions, lost_at_origin(positions), SKELETON, fps=FPS, source="a.txt", longest=True, **limits)
+    kept = pieces[0] if pieces else None
     parts = report.frames_kept + report.frames_lost + report.frames_cut + report.frames_dropped
     assert report.frames == parts == len(positions)
     assert report.frames_kept == (0 if kept is None else len(kept))

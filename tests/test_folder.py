@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from datamodules.folder import folder
 from datamodules.readers import files
 from datamodules.readers.files import find_files, read_bytes
 from ddpm.build import construct
+from ddpm.skeleton import Skeleton
 from tests.configs import compose
 from tests.skeletons import people, shipped
 
@@ -73,6 +75,18 @@ def test_the_third_coordinate_may_be_a_confidence(tmp_path: Path) -> None:
         folder(flat, str(tmp_path), fps=20, last_is_confidence=True)
 
 
+def test_bvh_is_scaled_once(tmp_path: Path) -> None:
+    """Whatever the unit of other files."""
+    small = Path(__file__).parent / "bvh" / "small.bvh"
+    joints = {"Hips": None, "LeftLeg": "Hips", "LeftFoot": "LeftLeg"}
+    clips = folder(Skeleton(joints, units="cm"), str(small), min_seconds=0, floor=False)
+    thigh = (clips.frames[:, 1] - clips.frames[:, 0]).norm(dim=-1)
+    np.testing.assert_allclose(thigh, 0.1, atol=1e-5)  # OFFSET 10 0 0, in centimetres
+    (tmp_path / "metres.bvh").write_text(re.sub(r"OFFSET.*", "OFFSET 0 2000 0", small.read_text()))
+    with pytest.raises(DataError, match=r"not m: .*data=bvh data\.scale="):
+        folder(Skeleton(joints), str(tmp_path), min_seconds=0)
+
+
 def test_names_for_files_that_have_none(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", MOTIONS[0])
     lower = shipped("kinect20", keep=["hip_center", "left_leg", "right_leg"])
@@ -98,8 +112,10 @@ def test_links_do_not_lead_in_circles(tmp_path: Path) -> None:
     np.save(tmp_path / "in" / "a.npy", MOTIONS[0])
     assert len(folder(SKELETON, str(tmp_path), fps=20)) == 1
     (tmp_path / "b.npy").symlink_to(tmp_path / "b.npy")
-    with pytest.raises(DataError, match=r"b\.npy: cannot be read"):
-        folder(SKELETON, str(tmp_path), fps=20)
+    (tmp_path / "c.npy").symlink_to(tmp_path / "in" / "a.npy")
+    clips = folder(SKELETON, str(tmp_path), fps=20)
+    assert clips.sources == ("in/a.npy",) and clips.notes[-1] == "2 other files were not looked at"
+    assert len(folder(SKELETON, str(tmp_path / "c.npy"), fps=20)) == 1, "a link that was asked for"
     with pytest.raises(DataError, match=r"no such file or directory.*data\.root"):
         folder(SKELETON, str(tmp_path / "b.npy"), fps=20)
 

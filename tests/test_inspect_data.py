@@ -57,6 +57,14 @@ def test_the_command_ends_with_one_message(tmp_path: Path) -> None:
     assert not (tmp_path / "p").exists()
 
 
+@pytest.mark.parametrize("name", ["summary.txt", "skeleton.png"])
+def test_a_place_that_cannot_be_written_to_is_one_message(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    command = [sys.executable, str(ROOT / "inspect_data.py"), f"out={tmp_path}", "data.n=2", "frames=8", "gif_clips=0"]
+    bad = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert bad.returncode == 1 and name in bad.stdout and "Traceback" not in bad.stdout + bad.stderr
+
+
 def test_arguments_are_those_of_train_py() -> None:
     assert with_path(["data=folder", "data.root=x", "~loader", "+a.b=1", "--cfg", "-c"]) == [
         "data=folder", "data.root=x", "~loader", "+a.b=1", "--cfg", "-c",

@@ -67,7 +67,7 @@ def test_one_motion_in_every_format(tmp_path: Path) -> None:
     }
     for name, document in files.items():
         (r,) = read(write(tmp_path / f"{name}.json", document))
-        assert r.joints == COCO and r.fps is None and r.source == f"{name}.json", name
+        assert r.joints == COCO and r.fps is None and (r.source, r.units) == (f"{name}.json", "px"), name
         np.testing.assert_allclose(r.positions, flat, atol=1e-3, err_msg=name)
         np.testing.assert_allclose(r.confidence, {"coco": 1.0, "plain": 1.0}.get(name, 0.9), err_msg=name)
 

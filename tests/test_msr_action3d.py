@@ -123,13 +123,16 @@ def test_no_random_damage_escapes(tmp_path: Path) -> None:
 
 
 def test_missing_and_empty_directories(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"gone: no such directory.*data\.root"):
+    with pytest.raises(DataError, match=r"gone: no such file or directory.*data\.root"):
         msr_action3d(SKELETON, str(tmp_path / "gone"))
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(DataError, match=r"no file matches \*_skeleton3D\.txt"):
+    with pytest.raises(DataError, match=r"there \(1\) ends with _skeleton3d\.txt"):
         msr_action3d(SKELETON, str(tmp_path))
     with pytest.raises(DataError, match="cannot be read"):
         read(tmp_path / GOOD, SKELETON)
+    os.mkfifo(tmp_path / GOOD)
+    with pytest.raises(DataError, match="not a regular file"):
+        msr_action3d(SKELETON, str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["a21_s01_e01", "a00_s01_e01", "a1_s01_e01", "b01"])

@@ -51,7 +51,8 @@ def test_one_body(tmp_path: Path) -> None:
     states[3, 5], states[4, 6] = 1, 0
     (tmp_path / NAME).write_text(text(("72057594037931101", 0, A[:40]), frames=40, states=states), newline="")
     (r,) = read(tmp_path / NAME)
-    assert (r.source, r.label, r.subject, r.fps, r.joints) == (NAME, "A013", "P003", 30.0, shipped("ntu25").names)
+    assert (r.source, r.label, r.subject, r.fps, r.units) == (NAME, "A013", "P003", 30.0, "m")
+    assert r.joints == shipped("ntu25").names
     np.testing.assert_allclose(r.positions, A[:40], atol=1e-6)
     assert r.confidence is not None and r.confidence.dtype == r.positions.dtype == np.float32
     assert r.confidence[3, 5] == 0.5 and r.confidence[4, 6] == 0 and (r.confidence == 1).sum() == 998

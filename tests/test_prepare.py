@@ -52,6 +52,19 @@ def test_other_units_than_said_are_noticed(factor: float, units: str) -> None:
         made(Recording(WALK * factor, "a"))
 
 
+def test_units_that_a_file_says_are_corrected_there() -> None:
+    for units, factor in (("cm", 1e4), ("m", 1e4), ("m", 100)):  # beyond the limit of a position, and of a body
+        with pytest.raises(DataError, match=rf"from the files, is not {units}: .*data=bvh data\.scale=") as error:
+            made(Recording(WALK * np.float32(factor), "a", units=units), skeleton=shipped("kinect20", units="mm"))
+        assert "skeleton.units" not in str(error.value)
+
+
+def test_pixels_are_the_first_guess_in_a_picture() -> None:
+    flat = Skeleton(SKELETON.joints, coords=2)
+    with pytest.raises(DataError, match=r"skeleton\.units=px, which scales every body to one size or cm or mm$"):
+        made(Recording(WALK[..., :2] * 100, "a"), skeleton=flat)
+
+
 def test_bodies_in_pictures_get_one_size() -> None:
     flat = Skeleton(SKELETON.joints, up="-y", coords=2, units="px")
     near, far = WALK[..., :2] * (400, -400) + (900, 700), WALK[..., :2] * (80, -80) + (200, 500)
@@ -117,7 +130,15 @@ def test_a_speed_limit_can_be_lifted() -> None:
 
 
 def test_the_floor_is_the_one_of_cleaning() -> None:
-    assert (made(Recording(WALK + np.float32(3), "a"), floor=True) == set_floor(WALK + np.float32(3), SKELETON)).all()
+    assert (made(Recording(WALK + np.float32(3), "a"), floor="recording") == set_floor(WALK + np.float32(3), SKELETON)).all()
+
+
+def test_a_common_floor_keeps_how_much_higher_one_is_than_another() -> None:
+    high = WALK + np.float32([0, 0.5, 0])
+    clips = prepare([Recording(WALK, "a"), Recording(high, "b")], SKELETON, name="test", fps=20, floor="common")
+    a, b = clips.recording(0).numpy(), clips.recording(1).numpy()
+    np.testing.assert_allclose(b - a, np.broadcast_to([0, 0.5, 0], a.shape), atol=1e-6)
+    np.testing.assert_allclose(np.concatenate([a, b]), set_floor(np.concatenate([WALK, high]), SKELETON), atol=1e-6)
 
 
 def test_resampling_is_exact_on_what_it_can_be() -> None:
@@ -171,9 +192,10 @@ def test_rates_are_made_alike_or_refused() -> None:
         ({"max_gap": -0.1}, "max_gap=-0.1"),
         ({"min_seconds": -1.0}, "min_seconds=-1.0"),
         ({"min_confidence": 1.5}, "min_confidence=1.5"),
+        ({"floor": "none"}, r"data\.floor=none must be recording, common or false"),
     ],
 )
-def test_limits_are_checked(options: dict[str, float], named: str) -> None:
+def test_limits_are_checked(options: dict[str, object], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         made(Recording(WALK, "a"), **options)
 

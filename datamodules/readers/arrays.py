@@ -33,8 +33,9 @@ def read(path: Path, coords: int = 3) -> list[Recording]:
 
     ``.npy``: ``(frames, joints, coords)``, ``(clips, frames, joints, coords)`` or ``(frames, joints * coords)``.
     ``.npz``: such an array as ``clips`` or ``positions`` and, each if there, ``lengths`` ``(clips,)`` the frames that count,
-    ``fps``, ``joint_names`` ``(joints,)``, ``labels`` ``(clips,)`` text, or numbers that may index ``class_names``, with -1 for
-    unknown; ``subjects`` ``(clips,)``, ``confidence`` ``(clips, frames, joints)``, ``units``. Other keys are passed over.
+    ``fps``, ``joint_names`` ``(joints,)``, ``labels`` ``(clips,)`` text, or numbers that may index ``class_names``,
+    ``subjects`` ``(clips,)`` text or numbers, in both of which the number -1 is unknown; ``confidence`` ``(clips, frames,
+    joints)``, ``units``. Other keys are passed over.
 
     Args:
         path: of the file.
@@ -134,7 +135,8 @@ def _recordings(path: Path, arrays: Mapping[str, np.ndarray], coords: int) -> li
             if values.min() < -1 or values.max() >= len(names):
                 raise fail(f"labels go from {values.min()} to {values.max()}, class_names has {len(names)}")
             return [None if value < 0 else names[value] for value in values]
-        return [None if value in ("", -1, "None") else value for value in map(_text, values)]
+        unknown = values == -1 if values.dtype.kind in "if" else np.zeros(n, bool)
+        return [None if no or text in ("", "None") else text for text, no in zip(map(_text, values), unknown, strict=True)]
 
     lengths = arrays.get("lengths", np.full(n, frames)).reshape(-1)
     if lengths.dtype.kind not in "iu" or len(lengths) != n or lengths.min() < 1 or lengths.max() > frames:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.clips import DataError, Recording
+from datamodules.readers.files import read_bytes
 from ddpm.skeleton import Skeleton
 
 MAX_BYTES = 128 << 20  # 40 minutes of 60 joints at 30 fps
@@ -50,8 +51,9 @@ def read(path: Path, scale: float = 0.01, end_sites: bool = True) -> Recording:
             head. One that lies on its joint says nothing new and is left out.
 
     Returns:
-        ``positions`` ``(frames, joints, 3)`` float32 in metres, ``joints`` in the order of the file, which puts a parent
-        before its children, and ``fps``: the whole number that the digits of ``Frame Time`` stand for, if they do for one.
+        ``positions`` ``(frames, joints, 3)`` float32 in metres, which ``units`` says, ``joints`` in the order of the file, which
+        puts a parent before its children, and ``fps``: the whole number that the digits of ``Frame Time`` stand for, if they do
+        for one.
 
     Raises:
         DataError: a file that cannot be read, is too large, or is no sound BVH file; names the line.
@@ -94,17 +96,12 @@ def parse(path: Path, scale: float, end_sites: bool) -> tuple[Recording, Tree]:
     Raises:
         DataError: see `read`.
     """
-    try:
-        if (size := path.stat().st_size) > MAX_BYTES:
-            raise DataError(f"{path}: {size} bytes, at most {MAX_BYTES} are read; cut it into shorter files, or remove it")
-        content = path.read_bytes()
-    except OSError as e:
-        raise DataError(f"{path}: cannot be read ({e.strerror}); check the path and its permissions") from e
+    content = read_bytes(path, MAX_BYTES)
     head = MOTION.search(content, 0, MAX_HEADER)
     if head is None:
         raise DataError(
-            f"{path}: no lines MOTION, Frames: N, Frame Time: SECONDS in its first {min(size, MAX_HEADER)} bytes; it is cut "
-            "short or no BVH file, replace or remove it"
+            f"{path}: no lines MOTION, Frames: N, Frame Time: SECONDS in its first {min(len(content), MAX_HEADER)} bytes; it is "
+            "cut short or no BVH file, replace or remove it"
         )
     tree = _parse_tree(path, content[: head.start()].decode("utf-8-sig", errors="backslashreplace"))
     frames_line, line = (content.count(b"\n", 0, head.start(group)) + 1 for group in (1, 2))
@@ -134,7 +131,7 @@ def parse(path: Path, scale: float, end_sites: bool) -> tuple[Recording, Tree]:
     blocks = [_pose(tree, motion[i : i + BLOCK])[:, kept] * scale for i in range(0, len(motion), BLOCK)]
     positions = np.concatenate([block.astype(np.float32) for block in blocks])
     names = tuple(name for name, keep in zip(tree.names, kept, strict=True) if keep)
-    return Recording(positions, path.name, joints=names, fps=_rate(seconds)), tree
+    return Recording(positions, path.name, joints=names, fps=_rate(seconds), units="m"), tree
 
 
 def _pairs(names: Sequence[str]) -> list[list[str]]:

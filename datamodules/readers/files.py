@@ -25,9 +25,9 @@ def read_bytes(path: Path, limit: int = MAX_TEXT) -> bytes:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise DataError(f"{path}: not a regular file; remove it from the data")
+            raise DataError(f"{path}: not a regular file, it cannot be read; remove it from the data")
         if status.st_size > limit:
-            raise DataError(f"{path}: {status.st_size} bytes, at most {limit} are read; split the file or remove it")
+            raise DataError(f"{path}: {status.st_size} bytes, at most {limit} are read; cut it into shorter files, or remove it")
         with path.open("rb") as stream:
             return stream.read(limit)
     except OSError as e:
@@ -47,14 +47,14 @@ def read_text(path: Path) -> str:
 
 
 def find_files(root: Path, endings: Collection[str]) -> tuple[list[Path], int]:
-    """Files with one of the endings, in a directory and those below it, sorted; links to directories are not followed.
+    """Files with one of the endings, in a directory and those below it, sorted; links in it are not followed.
 
     Args:
-        root: a directory, or one file, which is taken whatever its ending.
-        endings: in lower case, with the dot.
+        root: a directory, or one file, which is taken whatever its ending, or a link to either.
+        endings: of their names, in lower case.
 
     Returns:
-        The files, and the number of others that were passed over. Hidden ones do not count.
+        The files, and the number of others that were passed over, links to files among them. Hidden ones do not count.
 
     Raises:
         DataError: no such directory, none of these files in it, or too many.
@@ -71,7 +71,7 @@ def find_files(root: Path, endings: Collection[str]) -> tuple[list[Path], int]:
             if name.startswith("."):
                 continue
             path = Path(folder, name)
-            if path.suffix.lower() in endings:
+            if name.lower().endswith(tuple(endings)) and not path.is_symlink():
                 found.append(path)
             else:
                 others += 1
@@ -79,7 +79,7 @@ def find_files(root: Path, endings: Collection[str]) -> tuple[list[Path], int]:
             raise DataError(f"{root}: more than {MAX_FILES} files; set data.root to the directory of the motions alone")
     if not found:
         raise DataError(
-            f"{root}: none of the files there ({others}) ends with {', '.join(endings)}; set data.root to the directory of the "
-            "motions"
+            f"{root}: none of the files there ({others}) ends with {', '.join(endings)}; links are not followed; set "
+            "data.root to the directory of the motions"
         )
     return sorted(found), others

@@ -228,6 +228,7 @@ def _recordings(path: Path, frames: Frames, about: Mapping[str, Any]) -> list[Re
                 joints=None if names is None else tuple(names),
                 fps=None if fps is None else float(fps),
                 confidence=rows[..., 2],
+                units="px",
             )
         )
     return recordings

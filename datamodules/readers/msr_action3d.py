@@ -9,6 +9,7 @@ import numpy as np
 
 from datamodules.clips import ClipSet, DataError, Recording
 from datamodules.prepare import prepare
+from datamodules.readers.files import find_files, read_bytes
 from ddpm.skeleton import Skeleton
 
 log = logging.getLogger(__name__)
@@ -51,11 +52,7 @@ def read(path: Path, skeleton: Skeleton) -> tuple[np.ndarray, np.ndarray]:
             f"file has coords: 3, up: y and the joints {', '.join(JOINTS)}; use skeleton=kinect20 or a part of it"
         )
     try:
-        if (size := path.stat().st_size) > MAX_BYTES:
-            raise DataError(f"{path}: {size} bytes, at most {MAX_BYTES} are read; it is no recording, remove it")
-        lines = path.read_bytes().decode("ascii").rstrip().split("\n")
-    except OSError as e:
-        raise DataError(f"{path}: cannot be read ({e.strerror}); check the path and its permissions") from e
+        lines = read_bytes(path, MAX_BYTES).decode("ascii").rstrip().split("\n")
     except UnicodeDecodeError as e:
         raise DataError(f"{path}: byte {e.start} is no ASCII text; it is no recording, replace or remove it") from e
     try:
@@ -117,7 +114,7 @@ def msr_action3d(
 
     Args:
         skeleton: joints to read, by name; ``kinect20`` takes all of them. The sides are the person's.
-        root: directory of the files ``aAA_sSS_eEE_skeleton3D.txt``; other files in it are not looked at.
+        root: directory of the files ``aAA_sSS_eEE_skeleton3D.txt``, searched with those below it; other files are not looked at.
         fps: frames per second of the recordings.
         max_gap, min_frames, max_speed: see :func:`datamodules.cleaning.clean`.
         camera_pitch: degrees by which the camera looked up, taken out of the positions. In camera coordinates everyone
@@ -127,12 +124,7 @@ def msr_action3d(
     Raises:
         DataError: no such directory, no such files, a damaged file, or nothing left after cleaning.
     """
-    folder, remedy = Path(root).expanduser(), "set data.root to the directory of the files aAA_sSS_eEE_skeleton3D.txt"
-    if not folder.is_dir():
-        raise DataError(f"{root}: no such directory (looked for {folder.resolve()}); {remedy}")
-    paths = sorted(folder.glob("*_skeleton3D.txt"))
-    if not paths:
-        raise DataError(f"{root}: no file matches *_skeleton3D.txt in {folder.resolve()}; {remedy}")
+    paths, _ = find_files(Path(root).expanduser(), ["_skeleton3d.txt"])
     if fps <= 0:
         raise ValueError(f"data.fps={fps} must be positive")
     clips = prepare(

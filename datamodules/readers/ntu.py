@@ -65,6 +65,8 @@ def read(path: Path) -> list[Recording]:
                 raise DataError(
                     f"{path}: line {at} (frame {frame}): the body {body[:40]} is there twice; replace or remove the file"
                 )
+            if len(seen) > MAX_BODIES:
+                raise DataError(f"{path}: line {at} (frame {frame}): more than {MAX_BODIES} bodies; replace or remove the file")
             rows = [words.split() for words in lines[at : at + len(JOINTS)]]
             if len(rows) < len(JOINTS) or any(len(row) != JOINT_VALUES for row in rows):
                 at += next((i for i, row in enumerate(rows) if len(row) != JOINT_VALUES), len(rows))
@@ -78,7 +80,7 @@ def read(path: Path) -> list[Recording]:
     subject, label = match.groups() if match else (None, None)
     if not seen:
         nothing = np.zeros((frames, len(JOINTS), 3), np.float32)
-        return [Recording(nothing, path.name, label, subject, JOINTS, FPS, nothing[..., 0])]
+        return [Recording(nothing, path.name, label, subject, JOINTS, FPS, nothing[..., 0], "m")]
     return [
         Recording(
             positions,
@@ -88,6 +90,7 @@ def read(path: Path) -> list[Recording]:
             JOINTS,
             FPS,
             confidence,
+            "m",
         )
         for k, (positions, confidence) in enumerate(_body(path, rows) for rows in seen.values())
     ]

@@ -34,8 +34,9 @@ def measures(skeleton: Skeleton) -> dict[str, tuple[str, Callable[[Motions], Ten
         "speed": ("m/s", physics.speed),
         "acceleration": ("m/s^2", physics.acceleration),
         "jerk": ("m/s^3", physics.jerk),
-        "bone_variation": ("", physics.bone_variation),
     }
+    if skeleton.bones:
+        found["bone_variation"] = ("", physics.bone_variation)
     if physics.has_bone_pairs(skeleton):
         found["asymmetry"] = ("", physics.asymmetry)
     if physics.has_floor(skeleton):

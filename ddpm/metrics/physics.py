@@ -47,7 +47,13 @@ def jerk(motions: Motions) -> Tensor:
 
 
 def bone_variation(motions: Motions) -> Tensor:
-    """How much bones stretch within a clip: standard deviation over mean of a bone's length, averaged over the bones."""
+    """How much bones stretch within a clip: standard deviation over mean of a bone's length, averaged over the bones.
+
+    Raises:
+        ValueError: the skeleton has no bones.
+    """
+    if not motions.skeleton.bones:
+        raise ValueError("metrics: bone_variation needs a skeleton of more than one joint")
     lengths = _bone_lengths(motions)
     mean = frame_mean(lengths, motions.mask)
     spread = frame_mean((lengths - mean[:, None]).square(), motions.mask).sqrt()

@@ -152,3 +152,7 @@ def test_what_a_skeleton_lacks_is_absent_and_refused(motions: Motions, flat: Mot
             function(bare)
     for _, function in measures(flat.skeleton).values():
         assert function(flat).isfinite().all()
+    point = Motions(motions.positions[:, :, :1], motions.lengths, FPS, Skeleton({"hip": None}))
+    assert set(measures(point.skeleton)) == always - {"bone_variation"}
+    with pytest.raises(ValueError, match=r"metrics: bone_variation needs"):
+        physics.bone_variation(point)
