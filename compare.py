@@ -69,7 +69,7 @@ class Run(NamedTuple):
         kinetic = metrics[METRIC].generated
         pose = metrics["frechet/pose"].generated.value if "frechet/pose" in metrics else float("nan")
         jerk = means["jerk"]["generated"] / means["jerk"]["reference"]
-        bones = means["bone_variation"]["generated"]
+        bones = means["bone_variation"]["generated"] if "bone_variation" in means else float("nan")
         return (self.sampler, self.calls, self.seconds, kinetic.value, kinetic.low, kinetic.high, pose, bones, jerk)
 
 

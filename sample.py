@@ -47,7 +47,7 @@ class Config:
     device: str
     steps: int | None
     gif_clips: int
-    export: list[str]
+    export: str | None
     interpolate: Any
     vary: float | None
     invert: int | None
@@ -119,7 +119,7 @@ def sample(cfg: DictConfig) -> Path:
             titles = [name for title in titles for name in (title.partition(",")[0], "sampled again")]
         write_gif(out / "clips.gif", draw_clips(shown, module.skeleton, titles=titles), module.fps)
         log.info("%s: %d of them", out / "clips.gif", min(cfg.gif_clips, len(clips)))
-    if "bvh" in cfg.export:
+    if cfg.export == "bvh":
         export_bvh(out, clips.numpy(), module)
     return path
 
@@ -161,9 +161,8 @@ def check_values(cfg: DictConfig) -> None:
             raise ConfigError(f"{key}={cfg[key]} must be at least {least}")
     if cfg.seed + cfg.n > 2**63:
         raise ConfigError(f"seed={cfg.seed}: the seeds seed..seed+n-1 must be below 2^63")
-    unknown = sorted(set(cfg.export) - {"bvh"})
-    if unknown:
-        raise ConfigError(f"export={unknown}: known is [bvh]")
+    if cfg.export not in (None, "bvh"):
+        raise ConfigError(f"export={cfg.export}: must be bvh, or null")
     if cfg.out == "":
         raise ConfigError("out='' must be a directory, or the name of a new one")
     if cfg.vary is not None and not 0 < cfg.vary <= 1:

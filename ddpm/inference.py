@@ -73,4 +73,8 @@ def progress(sampler: Sampler, alpha_bar: Tensor, batches: int, label: str) -> I
         label: in front of the bar.
     """
     with tqdm(total=batches * visits(sampler, alpha_bar), desc=label, unit="step", leave=False, mininterval=0.5) as bar:
-        yield lambda t, xt, x0_hat: bar.update()
+
+        def observer(t: int, xt: Tensor, x0_hat: Tensor) -> None:
+            bar.update()
+
+        yield observer
