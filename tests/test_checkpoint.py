@@ -304,8 +304,11 @@ def test_urls_are_no_files(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_folders_and_missing_files_are_named(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "nothing.ckpt"):
-        with pytest.raises(CheckpointError, match=f"{path}: no such file"):
+    for path, named in (
+        (tmp_path, tmp_path / "checkpoints" / "last.ckpt"),
+        (tmp_path / "nothing.ckpt", tmp_path / "nothing.ckpt"),
+    ):
+        with pytest.raises(CheckpointError, match=f"{named}: no such file"):
             load_module(path)
 
 

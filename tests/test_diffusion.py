@@ -344,7 +344,7 @@ def test_the_perfect_network_has_no_loss(
 @pytest.mark.parametrize(("weighting", "expected"), [(simple, 0.0), (min_snr, 0.0), (p2, 0.0), (velocity, 1.0)])
 @pytest.mark.parametrize("prediction", PREDICTIONS[1:])
 def test_the_loss_where_no_signal_is_left(prediction: Prediction, weighting: Callable[[Tensor], Tensor], expected: float) -> None:
-    """xt is the noise, and the weight on the error of x0_hat, which for either prediction is the output or its negative."""
+    """xt is the noise, and the weight on the error of x0_hat, which is the output, or its negative."""
     diffusion = DenoiseDiffusion(
         Affine(), 9, beta_schedule=zero_terminal_snr, prediction=prediction, weighting=weighting
     ).double()
@@ -353,7 +353,7 @@ def test_the_loss_where_no_signal_is_left(prediction: Prediction, weighting: Cal
     loss = diffusion.loss(x0, eps, t=t)
     loss.backward()
     output = diffusion.eps_model(eps, t)
-    error = x0 - (output if isinstance(prediction, X0) else -output)
+    error = x0 - (-output if isinstance(prediction, Velocity) else output)
     torch.testing.assert_close(loss, expected * error.square().mean())
     assert diffusion.eps_model.a.grad.isfinite() and (diffusion.eps_model.a.grad != 0) == (expected > 0)
 
@@ -451,13 +451,8 @@ def test_the_condition_reaches_the_network() -> None:
     assert seen[0] is cond and seen[1] is cond and seen[2] is None
 
 
-def test_a_penalty_is_added_to_the_loss_with_the_weight_of_its_noise_level() -> None:
-    """Its weight is that of the error of x0_hat, times that of the draw of t."""
-    seen = []
-
-    def penalty(x0_hat: Tensor, weight: Tensor) -> Tensor:
-        seen.append((x0_hat, weight))
-        return x0_hat.square().mean()
+def test_the_losses_of_clips_are_those_of_each_alone() -> None:
+    """Each times the weight of its draw of t, which the weight of the error of x0_hat has too."""
 
     class Drawn(Stratified):
         def __call__(self, batch: int, n_steps: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -467,15 +462,15 @@ def test_a_penalty_is_added_to_the_loss_with_the_weight_of_its_noise_level() -> 
     diffusion = DenoiseDiffusion(Affine(), 9, prediction=Velocity(), weighting=weighting, timesteps=Drawn()).double()
     x0, eps = torch.randn(2, 3, 4, 5, dtype=torch.float64)
     t = torch.tensor([0, 7, 3])
-    x0_hat = diffusion.denoise(diffusion.q_sample(x0, t, eps), t).x0_hat
     snr = diffusion.alpha_bar[t] / (1 - diffusion.alpha_bar[t])
-    alone = [diffusion.loss(x0[i : i + 1], eps[i : i + 1], t=t[i : i + 1]) for i in range(3)]
-    loss = diffusion.loss(x0, eps, penalty=penalty)
-    torch.testing.assert_close(loss, (0.5 * alone[0] + 2 * alone[1] + alone[2]) / 3 + x0_hat.square().mean())
-    diffusion.loss(x0, eps, t=t, penalty=penalty)
-    torch.testing.assert_close(seen[0][0], x0_hat)
-    torch.testing.assert_close(seen[0][1].flatten(), snr.clamp(max=2) * torch.tensor([0.5, 2.0, 1.0]))
-    torch.testing.assert_close(seen[1][1], snr.clamp(max=2).reshape(3, 1, 1))
+    alone = torch.stack([diffusion.loss(x0[i : i + 1], eps[i : i + 1], t=t[i : i + 1]) for i in range(3)])
+    share = torch.tensor([0.5, 2.0, 1.0])
+    drawn, given = diffusion.clip_losses(x0, eps), diffusion.clip_losses(x0, eps, t=t)
+    torch.testing.assert_close(drawn.mean, (share * alone).mean())
+    torch.testing.assert_close(given.total / given.count, alone)
+    torch.testing.assert_close(drawn.x0_hat, diffusion.denoise(diffusion.q_sample(x0, t, eps), t).x0_hat)
+    torch.testing.assert_close(drawn.weight.flatten(), snr.clamp(max=2) * share)
+    torch.testing.assert_close(given.weight, snr.clamp(max=2).reshape(3, 1, 1))
 
 
 @pytest.mark.parametrize("shape", [(3, 2), (3, 3, 4, 5), (3,)])

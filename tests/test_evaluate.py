@@ -61,7 +61,7 @@ def test_a_checkpoint_is_judged_completely_and_alike_each_time(run: Path, tmp_pa
     found = judged(tmp_path / "a", *arguments)
     assert judged(tmp_path / "b", *arguments) == found
     assert judged(tmp_path / "c", *arguments, "seed=7")["metrics"] != found["metrics"]
-    assert found["seeds"] == [0, 31] and found["sampler"]["_target_"] == "ddpm.samplers.dpmpp_2m"
+    assert found["seeds"] == [0, 31] and found["sampler"]["_target_"] == "ddpm.samplers.unipc"
     assert found["data"]["reference"] == "all" and found["data"]["recordings"] == 64, "too few are held out"
     assert len(found["data"]["sha256"]) == 64 and {"torch", "numpy", "python"} <= found["versions"].keys()
     assert found["clips"] == {"generated": 32, "reference": 64, "generated_compared": 16, "reference_compared": 32}
