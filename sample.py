@@ -176,7 +176,7 @@ def check_values(cfg: DictConfig) -> None:
     if len(modes) > 1:
         raise ConfigError(f"{' and '.join(modes)} cannot be combined: give one of them")
     if (cfg.source is None) == (cfg.vary is not None or cfg.invert is not None):
-        raise ConfigError(f"source={cfg.source}: vary and invert need one, a .npz of clips or val, and nothing else does")
+        raise ConfigError(f"source={cfg.source}: vary and invert need one, a file of clips or val, and nothing else does")
     if cfg.source is not None and cfg.frames is not None:
         raise ConfigError(f"frames={cfg.frames}: clips of a source keep their own length")
     if any(value is not None for value in cfg.data.values()) and cfg.source != "val":
@@ -280,7 +280,8 @@ def invert(module: MotionDiffusion, clips: torch.Tensor, steps: int, batch_size:
     sampled = torch.cat(again)
     off = 100 * (sampled - clips).norm(dim=-1)
     log.info(
-        "sampled again from their noise, joints are %.2f cm off on average, %.2f cm at worst; the noise has the deviation %.3f",
+        "sampled again from their noise, joints are %.2f cm off on average, %.2f cm at worst; the noise has the deviation %.2f "
+        "(1 is what the model draws clips from; more is detail that it cannot explain)",
         off.mean(), off.max(), torch.cat(noises).std(),
     )  # fmt: skip
     return sampled, torch.cat(noises).numpy()

@@ -107,6 +107,8 @@ def read_file(path: Path, coords: int) -> list[Recording]:
     Raises:
         DataError: an unknown ending, or whatever its reader has to say.
     """
+    if path.is_dir():
+        raise DataError(f"{path}: is a directory; name one file in it")
     match path.suffix.lower():
         case ".npy" | ".npz":
             return arrays.read(path, coords)

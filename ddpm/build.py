@@ -128,9 +128,9 @@ def build_module(
     Raises:
         ConfigError: see `construct_part`.
     """
-    for key in ("T", "frames"):
-        if not _fits(config[key], int) or config[key] < 1:
-            raise ConfigError(f"{key}={config[key]!r} must be a whole number of at least 1")
+    for key, least in (("T", 2), ("frames", 1)):
+        if not _fits(config[key], int) or config[key] < least:
+            raise ConfigError(f"{key}={config[key]!r} must be a whole number of at least {least}")
     skeleton: Skeleton = construct_part(config["skeleton"], "skeleton")
     diffusion = DenoiseDiffusion(
         construct_part(config["model"], "model"),

@@ -90,7 +90,9 @@ class Importance(nn.Module):
         """
         bins = len(self.square)
         if bins > n_steps:
-            raise ValueError(f"timesteps.bins={bins} must be at most T={n_steps}: parts without a step would never be seen")
+            raise ValueError(
+                f"timesteps.bins={bins} must be at most T={n_steps}, for every part needs a step: set timesteps.bins={n_steps}"
+            )
         density = self.density()
         ends = density.cumsum(0)
         place = _strata(batch, device) * ends[-1]
