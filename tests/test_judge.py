@@ -140,12 +140,12 @@ def test_shares_and_accuracies_are_counted(judge: Judge, data: PoseDataModule) -
 
 
 def test_evaluate_reports_it_where_there_are_labels(tmp_path: Path) -> None:
-    data = PoseDataModule(synthetic(SKELETON, 120, 20.0, 0), 8, val_fraction=0.4)
+    data = PoseDataModule(synthetic(SKELETON, 80, 20.0, 0), 8, val_fraction=0.4)
     motions, labels = middles(data, held_out(data))
     clips, names = motions.positions.numpy(), np.array(data.clips.class_names)
     np.savez(tmp_path / "a.npz", clips=clips, labels=labels.numpy(), class_names=names)
     split = ["loader.val_fraction=0.4", "training=0", "report=false", "reference=held_out"]
-    found = judged(tmp_path / "out", f"clips={tmp_path / 'a.npz'}", "data=synthetic", "data.n=120", *split)
+    found = judged(tmp_path / "out", f"clips={tmp_path / 'a.npz'}", "data=synthetic", "data.n=80", *split)
     judge, metric = found["judge"], found["metrics"]["frechet/judge"]
     assert "nothing published" in judge["note"] and judge["tested"] == len(labels)
     assert judge["accuracy"] == pytest.approx(judge["generated_accuracy"]) and judge["accuracy"] > 2 * judge["chance"]
