@@ -22,9 +22,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from callbacks.report import write_report
 from datamodules.clips import ClipSet, DataError
+from datamodules.readers.arrays import labels_of
 from ddpm.build import ConfigError, construct_part
 from ddpm.checkpoint import CheckpointError, checkpoint_of, load_run, write_durably
 from ddpm.inference import choose_device, own_data, progress
+from ddpm.judge import judge_of, judgement
 from ddpm.metrics import suite
 from ddpm.metrics.memorisation import memorisation
 from ddpm.metrics.motions import Motions
@@ -87,9 +89,20 @@ def evaluate(cfg: DictConfig) -> Path:
         f"{'recordings held out from training' if real.held_out else 'all recordings, also those of training'}"
     )
     log.info("%s", lead)
+    judge = None if config["fast"] else judge_of(data, config["seed"])
     found = suite.evaluate(
-        generated, real.motions, subjects=real.subjects, legacy=config["legacy"], fast=config["fast"], seed=config["seed"]
+        generated,
+        real.motions,
+        subjects=real.subjects,
+        legacy=config["legacy"],
+        fast=config["fast"],
+        seed=config["seed"],
+        judge=judge.features if judge is not None and real.held_out else None,
     )
+    if judge is not None:
+        wanted = labels_of(Path(config["clips"]), data.clips.class_names) if config["clips"] is not None else None
+        said = judgement(judge, data, generated, wanted, seed=config["seed"], in_metrics=real.held_out)
+        found = replace(found, judgement=said)
     training = None
     if config["training"] > 0 and len(held_out(data)) > 0:
         n = len(data.train_recordings)
@@ -201,8 +214,8 @@ def read_clips(path: str) -> dict[str, np.ndarray]:
     """The content of a file of anybody's clips.
 
     Args:
-        path: a .npz with ``clips`` (n, frames, joints, coords) in metres, as sample.py writes it; ``lengths`` (n,), ``fps`` and
-            ``joint_names`` are optional.
+        path: a .npz with ``clips`` (n, frames, joints, coords) in metres, as sample.py writes it; ``lengths`` (n,), ``fps``,
+            ``joint_names`` and ``labels`` are optional.
 
     Raises:
         DataError: a file that cannot be read, or has no clips.

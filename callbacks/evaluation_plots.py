@@ -5,8 +5,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from callbacks.plots import PALETTE, finish, new_figure
+from ddpm.judge import Judgement
 from ddpm.metrics.comparison import Measured, measures
 from ddpm.metrics.features import Projection, band_edges
 from ddpm.metrics.motions import Motions, frame_mean
@@ -155,6 +157,28 @@ def plot_planes(generated: Measured, real: Measured, names: Sequence[str]) -> "F
         axes.tick_params(labelsize=7)
         finish(axes)
         axes.legend(frameon=False, fontsize=7)
+    return figure
+
+
+def plot_judgement(judgement: Judgement, limit: int = 40) -> "Figure":
+    """Share of the generated and of the real clips that the judge puts into each class.
+
+    Args:
+        judgement: what it says.
+        limit: classes at most, those with the largest shares.
+    """
+    largest = torch.maximum(judgement.generated, judgement.real).argsort(descending=True, stable=True)[:limit]
+    shown = largest.sort().values.tolist()
+    figure = new_figure(8.6, 2.9)
+    axes = figure.add_subplot()
+    x = np.arange(len(shown))
+    for k, (shares, colour, label) in enumerate(((judgement.real, REAL, "real"), (judgement.generated, GENERATED, "generated"))):
+        axes.bar(x + 0.4 * (k - 0.5), 100 * shares[shown].numpy(), 0.4, color=colour, label=label)
+    axes.set_xticks(x, [judgement.names[i].replace("_", " ") for i in shown], rotation=40, ha="right", fontsize=7)
+    axes.set_ylabel("% of clips", fontsize=8)
+    axes.tick_params(axis="y", labelsize=7)
+    finish(axes)
+    axes.legend(frameon=False, fontsize=7)
     return figure
 
 

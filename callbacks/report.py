@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from callbacks.evaluation_plots import plot_bones, plot_numbers, plot_planes, plot_scale, plot_spectrum, units_of
+from callbacks.evaluation_plots import plot_bones, plot_judgement, plot_numbers, plot_planes, plot_scale, plot_spectrum, units_of
 from callbacks.plots import png_bytes
 from callbacks.render import draw_clips, gif_bytes, write_file
+from ddpm.judge import NOTE, Judgement
 from ddpm.metrics.comparison import Measured
 from ddpm.metrics.memorisation import Memorisation, nearest
 from ddpm.metrics.motions import Motions
@@ -104,6 +105,8 @@ def write_report(
         "<h2>Both sets in the plane</h2>",
         _figure(png_bytes(plot_planes(mine, theirs, planes)), "png", PLANES),
     ]
+    if evaluation.judgement is not None:
+        parts += ["<h2>Which actions a classifier sees</h2>", _judged(evaluation.judgement)]
     if evaluation.memorisation is not None and training is not None:
         parts += ["<h2>Copied from training?</h2>", *_copies(evaluation.memorisation, generated, training)]
     parts += ["<h2>Where this comes from</h2>", f"<pre>{html.escape(json.dumps(about, indent=1, default=str))}</pre>"]
@@ -120,7 +123,8 @@ SCALE = (
 TABLE = (
     "↓ lower is better, ↑ higher, ≈ as close to real as can be. <b>Real</b>: one half of the real clips against the other, "
     "what a perfect model would reach. <b>People</b>: the same with nobody on both sides. Grey: real clips, degraded. "
-    "Brackets: 95 % over random halves. Features are computed from positions, without a trained network."
+    "Brackets: 95 % over random halves. Features are computed from positions, without a trained network, except those of the "
+    "judge where there is one."
 )
 NUMBERS = (
     "Each clip is one number. A good model has the distribution of real clips; low values are not better, since a frozen clip "
@@ -162,6 +166,22 @@ def _table(evaluation: Evaluation) -> str:
 
 def _with_interval(score: Score) -> str:
     return f"{number(score.value)} [{number(score.low)}, {number(score.high)}]"
+
+
+def _judged(j: Judgement) -> str:
+    asked = ""
+    if j.generated_accuracy is not None and j.asked is not None:
+        asked = (
+            f" Of {int(j.asked.sum())} generated clips with a label it puts {100 * j.generated_accuracy:.0f} % where they belong."
+        )
+    metric = "" if j.in_metrics else " No distance in its features is given: it learnt from clips of the reference."
+    text = (
+        f"Share of clips that the judge puts into each class. {NOTE[0].upper()}{NOTE[1:]}. It learnt from {j.trained} and is "
+        f"right on {100 * j.accuracy:.0f} % of {int(j.tested.sum())} held-out ones, which are the real clips here; the commonest "
+        f"class would be right on {100 * j.chance:.0f} %. Its mean confidence is {j.confidence['generated']:.2f} on generated "
+        f"clips, {j.confidence['real']:.2f} on real ones.{asked}{metric}"
+    )
+    return _figure(png_bytes(plot_judgement(j)), "png", text)
 
 
 def _copies(found: Memorisation, generated: Motions, training: Motions) -> list[str]:

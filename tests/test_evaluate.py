@@ -86,15 +86,17 @@ def test_real_clips_score_like_the_floor_and_the_page_stands_alone(
     assert max(len(line) for line in caplog.text.splitlines() if "frechet" in line.lower()) <= 120 + 40, "with the log's prefix"
     page = (tmp_path / "out" / "report.html").read_text()
     assert "http" not in page and "<script" not in page
-    assert page.count("data:image/png;base64,") == 5 and page.count("data:image/gif;base64,") == 3
+    assert page.count("data:image/png;base64,") == 6 and page.count("data:image/gif;base64,") == 3
     assert 100_000 < len(page) < 5_000_000
+    assert found["judge"]["tested"] >= 10 and "Which actions a classifier sees" in page
+    assert "frechet/judge" not in found["metrics"], "what it learnt from is no reference for it"
 
 
 def test_a_single_pose_is_called_frozen(skeleton: Skeleton, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     clips = written(tmp_path / "mean.npz", degraded.mean_pose(real_clips(skeleton)))
     found = judged(tmp_path / "out", clips, *DATA, "fast=true", "training=0", "report=false")
     assert [w["name"] for w in found["warnings"]] == ["frozen", "collapsed"] and "motion freezes: 100 %" in caplog.text
-    assert found["memorisation"] is None
+    assert found["memorisation"] is None and "judge" not in found, "none in a fast evaluation"
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,12 @@ import math
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 import numpy as np
+import torch
 
 from datamodules.clips import DataError, Recording
 from datamodules.readers.files import read_bytes
@@ -56,6 +57,32 @@ def read(path: Path, coords: int = 3) -> list[Recording]:
         raise DataError(f"{path}: no sound NumPy file ({str(e).splitlines()[0][:80] if str(e) else type(e).__name__}); "
                         "it is damaged or truncated, replace or remove it") from e  # fmt: skip
     return _recordings(path, arrays, coords)
+
+
+def labels_of(path: Path, class_names: Sequence[str]) -> torch.Tensor | None:
+    """``(clips,)`` int64 the action of each clip of a .npz as an index into the names of other data's classes, -1 where unknown.
+
+    Args:
+        path: of the file, see `read`.
+        class_names: of the data with which it is compared.
+
+    Returns:
+        None where the file has no labels.
+
+    Raises:
+        DataError: a label that is none of the classes, or what `read` raises.
+    """
+    with np.load(path, allow_pickle=False) as content:
+        if "labels" not in content.files:
+            return None
+    labels = [recording.label for recording in read(path)]
+    unknown = sorted({label for label in labels if label is not None} - set(class_names))
+    if unknown:
+        raise DataError(
+            f"{path}: label {unknown[0]!r} is no class of the real motion ({', '.join(class_names[:20])}); name the classes as "
+            "it does, or leave labels out"
+        )
+    return torch.tensor([-1 if label is None else class_names.index(label) for label in labels])
 
 
 def _unpack(content: bytes, path: Path) -> dict[str, np.ndarray]:

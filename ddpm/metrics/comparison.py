@@ -67,12 +67,13 @@ class Measured:
     published: Tensor | None
 
     @classmethod
-    def of(cls, motions: Motions, legacy: bool = False) -> "Measured":
+    def of(cls, motions: Motions, legacy: bool = False, judge: Callable[[Motions], Tensor] | None = None) -> "Measured":
         """Measure everything that the skeleton allows.
 
         Args:
             motions: clips of at least 4 frames.
             legacy: also the kinetic features as published.
+            judge: features of a trained classifier, ``(n, dim)``, if there is one.
         """
         skeleton, energy = motions.skeleton, band_energy(motions)
         features = {"kinetic": log_kinetic(motions), "spectrum": rested_log(energy).flatten(1)}
@@ -80,6 +81,8 @@ class Measured:
             features["pose"] = pose(motions)
         if has_geometric(skeleton):
             features["geometric"] = geometric(motions)
+        if judge is not None:
+            features["judge"] = judge(motions)
         return cls(
             features,
             {name: function(motions) for name, (_, function) in measures(skeleton).items()},

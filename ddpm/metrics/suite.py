@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ddpm.judge import Judgement
 from ddpm.metrics import degraded
 from ddpm.metrics.alignment import has_heading
 from ddpm.metrics.comparison import Measured, compare, fit, measures
@@ -66,6 +67,7 @@ class Evaluation:
             and ``reference_compared``.
         frames: mean length of the ``generated`` and ``reference`` clips.
         memorisation: distances to the training clips, None where these are unknown.
+        judgement: what a trained classifier of actions says, None where there is none.
     """
 
     metrics: dict[str, Metric]
@@ -73,6 +75,7 @@ class Evaluation:
     clips: dict[str, int]
     frames: dict[str, float]
     memorisation: Memorisation | None
+    judgement: Judgement | None = None
 
     def to_dict(self, suspects: int = 20) -> dict[str, object]:
         """Plain containers for a JSON file, with at most ``suspects`` of the samples that look copied."""
@@ -90,7 +93,9 @@ class Evaluation:
                 ],
             }
         metrics = {name: asdict(metric) for name, metric in self.metrics.items()}
-        return {"metrics": metrics, "means": self.means, "clips": self.clips, "frames": self.frames, "memorisation": found}
+        judge = {} if self.judgement is None else {"judge": self.judgement.to_dict()}
+        sizes = {"means": self.means, "clips": self.clips, "frames": self.frames}
+        return {"metrics": metrics, **sizes, "memorisation": found, **judge}
 
 
 def evaluate(
@@ -102,6 +107,7 @@ def evaluate(
     legacy: bool = False,
     fast: bool = False,
     seed: int = 0,
+    judge: Callable[[Motions], Tensor] | None = None,
 ) -> Evaluation:
     """Every metric of generated clips, beside the same metric of real clips (the floor) and of degraded ones (the ceilings).
 
@@ -121,6 +127,8 @@ def evaluate(
         fast: 10 repeats, whose interval is little less than their range, and no degraded sets; for use while training. Else 100
             repeats, and 20 for each degraded set.
         seed: of halves and degraded sets.
+        judge: features of a classifier, ``(n, dim)``, that was trained on no clip of the reference: those it learnt from look
+            unlike any new ones to it.
 
     Raises:
         ValueError: too few clips, another skeleton or frame rate, a wrong number of subjects or only one, or a reference in which
@@ -147,7 +155,7 @@ def evaluate(
     half = len(reference) // 2
     compared = min(len(generated) // 2, len(reference) - half)
     repeats = 10 if fast else 100
-    real, theirs = Measured.of(reference, legacy), Measured.of(generated, legacy)
+    real, theirs = Measured.of(reference, legacy, judge), Measured.of(generated, legacy, judge)
     projections = fit(real, limit=max(1, min(24, compared // 10)))
 
     def score(candidate: Measured, i: list[Tensor], j: list[Tensor]) -> dict[str, Score]:
@@ -163,7 +171,7 @@ def evaluate(
         scores["by_subject"] = score(real, [a[:half] for a, _ in split], [b[:compared] for _, b in split])
     ceilings = {} if fast else _degraded(reference, rng)
     for name, motions in ceilings.items():
-        scores[name] = score(Measured.of(motions, legacy), one[:20], other[:20])
+        scores[name] = score(Measured.of(motions, legacy, judge), one[:20], other[:20])
 
     metrics = {}
     for name in scores["generated"]:

@@ -1,5 +1,6 @@
 """Table: an evaluation as lines of text, at most 120 characters wide."""
 
+from ddpm.judge import Judgement
 from ddpm.metrics.suite import Evaluation, Metric
 from ddpm.metrics.verdict import is_far
 
@@ -42,6 +43,8 @@ def lines(evaluation: Evaluation) -> list[str]:
             f"clip with probability {m.closer_than_held_out:.2f} (0.5: as new as they are); {len(m.suspects)} of "
             f"{len(m.samples)} look copied",
         ]
+    if evaluation.judgement is not None:
+        found += _judged(evaluation.judgement)
     return found
 
 
@@ -56,6 +59,28 @@ def number(value: float) -> str:
     if 100 <= abs(value) < 1e5:
         return f"{value:.0f}"
     return f"{value:.3g}" if 1e-3 <= abs(value) < 100 or value == 0 else f"{value:.1e}"
+
+
+def _judged(j: Judgement) -> list[str]:
+    """Of the classes those with the largest difference of shares."""
+    tested, confidence = int(j.tested.sum()), j.confidence
+    found = [
+        f"judge: our own classifier of {len(j.names)} actions, trained on {j.trained} recordings; compares "
+        "with nothing published",
+        f"  right on {100 * j.accuracy:.0f} % of {tested} held-out clips (the commonest class: {100 * j.chance:.0f} %); mean "
+        f"confidence {confidence['generated']:.2f} generated, {confidence['real']:.2f} real",
+    ]
+    if j.generated_accuracy is not None and j.asked is not None:
+        found.append(
+            f"  {100 * j.generated_accuracy:.0f} % of {int(j.asked.sum())} labelled generated clips are put where they belong"
+        )
+    if not j.in_metrics:
+        found.append("  no frechet/judge: it learnt from clips of the reference; reference=held_out has it")
+    for k in (j.generated - j.real).abs().argsort(descending=True, stable=True)[:5].tolist():
+        shares = f"{100 * float(j.generated[k]):>5.1f} % of generated, {100 * float(j.real[k]):>5.1f} % of real clips"
+        accuracy = f"right on {int(j.right[k])} of {int(j.tested[k])}"
+        found.append(f"  {j.names[k][:32]:<32} {shares}; {accuracy}")
+    return found
 
 
 def _row(name: str, metric: Metric) -> str:
