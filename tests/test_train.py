@@ -162,7 +162,10 @@ def test_a_sweep_has_a_directory_a_job_and_one_failure_does_not_end_it(tmp_path:
         "train.py", "-m", *SMALL, "T=5,1,6", "trainer.max_epochs=1", "~callbacks.skeleton_gif", "~callbacks.loss_plot",
         "out=sweep", cwd=tmp_path,
     )  # fmt: skip
-    assert swept.returncode == 1 and "T=1 must be a whole number of at least 2" in (tmp_path / "sweep" / "1" / "train.log").read_text()
+    assert (
+        swept.returncode == 1
+        and "T=1 must be a whole number of at least 2" in (tmp_path / "sweep" / "1" / "train.log").read_text()
+    )
     assert (tmp_path / "sweep" / "0" / "checkpoints" / "last.ckpt").exists()
     assert not (tmp_path / "sweep" / "1" / "checkpoints").exists()
     assert (tmp_path / "sweep" / "2" / "checkpoints" / "last.ckpt").exists()
