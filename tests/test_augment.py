@@ -265,7 +265,7 @@ def test_training_is_augmented_by_seed_and_batch_and_validation_is_not(people: C
     assert all(batch.shape == (4, 20, 3, 16) for batch in faster.seen)
 
 
-@pytest.mark.parametrize("step", [3, 4, 6])
+@pytest.mark.parametrize("step", [3, pytest.param(4, marks=pytest.mark.slow), pytest.param(6, marks=pytest.mark.slow)])
 def test_an_augmented_run_resumes_to_the_bit(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     augmented = ["augment=default", "trainer.max_epochs=2"]
     losses = test_resume.run(tmp_path / "whole", monkeypatch, test_resume.Spy(), *augmented)

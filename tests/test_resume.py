@@ -92,7 +92,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[
         return out, run(out, patch, Spy())
 
 
-@pytest.mark.parametrize("step", range(1, 12))
+@pytest.mark.parametrize("step", [s if s in (1, 5, 8, 11) else pytest.param(s, marks=pytest.mark.slow) for s in range(1, 12)])
 def test_stop_at_any_step_and_resume(
     step: int, uninterrupted: tuple[Path, dict[int, float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,7 +125,7 @@ def test_what_is_remembered_of_the_losses_goes_on(tmp_path: Path, monkeypatch: p
             assert_equal(whole[key], state(tmp_path / out)[key], key)
 
 
-@pytest.mark.parametrize("step", [4, 8, 12])
+@pytest.mark.parametrize("step", [pytest.param(4, marks=pytest.mark.slow), 8, pytest.param(12, marks=pytest.mark.slow)])
 def test_stop_in_validation_and_resume(
     step: int, uninterrupted: tuple[Path, dict[int, float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,7 +140,7 @@ def test_stop_in_validation_and_resume(
     assert (whole / "loss.csv").read_text() == (tmp_path / "loss.csv").read_text()
 
 
-@pytest.mark.parametrize("limit", [1, 4, 6, 11])
+@pytest.mark.parametrize("limit", [pytest.param(1, marks=pytest.mark.slow), 4, 6, pytest.param(11, marks=pytest.mark.slow)])
 def test_a_run_cut_by_its_number_of_steps_can_go_on(limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a learning rate that does not depend on the length of the run, the longer run is the uninterrupted one."""
     constant = ["lr_scheduler=warmup_constant", "lr_scheduler.warmup=2"]
