@@ -57,7 +57,7 @@ def test_the_command_ends_with_one_message(tmp_path: Path) -> None:
     assert not (tmp_path / "p").exists()
 
 
-@pytest.mark.parametrize("name", ["summary.txt", "skeleton.png"])
+@pytest.mark.parametrize("name", ["summary.txt", pytest.param("skeleton.png", marks=pytest.mark.slow)])
 def test_a_place_that_cannot_be_written_to_is_one_message(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
     command = [sys.executable, str(ROOT / "inspect_data.py"), f"out={tmp_path}", "data.n=2", "frames=8", "gif_clips=0"]

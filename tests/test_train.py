@@ -145,9 +145,9 @@ def test_a_seed_is_a_clip_whatever_is_beside_it(run: tuple[Path, str]) -> None:
     ("arguments", "named"),
     [
         (["ckpt=missing.ckpt"], "missing.ckpt: no such file"),
-        (["n=0"], "n=0"),
-        (["ckpt=???"], "ckpt"),
-        (["device=abacus"], "device=abacus"),
+        pytest.param(["n=0"], "n=0", marks=pytest.mark.slow),
+        pytest.param(["ckpt=???"], "ckpt", marks=pytest.mark.slow),
+        pytest.param(["device=abacus"], "device=abacus", marks=pytest.mark.slow),
         (["sampler=dpmpp_2m", "sampler.steps=0"], "sampler.steps=0"),
     ],
 )
