@@ -20,8 +20,9 @@ from callbacks.plots import plot_quality
 from callbacks.render import draw_clips, write_gif
 from ddpm.build import ConfigError, construct_part
 from ddpm.checkpoint import CheckpointError, load_run, write_durably
-from ddpm.inference import choose_device, own_data, progress
+from ddpm.inference import choose_device, cost, own_data, progress
 from ddpm.metrics.motions import Motions
+from ddpm.metrics.reference import reference
 from ddpm.metrics.suite import Evaluation, Score, evaluate
 from ddpm.module import MotionDiffusion
 from ddpm.samplers import Sampler
@@ -96,10 +97,9 @@ def compare(cfg: DictConfig) -> Path:
     module.to(choose_device(cfg.device))
     wanted = [(name, sampler_of(name, steps, cfg.spacing)) for name in cfg.samplers for steps in cfg.steps]
     wanted += [("ddpm", sampler_of("ddpm", None, None))] if cfg.ancestral else []
-    calls = [network_calls(sampler, module.diffusion.alpha_bar) for _, sampler in wanted]  # refuses what cannot run
+    calls = [cost(sampler, module.diffusion.alpha_bar).calls for _, sampler in wanted]  # refuses what cannot run
     data = own_data(run, OmegaConf.to_container(cfg.data, resolve=True))  # type: ignore[arg-type]
-    batch = data.middle_windows(torch.arange(len(data.clips)))
-    real = Motions.from_batch(batch["clips"], batch["mask"], fps=module.fps, skeleton=module.skeleton)
+    real = reference(data, "all").motions
 
     sampled(module, sampler_of(cfg.samplers[0], 2, None), cfg, "warming up")  # the first call of all is slower
     runs = []
@@ -107,8 +107,7 @@ def compare(cfg: DictConfig) -> Path:
         began = time.monotonic()
         clips = sampled(module, sampler, cfg, f"{name} {number}")
         seconds = (time.monotonic() - began) / len(clips)
-        lengths = torch.full((len(clips),), clips.shape[1])
-        generated = Motions(clips, lengths, module.fps, module.skeleton)
+        generated = Motions.whole(clips, module.fps, module.skeleton)
         runs.append(Run(name, number, seconds, clips, evaluate(generated, real, fast=True)))
         log.info("%s", line(runs[-1].row()))
         write_table(Path(cfg.out) / "quality.csv", runs)
@@ -121,22 +120,6 @@ def sampler_of(name: str, calls: int | None, spacing: str | None) -> Sampler:
     """The sampler of this name with so many network calls, None for all steps."""
     spaced = {} if spacing is None else {"spacing": spacing}
     return construct_part({"_target_": f"ddpm.samplers.{name}", "_partial_": True, "steps": calls, **spaced}, f"samplers {name}")
-
-
-def network_calls(sampler: Sampler, alpha_bar: Tensor) -> int:
-    """How often a sampler asks the network, found out on a single number.
-
-    Raises:
-        ValueError: whatever the sampler has to say of its arguments.
-    """
-    noise, asked = torch.zeros(1, 1), []
-
-    def denoise(xt: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        asked.append(t)
-        return xt, xt
-
-    sampler(denoise, noise, alpha_bar, randn=lambda: noise)
-    return len(asked)
 
 
 def sampled(module: MotionDiffusion, sampler: Sampler, cfg: DictConfig, label: str) -> Tensor:

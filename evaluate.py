@@ -207,7 +207,7 @@ def sampled(module: MotionDiffusion, node: Mapping[str, Any], seeds: range, fram
     bad = int((~clips.isfinite()).flatten(1).any(1).sum())
     if bad:
         raise ValueError(f"{bad} of {len(clips)} sampled clips are not finite: the model has diverged, train it anew")
-    return Motions(clips, torch.full((len(clips),), frames), module.fps, module.skeleton)
+    return Motions.whole(clips, module.fps, module.skeleton)
 
 
 def read_clips(path: str) -> dict[str, np.ndarray]:

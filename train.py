@@ -29,7 +29,7 @@ from datamodules.clips import ClipSet
 from datamodules.pose import PoseDataModule
 from ddpm.build import ConfigError, build_module, check, construct, with_channels
 from ddpm.checkpoint import CheckpointError, DurableCheckpointIO, read_checkpoint, write_durably
-from ddpm.inference import visits
+from ddpm.inference import cost
 from ddpm.module import MotionDiffusion, evaluating
 from ddpm.runs import (
     SAVED,
@@ -254,7 +254,7 @@ def rehearse(module: MotionDiffusion, batch: Mapping[str, Any]) -> None:
                 "the schedule ends without signal, and this weighting gives that step, from which sampling starts, no weight: "
                 "the network is never trained on it; weighting=velocity does"
             )
-    visits(module.sampler, module.diffusion.alpha_bar)
+    cost(module.sampler, module.diffusion.alpha_bar)
 
 
 def suitable_precision(accelerator: str) -> str:

@@ -5,7 +5,6 @@ import math
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import Callback
 
 from callbacks.ema import averaged_weights
@@ -84,10 +83,8 @@ class MotionMetrics(Callback):
             if not finite.all():
                 self._warn("exploding", f"motion explodes: {int((~finite).sum())} of {self.n} clips are not finite. {DIVERGED}")
                 return {}
-            lengths = torch.full((len(clips),), clips.shape[1])
-            found = evaluate(
-                Motions(clips, lengths, module.fps, module.skeleton), self._reference.motions, fast=True, seed=self.seed
-            )
+            generated = Motions.whole(clips, module.fps, module.skeleton)
+            found = evaluate(generated, self._reference.motions, fast=True, seed=self.seed)
             wrong = findings(found)
             self._warned &= {finding.name for finding in wrong}
             for finding in wrong:

@@ -194,8 +194,8 @@ def _copies(found: Memorisation, generated: Motions, training: Motions) -> list[
         recording = training.positions[k, : int(training.lengths[k])]
         length = min(int(sample.lengths), len(recording))
         windows = recording.unfold(0, length, 1).permute(0, 3, 1, 2)
-        cut = Motions(sample.positions[:, :length], torch.tensor([length]), sample.fps, sample.skeleton)
-        window = windows[int(nearest(cut, Motions(windows, torch.full((len(windows),), length), sample.fps, sample.skeleton))[1])]
+        cut = Motions.whole(sample.positions[:, :length], sample.fps, sample.skeleton)
+        window = windows[int(nearest(cut, Motions.whole(windows, sample.fps, sample.skeleton))[1])]
         pairs += [cut.positions[0], window]
         titles += [f"sample {i}", f"{100 * float(found.samples[i]):.1f} cm"]
     frames = max(len(p) for p in pairs)

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,15 +51,27 @@ def own_data(config: Mapping[str, Any], changes: Mapping[str, Any]) -> Any:
     return construct_data(config["loader"], "loader")(clips=clips)
 
 
-def visits(sampler: Sampler, alpha_bar: Tensor) -> int:
-    """How often a sampler calls its observer: its number of diffusion steps, found out on a single number.
+class Cost(NamedTuple):
+    """What a sampler does: how many diffusion steps it visits, at each of which it calls its observer, and its network calls."""
+
+    visits: int
+    calls: int
+
+
+def cost(sampler: Sampler, alpha_bar: Tensor) -> Cost:
+    """The cost of a sampler, found out on a single number.
 
     Raises:
         ValueError: whatever the sampler has to say of its arguments.
     """
-    noise, seen = torch.zeros(1, 1), []
-    sampler(lambda xt, t: (xt, xt), noise, alpha_bar, randn=lambda: noise, observer=lambda t, xt, x0_hat: seen.append(t))
-    return len(seen)
+    noise, seen, asked = torch.zeros(1, 1), [], []
+
+    def denoise(xt: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        asked.append(t)
+        return xt, xt
+
+    sampler(denoise, noise, alpha_bar, randn=lambda: noise, observer=lambda t, xt, x0_hat: seen.append(t))
+    return Cost(len(seen), len(asked))
 
 
 @contextlib.contextmanager
@@ -72,7 +84,7 @@ def progress(sampler: Sampler, alpha_bar: Tensor, batches: int, label: str) -> I
         batches: how often it will run.
         label: in front of the bar.
     """
-    with tqdm(total=batches * visits(sampler, alpha_bar), desc=label, unit="step", leave=False, mininterval=0.5) as bar:
+    with tqdm(total=batches * cost(sampler, alpha_bar).visits, desc=label, unit="step", leave=False, mininterval=0.5) as bar:
 
         def observer(t: int, xt: Tensor, x0_hat: Tensor) -> None:
             bar.update()

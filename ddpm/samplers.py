@@ -142,7 +142,7 @@ def heun(
 
     def rule(x: Tensor, said: Denoised, here: Level, there: Level) -> Tensor:
         trial = _exponential_step(x, said.x0_hat, here, there)
-        x0_there = denoise(trial, _batch_of(there.t, trial))[0]
+        x0_there = denoise(trial, batch_of(there.t, trial))[0]
         return _exponential_step(x, (said.x0_hat + x0_there) / 2, here, there)
 
     # Fewer than one is for spaced_steps to refuse, by its own number.
@@ -237,7 +237,7 @@ def _walk(denoise: Denoise, noise: Tensor, path: list[Level], observer: Observer
     """The loop that all samplers share: ask at every level, carry x from level to level by the rule, end with x0_hat."""
 
     def ask(x: Tensor, t: int) -> Denoised:
-        answer = denoise(x, _batch_of(t, x))
+        answer = denoise(x, batch_of(t, x))
         said = answer if isinstance(answer, Denoised) else Denoised(*answer)
         if observer is not None:
             observer(t, x, said.x0_hat)
@@ -294,6 +294,6 @@ def _unic_drift(past: _Past, x0_new: Tensor, there: Level) -> Tensor:
     return x0_hat + rho_1 / r * (x0_before - x0_hat) + (b_1 - rho_1) * (x0_new - x0_hat)
 
 
-def _batch_of(t: int, x: Tensor) -> Tensor:
+def batch_of(t: int, x: Tensor) -> Tensor:
     """``(batch,)`` int64, all t."""
     return torch.full((len(x),), t, dtype=torch.long, device=x.device)

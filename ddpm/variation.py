@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ddpm.samplers import Denoise
+from ddpm.samplers import Denoise, batch_of
 from ddpm.spacing import levels
 
 
@@ -80,7 +80,7 @@ def ddim_inverse(
     path = levels(alpha_bar, steps, "logsnr")[::-1]
 
     def x0_hat(x: Tensor, t: int) -> Tensor:
-        return denoise(x, torch.full((len(x),), t, dtype=torch.long, device=x.device))[0]
+        return denoise(x, batch_of(t, x))[0]
 
     first = path[0]
     x = first.signal * x0

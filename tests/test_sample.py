@@ -18,7 +18,7 @@ from datamodules.clips import DataError
 from datamodules.readers.bvh import read
 from ddpm.build import ConfigError
 from ddpm.checkpoint import load_module
-from ddpm.inference import own_data, progress, visits
+from ddpm.inference import cost, own_data, progress
 from ddpm.samplers import ddim, ddpm, heun, unipc
 from ddpm.schedules import cosine
 from tests.configs import compose
@@ -160,10 +160,12 @@ def test_steps_are_those_of_any_sampler(run: Path, tmp_path: Path, overrides: li
 # --- progress
 
 
-@pytest.mark.parametrize(("sampler", "steps", "expected"), [(ddim, 7, 7), (heun, 9, 5), (unipc, None, 30), (ddpm, 31, 30)])
-def test_visits_are_counted(sampler: Any, steps: int | None, expected: int) -> None:
+@pytest.mark.parametrize(
+    ("sampler", "steps", "expected"), [(ddim, 7, (7, 7)), (heun, 9, (5, 9)), (unipc, None, (30, 30)), (ddpm, 31, (30, 30))]
+)
+def test_visits_and_calls_are_counted(sampler: Any, steps: int | None, expected: tuple[int, int]) -> None:
     alpha_bar = (1 - cosine(30)).cumprod(0).float()
-    assert visits(lambda *a, **k: sampler(*a, steps=steps, **k), alpha_bar) == expected
+    assert cost(lambda *a, **k: sampler(*a, steps=steps, **k), alpha_bar) == expected
 
 
 def test_the_progress_bar_reaches_its_end(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,7 +173,7 @@ def test_the_progress_bar_reaches_its_end(run: Path, capsys: pytest.CaptureFixtu
     with progress(module.sampler, module.diffusion.alpha_bar, 3, "sampling") as observer:
         bar = observer.__closure__[0].cell_contents
         module.sample(range(5), batch_size=2, observer=observer)
-        assert bar.n == bar.total == 3 * visits(module.sampler, module.diffusion.alpha_bar)
+        assert bar.n == bar.total == 3 * cost(module.sampler, module.diffusion.alpha_bar).visits
     assert "sampling" in capsys.readouterr().err
 
 

@@ -67,6 +67,11 @@ class Motions:
         lengths = torch.full((len(clips),), clips.shape[-1]) if mask is None else mask.flatten(1).sum(1).long()
         return cls(clips.permute(0, 3, 1, 2), lengths, fps, skeleton)
 
+    @classmethod
+    def whole(cls, positions: Tensor, fps: float, skeleton: Skeleton) -> "Motions":
+        """Clips ``(n, frames, joints, coords)`` of which every frame counts, as a model samples them."""
+        return cls(positions, torch.full((len(positions),), positions.shape[1]), fps, skeleton)
+
     def __len__(self) -> int:
         """Number of clips."""
         return len(self.positions)
