@@ -48,6 +48,9 @@ class Config:
     steps: int | None
     gif_clips: int
     export: str | None
+    action: Any
+    guidance: float | None
+    project: str | None
     interpolate: Any
     vary: float | None
     invert: int | None
@@ -68,8 +71,8 @@ def sample(cfg: DictConfig) -> Path:
 
     Returns:
         The path of clips.npz: ``clips`` float32 (n, frames, joints, coords) in metres, ``fps``, ``joint_names``, ``parents`` (-1
-        for the root), ``units``, ``seeds`` where the clips have any; ``noise`` float32 (n, joints, coords, frames) of inverted
-        clips. data=folder reads it.
+        for the root), ``units``, ``seeds`` where the clips have any; ``labels`` where the model was told an action; ``noise``
+        float32 (n, joints, coords, frames) of inverted clips. data=folder reads it.
 
     Raises:
         ConfigError: a value outside its limits.
@@ -86,6 +89,7 @@ def sample(cfg: DictConfig) -> Path:
         raise ConfigError(f"export={cfg.export}: rotations need three dimensions, the skeleton has {module.skeleton.coords}")
     if cfg.steps is not None:
         sampler = partial(sampler, steps=cfg.steps)
+    actions = actions_of(cfg, module)
     source = None if cfg.source is None else read_source(cfg, module, run)
     arrays: dict[str, np.ndarray] = {}
     seeds = range(cfg.seed, cfg.seed + cfg.n)
@@ -95,14 +99,23 @@ def sample(cfg: DictConfig) -> Path:
         clips, arrays["noise"] = invert(module, source[: cfg.n], cfg.invert, cfg.batch_size)
         titles = [f"source {cfg.source_clip + i}, sampled again" for i in range(len(clips))]
     elif cfg.vary is not None and source is not None:
-        clips = vary(module, source[0], cfg.vary, seeds, sampler, cfg.batch_size)
+        clips = vary(module, source[0], cfg, seeds, sampler, actions)
     elif cfg.interpolate is not None:
-        clips = interpolate(module, cfg, sampler)
+        clips = interpolate(module, cfg, sampler, actions)
         titles = [f"{cfg.interpolate[0]} to {cfg.interpolate[1]}: {i}/{cfg.n - 1}" for i in range(cfg.n)]
     else:
         batches = -(-cfg.n // cfg.batch_size)
+        actions = module.labels(seeds) if actions is None else actions
         with progress(sampler, module.diffusion.alpha_bar, batches, "sampling") as observer:
-            clips = module.sample(seeds, frames=cfg.frames, sampler=sampler, batch_size=cfg.batch_size, observer=observer)
+            clips = module.sample(
+                seeds, frames=cfg.frames, labels=actions, sampler=sampler, batch_size=cfg.batch_size, observer=observer,
+                **wishes(cfg),
+            )  # fmt: skip
+    if actions is not None:
+        names = [module.class_names[label] if label >= 0 else "" for label in actions.tolist()]
+        arrays["labels"] = np.array(names)
+        if cfg.interpolate is None:
+            titles = [f"{title} {name}" for title, name in zip(titles, names, strict=True)]
     if cfg.invert is None and cfg.interpolate is None:
         arrays["seeds"] = np.array(seeds, dtype=np.int64)
     seconds = time.monotonic() - began
@@ -122,6 +135,27 @@ def sample(cfg: DictConfig) -> Path:
     if cfg.export == "bvh":
         export_bvh(out, clips.numpy(), module)
     return path
+
+
+def actions_of(cfg: DictConfig, module: MotionDiffusion) -> torch.Tensor | None:
+    """``(n,)`` the labels of ``action``, one name or several that take turns; None where none is asked for.
+
+    Raises:
+        ConfigError: the model knows no actions, or not this one.
+    """
+    if cfg.action is None:
+        return None
+    if module.condition is None:
+        raise ConfigError(f"action={cfg.action}: this model knows no actions, its training data had no labels")
+    wanted = [cfg.action] if isinstance(cfg.action, str) else list(cfg.action)
+    if not wanted:
+        raise ConfigError("action=[] must name at least one action")
+    return module.condition.find([str(name) for name in wanted]).repeat(-(-cfg.n // len(wanted)))[: cfg.n]
+
+
+def wishes(cfg: DictConfig) -> dict[str, Any]:
+    """What `MotionDiffusion.generate` is told beside noise and sampler."""
+    return {"guidance": cfg.guidance, "project": None if cfg.project == "none" else "" if cfg.project is None else cfg.project}
 
 
 def export_bvh(out: Path, clips: np.ndarray, module: MotionDiffusion) -> None:
@@ -165,6 +199,12 @@ def check_values(cfg: DictConfig) -> None:
         raise ConfigError(f"export={cfg.export}: must be bvh, or null")
     if cfg.out == "":
         raise ConfigError("out='' must be a directory, or the name of a new one")
+    if cfg.guidance is not None and cfg.guidance < 0:
+        raise ConfigError(f"guidance={cfg.guidance} must not be negative; 1 is none, and more exaggerates the action")
+    if cfg.project not in (None, "bones", "none"):
+        raise ConfigError(f"project={cfg.project} must be bones, none, or null for that of the run")
+    if cfg.invert is not None and cfg.action is not None:
+        raise ConfigError(f"action={cfg.action}: clips are inverted without one; leave it away")
     if cfg.vary is not None and not 0 < cfg.vary <= 1:
         raise ConfigError(f"vary={cfg.vary} must be in (0, 1]: 1 keeps nothing of the clip")
     ends = cfg.interpolate
@@ -219,34 +259,46 @@ def read_source(cfg: DictConfig, module: MotionDiffusion, run: dict[str, Any]) -
     return clips.permute(0, 3, 1, 2)[cfg.source_clip :]
 
 
-def interpolate(module: MotionDiffusion, cfg: DictConfig, sampler: Sampler) -> torch.Tensor:
-    """Clips from one seed to another, both included; shaped as `MotionDiffusion.sample` returns them."""
+def interpolate(module: MotionDiffusion, cfg: DictConfig, sampler: Sampler, actions: torch.Tensor | None) -> torch.Tensor:
+    """Clips from one seed to another, both included; shaped as `MotionDiffusion.sample` returns them.
+
+    Without ``actions`` the condition goes in a straight line from that of the one clip to that of the other.
+    """
+    ends = module.conditions(cfg.interpolate, None if actions is None else actions[:1].expand(2))
     parts = torch.linspace(0, 1, cfg.n).split(cfg.batch_size)
     clips = []
     with progress(sampler, module.diffusion.alpha_bar, len(parts), "interpolating") as observer:
         for weight in parts:
             randn = between(*(module.noise([seed], cfg.frames) for seed in cfg.interpolate), weight)
-            clips.append(module.generate(randn(), randn, sampler=sampler, observer=observer))
+            cond = None if ends is None else torch.lerp(ends[:1], ends[1:], weight[:, None].to(ends))
+            clips.append(module.generate(randn(), randn, cond=cond, sampler=sampler, observer=observer, **wishes(cfg)))
     return torch.cat(clips)
 
 
 def vary(
-    module: MotionDiffusion, clip: torch.Tensor, strength: float, seeds: range, sampler: Sampler, batch_size: int
+    module: MotionDiffusion,
+    clip: torch.Tensor,
+    cfg: DictConfig,
+    seeds: range,
+    sampler: Sampler,
+    actions: torch.Tensor | None,
 ) -> torch.Tensor:
     """Clips like a given one: noised up to a diffusion step, and denoised from there (SDEdit, Meng et al. 2022).
 
     Args:
         module: the trained model.
         clip: ``(frames, joints, coords)`` in metres.
-        strength: the step as a fraction of all of them, in (0, 1].
+        cfg: ``vary`` is the step as a fraction of all of them, in (0, 1]; ``batch_size`` clips are in a network call.
         seeds: of the noise, one per clip.
         sampler: its steps are spread over what is left to denoise.
-        batch_size: clips per network call.
+        actions: ``(n,)`` labels of the clips; None leaves the action to the noisy clip.
 
     Returns:
         ``(clips, frames, joints, coords)`` float32 in metres.
     """
-    start = max(round(strength * module.diffusion.n_steps) - 1, 1)
+    batch_size = cfg.batch_size
+    start = max(round(cfg.vary * module.diffusion.n_steps) - 1, 1)
+    cond = None if actions is None else module.conditions(seeds, actions)
     x0 = module.normalised(clip[None])
     clips = []
     with progress(sampler, module.diffusion.alpha_bar[: start + 1], -(-len(seeds) // batch_size), "varying") as observer:
@@ -254,7 +306,8 @@ def vary(
             randn = module.noise(seeds[first : first + batch_size], clip.shape[0])
             noise = randn()
             xt = module.diffusion.q_sample(x0.expand_as(noise), torch.full((len(noise),), start, device=module.device), noise)
-            clips.append(module.generate(xt, randn, sampler=sampler, start=start, observer=observer))
+            told = None if cond is None else cond[first : first + batch_size]
+            clips.append(module.generate(xt, randn, cond=told, sampler=sampler, start=start, observer=observer, **wishes(cfg)))
     return torch.cat(clips)
 
 
@@ -271,12 +324,13 @@ def invert(module: MotionDiffusion, clips: torch.Tensor, steps: int, batch_size:
         The clips sampled again, shaped like ``clips``, and the noise ``(n, joints, coords, frames)``.
     """
     sampler = partial(ddim, steps=steps)
+    denoise, alpha_bar = module.denoiser(None, None, None), module.diffusion.alpha_bar
     again, noises = [], []
     with torch.no_grad(), evaluating(module):
         for some in clips.split(batch_size):
-            noise = ddim_inverse(module.diffusion.denoise, module.normalised(some), module.diffusion.alpha_bar, steps=steps)
+            noise = ddim_inverse(denoise, module.normalised(some), alpha_bar, steps=steps)
             noises.append(noise.cpu())
-            again.append(module.generate(noise, partial(torch.zeros_like, noise), sampler=sampler))
+            again.append(module.generate(noise, partial(torch.zeros_like, noise), project=None, sampler=sampler))
     sampled = torch.cat(again)
     off = 100 * (sampled - clips).norm(dim=-1)
     log.info(

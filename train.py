@@ -79,6 +79,8 @@ class Config:
     timesteps: Any
     variance: Any
     motion_loss: Any
+    condition: Any
+    project: str | None
     sampler: Any
     skeleton: Any
     data: Any
@@ -122,9 +124,9 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
 
         clips = load_clips(config["data"], config["cache"])
         data: PoseDataModule = construct(config["loader"], "loader")(clips=clips)
-        module = build_module(config, clips.fps, clips.class_names, trainable=True)
+        module = build_module(config, clips.fps, clips.class_names, data.label_counts(), trainable=True)
         statistics = data.statistics_batch()
-        module.normalizer.fit(statistics["clips"], statistics["mask"])
+        module.fit(statistics)
         rehearse(module, statistics)
         module.save_hyperparameters({**saved, "overrides": list(overrides)}, logger=False)
 

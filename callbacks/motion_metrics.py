@@ -21,7 +21,9 @@ DIVERGED = "Likely a learning rate that is too high (optimizer.lr), or data that
 
 
 class MotionMetrics(Callback):
-    """Measures clips sampled with the averaged weights against held-out real ones, as ``evaluate.py fast=true`` does.
+    """Measures clips sampled with the averaged weights against real ones, as ``evaluate.py fast=true`` does.
+
+    The real ones are held out if there are 64 of them, else all recordings, also those of training; the summary says which.
 
     Logs ``metrics/frechet_kinetic`` and the like, beside ``metrics/real/...`` of real clips against real ones, and warns if
     motion freezes, explodes, jitters or collapses. A measurement that fails is a warning and never the end of training.
@@ -89,7 +91,7 @@ class MotionMetrics(Callback):
             self._warned &= {finding.name for finding in wrong}
             for finding in wrong:
                 self._warn(finding.name, finding.text)
-            values = self._summarise(found)
+            values = self._summarise(found, self._reference.held_out)
             for logger in trainer.loggers:
                 logger.log_metrics(values, self._step)
             return values
@@ -97,22 +99,32 @@ class MotionMetrics(Callback):
             log.warning("motion could not be measured at step %d; training goes on", self._step, exc_info=True)
             return {}
 
-    def _summarise(self, found: Evaluation) -> dict[str, float]:
-        kinetic = found.metrics["frechet/kinetic"]
-        ratios = {name: ratio(found.means[name]["generated"], found.means[name]["reference"]) for name in ("speed", "jerk")}
-        shown = ("frechet/kinetic", "frechet/pose", "precision/pose", "recall/pose", "coverage/pose", "apd", "freeze")
-        shown = [name for name in shown if name in found.metrics]
-        values = {f"metrics/{name.replace('/', '_')}": found.metrics[name].generated.value for name in shown}
-        values |= {f"metrics/real/{name.replace('/', '_')}": found.metrics[name].real.value for name in shown}
+    def _summarise(self, found: Evaluation, held_out: bool) -> dict[str, float]:
+        metrics, means = found.metrics, found.means
+        shown = ("frechet/kinetic", "frechet/pose", "frechet/spectrum", "precision/pose", "recall/pose", "coverage/pose")
+        shown = [name for name in (*shown, "apd", "freeze") if name in metrics]
+        values = {f"metrics/{name.replace('/', '_')}": metrics[name].generated.value for name in shown}
+        values |= {f"metrics/real/{name.replace('/', '_')}": metrics[name].real.value for name in shown}
+        ratios = {name: ratio(means[name]["generated"], means[name]["reference"]) for name in ("speed", "jerk")}
+        if "apd" in metrics:
+            ratios["spread"] = ratio(metrics["apd"].generated.value, metrics["apd"].real.value)
         values |= {f"metrics/{name}_ratio": value for name, value in ratios.items()}
-        values["metrics/bone_variation"] = found.means["bone_variation"]["generated"]
-        values["metrics/real/bone_variation"] = found.means["bone_variation"]["reference"]
-        bones = {side: 100 * mean for side, mean in found.means["bone_variation"].items()}
-        self.summary = (
-            f"motion: Fréchet distance {kinetic.generated.value:.2f} (real against real {kinetic.real.value:.2f}), jerk "
-            f"{ratios['jerk']:.2f} and speed {ratios['speed']:.2f} of real, bones vary by {bones['generated']:.1f} % (real "
-            f"{bones['reference']:.1f} %)"
-        )
+        distances = [
+            f"{of} {metrics[name].generated.value:.2f} (real clips from each other {metrics[name].real.value:.2f})"
+            for name, of in (("frechet/pose", "of poses"), ("frechet/spectrum", "of spectra"))
+            if name in metrics
+        ]
+        parts = [
+            f"Fréchet distance {', '.join(distances)}",
+            f"of real: {', '.join(f'{name} {value:.2f}' for name, value in sorted(ratios.items()))}",
+        ]
+        if "bone_variation" in means:
+            values["metrics/bone_variation"] = means["bone_variation"]["generated"]
+            values["metrics/real/bone_variation"] = means["bone_variation"]["reference"]
+            mine, real = (100 * means["bone_variation"][side] for side in ("generated", "reference"))
+            parts.append(f"bones vary by {mine:.1f} % (real {real:.1f} %)")
+        which = "held-out" if held_out else "real, also training,"
+        self.summary = f"{self.n} clips beside {found.clips['reference']} {which} ones: {'; '.join(parts)}"
         return values
 
     def _warn(self, name: str, text: str) -> None:

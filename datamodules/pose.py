@@ -221,6 +221,12 @@ class PoseDataModule(pl.LightningDataModule):
         """
         return self.windows.__getitems__(self._middle(recordings))
 
+    def label_counts(self) -> list[int]:
+        """Training recordings of each of the clips' ``class_names``, and last of those without a label."""
+        classes = len(self.clips.class_names)
+        labels = self.clips.labels[self.train_recordings]
+        return torch.where(labels < 0, classes, labels).bincount(minlength=classes + 1).tolist()
+
     def statistics_batch(self, limit: int = 4096) -> Batch:
         """Windows of the training recordings from which to measure means and scales, spread over all of them.
 

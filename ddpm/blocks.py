@@ -50,6 +50,35 @@ class TimeEmbedding(nn.Module):
         return emb + self.clip(cond)
 
 
+class InputAmplitude(nn.Module):
+    """What normalisation layers hide: how large each channel of the input is.
+
+    A normalised feature looks the same for somebody who stands almost still as for somebody who jumps, so that a network cannot
+    tell how much of a noisy clip is motion, and gives everybody the motion of the average. The root mean square of every channel
+    joins the embedding, and a share of the input, chosen by the embedding for each channel, is added to the output.
+
+    Args:
+        channels: of the input, and at most those of the output.
+        dim: width of the embedding.
+    """
+
+    def __init__(self, channels: int, dim: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(channels, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.share = zero(nn.Linear(dim, channels))
+
+    def embed(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``(batch, channels, frame)`` -> ``(batch, dim)``, from real frames alone."""
+        square = masked(x.to(torch.promote_types(x.dtype, torch.float32)).square(), mask).sum(dim=-1)
+        count = x.shape[-1] if mask is None else mask.sum(dim=-1)
+        return self.mlp(((square / count + 1e-4).log() / 2).to(x.dtype))
+
+    def forward(self, output: Tensor, x: Tensor, emb: Tensor) -> Tensor:
+        """``(batch, out_channels, frame)`` with a share of the input x added to its first channels; emb is ``(batch, dim)``."""
+        share = F.pad(self.share(F.silu(emb))[:, :, None] * x, (0, 0, 0, output.shape[1] - x.shape[1]))
+        return output + share
+
+
 class TimestepEmbedSequential(nn.Sequential):
     """A sequence whose residual blocks also receive the embedding of the diffusion step."""
 

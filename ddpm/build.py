@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ddpm.condition import LabelCondition
 from ddpm.diffusion import DenoiseDiffusion
+from ddpm.gaussian import Gaussian
 from ddpm.module import MotionDiffusion
 from ddpm.motion_losses import MotionLoss
 from ddpm.normalizer import Normalizer
@@ -28,11 +30,11 @@ PARTS: dict[str, Callable[..., Any]] = {
     for part in (
         *(MDM_UNetModel, MotionTransformer, Skeleton),
         *(linear, cosine, sigmoid, zero_terminal_snr),
-        *(Epsilon, X0, Velocity, EDM),
+        *(Epsilon, X0, Velocity, EDM, Gaussian),
         *(simple, min_snr, p2, velocity),
         *(Fixed, Learnt),
         *(Uniform, Stratified, Importance),
-        MotionLoss,
+        *(MotionLoss, LabelCondition),
         *(ddpm, ddim, dpmpp_2m, dpmpp_2m_sde, heun, unipc),
     )
 }
@@ -115,6 +117,7 @@ def build_module(
     config: Mapping[str, Any],
     fps: float,
     class_names: Sequence[str] = (),
+    label_counts: Sequence[int] = (),
     trainable: bool = False,
 ) -> MotionDiffusion:
     """The untrained module that a configuration describes.
@@ -123,6 +126,7 @@ def build_module(
         config: the resolved configuration as plain containers.
         fps: of the data.
         class_names: of the data.
+        label_counts: training recordings of each class, and last of those without a label; empty where labels are no condition.
         trainable: also build optimiser and learning rate schedule, which sampling does not need.
 
     Raises:
@@ -132,8 +136,12 @@ def build_module(
         if not _fits(config[key], int) or config[key] < least:
             raise ConfigError(f"{key}={config[key]!r} must be a whole number of at least {least}")
     skeleton: Skeleton = construct_part(config["skeleton"], "skeleton")
+    condition, model = None, config["model"]
+    if config.get("condition") and len([count for count in label_counts[:-1] if count > 0]) > 1:
+        condition = construct_part(config["condition"], "condition")(class_names, label_counts)
+        model = {**model, "clip_dim": len(class_names)}
     diffusion = DenoiseDiffusion(
-        construct_part(config["model"], "model"),
+        construct_part(model, "model"),
         config["T"],
         beta_schedule=construct_part(config["schedule"], "schedule"),
         prediction=construct_part(config["prediction"], "prediction"),
@@ -150,6 +158,8 @@ def build_module(
         config["frames"],
         construct_part(config["sampler"], "sampler"),
         None if motion_loss is None else motion_loss(skeleton, fps),
+        condition,
+        config.get("project") if skeleton.coords == 3 else None,
         class_names,
         optimizer=construct(config["optimizer"], "optimizer") if trainable else None,
         lr_scheduler=construct(config["lr_scheduler"], "lr_scheduler") if trainable and config["lr_scheduler"] else None,
@@ -179,7 +189,10 @@ def with_channels(config: Mapping[str, Any]) -> dict[str, Any]:
                 f"{' x 2, with variance=learnt,' if times > 1 else ''} = {channels}; leave it null"
             )
         model[name] = channels
-    return {**config, "model": model}
+    prediction = dict(config["prediction"])
+    if "channels" in prediction:
+        prediction["channels"] = joints * coords
+    return {**config, "model": model, "prediction": prediction}
 
 
 def check(config: Any, key: str = "") -> None:

@@ -143,7 +143,7 @@ def load_run(path: str | Path) -> tuple[MotionDiffusion, dict[str, Any]]:
             raise CheckpointError(f"{path}: not a checkpoint of this project: its {key} is a {type(content[key]).__name__}")
     motion: Mapping[str, Any] = content["motion"]
     try:
-        module = build_module(content["hyper_parameters"], motion["fps"], motion["class_names"])
+        module = build_module(content["hyper_parameters"], motion["fps"], motion["class_names"], motion.get("label_counts", ()))
     except KeyError as error:
         raise CheckpointError(
             f"{path}: of another version or another project, its configuration lacks {error}; train anew"

@@ -34,7 +34,7 @@ class ClipLosses(NamedTuple):
         total: sums of the weighted errors over the real elements of each clip, ``(batch,)``.
         count: numbers of real elements, ``(batch,)``; the loss of the batch is ``total.sum() / count.sum()``.
         x0_hat: the clean clips as the network sees them, ``(batch, ...)``.
-        weight: of the squared error of x0_hat, ``(batch, 1, ...)``.
+        weight: of the squared error of x0_hat at this noise level, ``(batch, 1, ...)``.
     """
 
     total: Tensor
@@ -146,8 +146,9 @@ class DenoiseDiffusion(nn.Module):
             cond: ``(batch, clip_dim)``, or None.
             mask: broadcasts against xt, 1 where it is real and 0 where it is padding; None where all is real.
         """
-        output, fraction = self.variance.split(self._network(xt, t, cond, mask), xt)
-        return Denoised(*self.prediction.convert(output, xt, gather(self.alpha_bar, t, xt)), fraction)
+        alpha_bar = gather(self.alpha_bar, t, xt)
+        output, fraction = self.variance.split(self._network(xt, t, alpha_bar, cond, mask), xt)
+        return Denoised(*self.prediction.convert(output, xt, alpha_bar, mask), fraction)
 
     def p_sample(self, xt: Tensor, t: Tensor, noise: Tensor | None = None) -> Tensor:
         """One step of Algorithm 2: a draw of x_{t-1} given xt, without noise where t = 0.
@@ -181,8 +182,6 @@ class DenoiseDiffusion(nn.Module):
     ) -> Tensor:
         """Algorithm 1: mean weighted ||eps - eps_theta(xt, t)||^2, in expectation over t uniform over all steps.
 
-        It is computed on the network's own target, which is the same number (see `prediction`) without the cancellation.
-
         Args:
             x0: ``(batch, ...)``.
             noise: eps, shaped like x0; drawn here if None.
@@ -213,11 +212,10 @@ class DenoiseDiffusion(nn.Module):
         eps = torch.randn_like(x0) if noise is None else noise
         alpha_bar = gather(self.alpha_bar, t, x0)
         xt = self.q_sample(x0, t, eps)
-        output, fraction = self.variance.split(self._network(xt, t, cond, mask), x0)
+        output, fraction = self.variance.split(self._network(xt, t, alpha_bar, cond, mask), x0)
+        error = self.prediction.error(output, x0, eps, alpha_bar, self.weighting, mask)
         weight = self.weighting(alpha_bar / (1 - alpha_bar))
-        error = (output - self.prediction.target(x0, eps, alpha_bar)).square()
-        error = weight * self.prediction.x0_scale(alpha_bar) * error
-        x0_hat, _ = self.prediction.convert(output, xt, alpha_bar)
+        x0_hat, _ = self.prediction.convert(output, xt, alpha_bar, mask)
         before = gather(self.alpha_bar, (t - 1).clamp(min=0), x0)
         bound = self.variance.loss(fraction, (x0 - x0_hat).detach(), alpha_bar, before, self.n_steps)
         error = error if bound is None else error + bound
@@ -229,8 +227,9 @@ class DenoiseDiffusion(nn.Module):
             total, weight = share * total, weight * per_clip(share, x0)
         return ClipLosses(total, count, x0_hat, weight)
 
-    def _network(self, xt: Tensor, t: Tensor, cond: Tensor | None, mask: Tensor | None) -> Tensor:
-        return self.eps_model(xt, t, cond) if mask is None else self.eps_model(xt, t, cond, mask)
+    def _network(self, xt: Tensor, t: Tensor, alpha_bar: Tensor, cond: Tensor | None, mask: Tensor | None) -> Tensor:
+        seen = self.prediction.network_input(xt, alpha_bar, mask)
+        return self.eps_model(seen, t, cond) if mask is None else self.eps_model(seen, t, cond, mask)
 
 
 def reverse_mean(

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from ddpm.diffusion import ClipLosses, DenoiseDiffusion
+from ddpm.bones import rigid_bones
+from ddpm.condition import LabelCondition, guided
+from ddpm.diffusion import ClipLosses, Denoised, DenoiseDiffusion, gather
 from ddpm.motion_losses import MotionLoss
 from ddpm.noise_levels import NoiseLevels
 from ddpm.normalizer import Normalizer
@@ -21,6 +23,9 @@ from ddpm.seeding import derive_seed
 from ddpm.skeleton import Skeleton
 
 CHECK_EVERY = 50
+
+RIGID_SNR = 8.0
+"""Signal-to-noise ratio from which on ``project=bones`` acts; where there is more noise, x0_hat is no body yet."""
 
 NOISE_BINS = 10
 """Parts of the diffusion steps in which validation is reported."""
@@ -33,7 +38,8 @@ class MotionDiffusion(pl.LightningModule):
     """Trains a `DenoiseDiffusion` on clips and samples new ones.
 
     A batch is a dict with ``clips`` ``(batch, joint, coord, frame)`` in metres and ``mask`` ``(batch, 1, 1, frame)``, 1 where a
-    frame is real, or None where all are. Logs ``train/loss``, ``train/grad_norm`` and ``val/loss``; and for ten parts of the
+    frame is real, or None where all are, and ``labels`` ``(batch,)`` int64, -1 where unknown, which only a conditional network
+    needs. Logs ``train/loss``, ``train/grad_norm`` and ``val/loss``; and for ten parts of the
     diffusion steps, named by their middle as a fraction of T, ``val/loss_t/0.050`` and ``val/x0_cm/0.050``: the loss without what
     ``motion_loss`` adds, and the mean distance in centimetres of a joint of x0_hat from where it is.
 
@@ -45,6 +51,8 @@ class MotionDiffusion(pl.LightningModule):
         frames: length of the clips.
         sampler: the sampler that `sample` uses unless told otherwise.
         motion_loss: what else the loss punishes, in metres; None for nothing.
+        condition: the labels that the network is given, None for an unconditional one.
+        project: ``bones`` makes them rigid in the last calls of a sampler unless `sample` is told otherwise; None for nothing.
         class_names: names of the actions of the training data, kept for whoever opens the checkpoint.
         optimizer: parameters -> optimiser; None for a module that is not trained.
         lr_scheduler: (optimiser, total steps, inf if none are set) -> scheduler stepped after every step; None for none.
@@ -60,6 +68,8 @@ class MotionDiffusion(pl.LightningModule):
         frames: int,
         sampler: Sampler,
         motion_loss: MotionLoss | None = None,
+        condition: LabelCondition | None = None,
+        project: str | None = None,
         class_names: Sequence[str] = (),
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
         lr_scheduler: Callable[[Optimizer, float], LRScheduler] | None = None,
@@ -73,11 +83,25 @@ class MotionDiffusion(pl.LightningModule):
         self.frames = frames
         self.sampler = sampler
         self.motion_loss = motion_loss
+        self.condition = condition
+        self.project = project
         self.class_names = tuple(class_names)
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.seed = seed
         self.noise_levels: NoiseLevels | None = None
+
+    def fit(self, batch: Batch) -> None:
+        """Measure on training clips what normaliser and prediction need to know of them.
+
+        Args:
+            batch: see above.
+
+        Raises:
+            ValueError: see `ddpm.normalizer.Normalizer.fit`.
+        """
+        self.normalizer.fit(batch["clips"], batch["mask"])
+        self.diffusion.prediction.fit(self.normalizer(batch["clips"]), batch["mask"])
 
     def on_fit_start(self) -> None:
         """Refuse to train on clips whose scale nobody measured.
@@ -86,7 +110,7 @@ class MotionDiffusion(pl.LightningModule):
             RuntimeError: the normaliser is not fitted.
         """
         if not self.normalizer.fitted:
-            raise RuntimeError("the normalizer is not fitted: call normalizer.fit(clips, mask), or load a checkpoint, first")
+            raise RuntimeError("the normalizer is not fitted: call module.fit(batch), or load a checkpoint, first")
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Tie t, noise and dropout to the number of the batch, so that a resumed run draws what the uninterrupted one does."""
@@ -142,7 +166,11 @@ class MotionDiffusion(pl.LightningModule):
     def _losses(self, batch: Batch, eps: Tensor | None, t: Tensor | None) -> tuple[ClipLosses, Tensor]:
         """The losses of the diffusion clip by clip, and the loss of the batch."""
         clips, mask = batch["clips"], batch["mask"]
-        losses = self.diffusion.clip_losses(self.normalizer(clips), eps, t=t, mask=mask)
+        cond = None
+        if self.condition is not None:
+            labels = self.condition.hide(batch["labels"]) if self.training else batch["labels"]
+            cond = self.condition.encode(labels)
+        losses = self.diffusion.clip_losses(self.normalizer(clips), eps, t=t, cond=cond, mask=mask)
         if self.motion_loss is None:
             return losses, losses.mean
         return losses, losses.mean + self.motion_loss(self.normalizer.inverse(losses.x0_hat), clips, losses.weight, mask)
@@ -198,6 +226,7 @@ class MotionDiffusion(pl.LightningModule):
         checkpoint["motion"] = {
             "fps": self.fps,
             "class_names": list(self.class_names),
+            "label_counts": [] if self.condition is None else list(self.condition.counts),
         }
 
     def sample(
@@ -205,6 +234,9 @@ class MotionDiffusion(pl.LightningModule):
         seeds: Sequence[int],
         *,
         frames: int | None = None,
+        labels: Tensor | None = None,
+        guidance: float | None = None,
+        project: str | None = "",
         sampler: Sampler | None = None,
         batch_size: int = 64,
         observer: Observer | None = None,
@@ -214,18 +246,43 @@ class MotionDiffusion(pl.LightningModule):
         Args:
             seeds: one per clip.
             frames: length, None for that of training.
+            labels: ``(clips,)`` int64 actions, -1 for any; None draws them as often as they are in training.
+            guidance: weight, 1 for none; None for that of the condition.
+            project: ``bones`` or None; the empty string for the module's own.
             sampler: None for the module's own.
             batch_size: clips per network call.
             observer: called once a step of every batch, see `ddpm.samplers.Observer`.
 
         Returns:
             ``(clips, frames, joints, coords)`` float32 in metres, on the CPU.
+
+        Raises:
+            ValueError: labels or guidance for a network without a condition.
         """
+        cond = self.conditions(seeds, labels)
         clips = []
         for start in range(0, len(seeds), batch_size):
-            randn = self.noise(seeds[start : start + batch_size], frames)
-            clips.append(self.generate(randn(), randn, sampler=sampler, observer=observer))
+            part = slice(start, start + batch_size)
+            randn = self.noise(seeds[part], frames)
+            clips.append(
+                self.generate(
+                    randn(), randn, cond=None if cond is None else cond[part], guidance=guidance, project=project,
+                    sampler=sampler, observer=observer,
+                )
+            )  # fmt: skip
         return torch.cat(clips)
+
+    def labels(self, seeds: Sequence[int]) -> Tensor | None:
+        """``(clips,)`` the labels that `sample` draws for these seeds; None for an unconditional network."""
+        return None if self.condition is None else self.condition.draw(seeds)
+
+    def conditions(self, seeds: Sequence[int], labels: Tensor | None = None) -> Tensor | None:
+        """``(clips, clip_dim)`` what the network is told of these clips, None for an unconditional one; see `sample`."""
+        if self.condition is None:
+            if labels is not None:
+                raise ValueError("action: this model knows no actions, it was trained without labels (condition=labels)")
+            return None
+        return self.condition.encode(self.condition.draw(seeds) if labels is None else labels).to(self.device)
 
     def noise(self, seeds: Sequence[int], frames: int | None = None) -> SeededNoise:
         """The source of all noise of clips with these seeds; for ``frames`` see `sample`."""
@@ -238,6 +295,9 @@ class MotionDiffusion(pl.LightningModule):
         noise: Tensor,
         randn: Callable[[], Tensor],
         *,
+        cond: Tensor | None = None,
+        guidance: float | None = None,
+        project: str | None = "",
         sampler: Sampler | None = None,
         start: int | None = None,
         observer: Observer | None = None,
@@ -247,6 +307,9 @@ class MotionDiffusion(pl.LightningModule):
         Args:
             noise: normalised, ``(clips, joint, coord, frame)``.
             randn: the noise that the sampler draws, shaped alike.
+            cond: ``(clips, clip_dim)`` see `conditions`; None for clips of any kind.
+            guidance: see `sample`.
+            project: see `sample`.
             sampler: None for the module's own.
             start: the diffusion step at which ``noise`` is; None for the last one.
             observer: see `sample`.
@@ -255,9 +318,35 @@ class MotionDiffusion(pl.LightningModule):
             As `sample`.
         """
         alpha_bar = self.diffusion.alpha_bar if start is None else self.diffusion.alpha_bar[: start + 1]
+        denoise = self.denoiser(cond, guidance, self.project if project == "" else project)
         with evaluating(self):
-            x0 = (sampler or self.sampler)(self.diffusion.denoise, noise, alpha_bar, randn=randn, observer=observer)
+            x0 = (sampler or self.sampler)(denoise, noise, alpha_bar, randn=randn, observer=observer)
         return self.normalizer.inverse(x0).permute(0, 3, 1, 2).float().cpu()
+
+    def denoiser(self, cond: Tensor | None, guidance: float | None, project: str | None) -> Callable[[Tensor, Tensor], Denoised]:
+        """What a sampler asks: the network, guided, and with rigid bones; for the arguments see `generate`."""
+        if self.condition is None and guidance not in (None, 1):
+            raise ValueError(f"guidance={guidance}: this model has no condition to guide towards, it was trained without labels")
+        if project not in (None, "bones"):
+            raise ValueError(f"project={project!r} must be bones or null")
+        nothing = None if self.condition is None else torch.zeros(1, len(self.condition.names), device=self.device)
+        weight = 1.0 if self.condition is None or cond is None else self.condition.guidance if guidance is None else guidance
+
+        def denoise(xt: Tensor, t: Tensor) -> Denoised:
+            free = None if nothing is None else nothing.expand(len(xt), -1)
+            said = self.diffusion.denoise(xt, t, free if cond is None else cond)
+            if weight != 1:
+                said = guided(said, self.diffusion.denoise(xt, t, free), weight)
+            return said if project is None else self._with_rigid_bones(said, xt, t)
+
+        return denoise
+
+    def _with_rigid_bones(self, said: Denoised, xt: Tensor, t: Tensor) -> Denoised:
+        x0_hat = self.normalizer(rigid_bones(self.normalizer.inverse(said.x0_hat), self.skeleton))
+        alpha_bar = gather(self.diffusion.alpha_bar, t, xt)
+        late = alpha_bar > RIGID_SNR * (1 - alpha_bar)
+        eps_hat = (xt - alpha_bar.sqrt() * x0_hat) / (1 - alpha_bar).sqrt()
+        return Denoised(torch.where(late, x0_hat, said.x0_hat), torch.where(late, eps_hat, said.eps_hat), said.fraction)
 
     def normalised(self, clips: Tensor) -> Tensor:
         """``(clips, frames, joints, coords)`` in metres, as `sample` returns them -> as the network sees them, on its device."""

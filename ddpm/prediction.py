@@ -1,9 +1,10 @@
-"""What the network's output means. Each class turns it into (x0_hat, eps_hat); nothing else knows which one is in use.
+"""What the network sees and what its output means; nothing else knows which of these classes is in use.
 
 Network + conversion is the epsilon-model of Ho et al. 2020, whatever the network itself outputs: with
 eps_hat = (xt - sqrt(alpha_bar) x0_hat) / sqrt(1 - alpha_bar) the loss ||eps - eps_hat||^2 is SNR ||x0 - x0_hat||^2.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor
 
 
 class Prediction(Protocol):
-    """Meaning of a network's output. ``alpha_bar`` broadcasts against ``xt``.
+    """Meaning of a network's input and output. ``alpha_bar`` broadcasts against ``xt``.
+
+    ``mask`` is ``(batch, 1, 1, frame)``, 1 where a frame is real, these first; None where all are.
 
     Attributes:
         needs_signal: whether the output says nothing about x0 where alpha_bar is 0, so that no schedule may end there.
@@ -19,20 +22,66 @@ class Prediction(Protocol):
 
     needs_signal: bool
 
-    def target(self, x0: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
-        """What the network should output."""
+    def fit(self, x0: Tensor, mask: Tensor | None) -> None:
+        """Measure on training clips what the conversion needs to know of them."""
         ...
 
-    def convert(self, output: Tensor, xt: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
+    def network_input(self, xt: Tensor, alpha_bar: Tensor, mask: Tensor | None) -> Tensor:
+        """What the network sees of a noisy clip, shaped like xt."""
+        ...
+
+    def convert(self, output: Tensor, xt: Tensor, alpha_bar: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(x0_hat, eps_hat) from the network's output."""
         ...
 
-    def x0_scale(self, alpha_bar: Tensor) -> Tensor:
-        """k such that ||x0 - x0_hat||^2 = k ||target - output||^2."""
+    def error(
+        self,
+        output: Tensor,
+        x0: Tensor,
+        eps: Tensor,
+        alpha_bar: Tensor,
+        weighting: Callable[[Tensor], Tensor],
+        mask: Tensor | None,
+    ) -> Tensor:
+        """Weighted squared errors of x0_hat, shaped like x0; for ``weighting`` see `ddpm.weighting`."""
         ...
 
 
-class Epsilon:
+class Pointwise:
+    """A prediction that treats every number of a clip alike and by itself. Subclasses say target and conversion."""
+
+    needs_signal = False
+
+    def fit(self, x0: Tensor, mask: Tensor | None) -> None:
+        """There is nothing to measure."""
+
+    def network_input(self, xt: Tensor, alpha_bar: Tensor, mask: Tensor | None) -> Tensor:
+        """The noisy clip itself."""
+        return xt
+
+    def target(self, x0: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
+        """What the network should output."""
+        raise NotImplementedError
+
+    def x0_scale(self, alpha_bar: Tensor) -> Tensor:
+        """k such that ||x0 - x0_hat||^2 = k ||target - output||^2."""
+        raise NotImplementedError
+
+    def error(
+        self,
+        output: Tensor,
+        x0: Tensor,
+        eps: Tensor,
+        alpha_bar: Tensor,
+        weighting: Callable[[Tensor], Tensor],
+        mask: Tensor | None,
+    ) -> Tensor:
+        """See `Prediction`. Computed on the target, which is the same number without the cancellation."""
+        weight = weighting(alpha_bar / (1 - alpha_bar))
+        return weight * self.x0_scale(alpha_bar) * (output - self.target(x0, eps, alpha_bar)).square()
+
+
+class Epsilon(Pointwise):
     """The network outputs the noise (Ho et al. 2020)."""
 
     needs_signal = True  # pure noise is its own answer: every x0 explains it
@@ -41,7 +90,7 @@ class Epsilon:
         """The noise itself."""
         return eps
 
-    def convert(self, output: Tensor, xt: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
+    def convert(self, output: Tensor, xt: Tensor, alpha_bar: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """x0_hat from xt = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps."""
         return (xt - (1 - alpha_bar).sqrt() * output) / alpha_bar.sqrt(), output
 
@@ -50,16 +99,14 @@ class Epsilon:
         return (1 - alpha_bar) / alpha_bar
 
 
-class X0:
+class X0(Pointwise):
     """The network outputs the clean clip (as MDM, Tevet et al. 2022)."""
-
-    needs_signal = False
 
     def target(self, x0: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
         """The clean clip itself."""
         return x0
 
-    def convert(self, output: Tensor, xt: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
+    def convert(self, output: Tensor, xt: Tensor, alpha_bar: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """eps_hat from xt = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps."""
         return output, (xt - alpha_bar.sqrt() * output) / (1 - alpha_bar).sqrt()
 
@@ -68,16 +115,14 @@ class X0:
         return torch.ones_like(alpha_bar)
 
 
-class Velocity:
+class Velocity(Pointwise):
     """The network outputs v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0 (Salimans & Ho 2022, section 4)."""
-
-    needs_signal = False
 
     def target(self, x0: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
         """The velocity: (xt, v) is (x0, eps) turned by an angle whose cosine is sqrt(alpha_bar)."""
         return alpha_bar.sqrt() * eps - (1 - alpha_bar).sqrt() * x0
 
-    def convert(self, output: Tensor, xt: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
+    def convert(self, output: Tensor, xt: Tensor, alpha_bar: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Turned back; no division, so both are well-conditioned at every noise level."""
         signal, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
         return signal * xt - sigma * output, sigma * xt + signal * output
@@ -87,7 +132,7 @@ class Velocity:
         return 1 - alpha_bar
 
 
-class EDM:
+class EDM(Pointwise):
     """The network outputs the clean clip where noise is strong and what is left of the noise where it is weak.
 
     The preconditioning of Karras et al. 2022 (arXiv 2206.00364, equation 7 and table 1) for a variance-preserving process: x0_hat
@@ -102,8 +147,6 @@ class EDM:
         ValueError: sigma_data is not positive.
     """
 
-    needs_signal = False
-
     def __init__(self, sigma_data: float = 0.03) -> None:
         if not sigma_data > 0:
             raise ValueError(f"prediction.sigma_data={sigma_data} must be positive")
@@ -117,7 +160,7 @@ class EDM:
         share = self.sigma_data**2 * alpha_bar.sqrt()
         return ((1 - alpha_bar).sqrt() * x0 - share * eps) / self._total(alpha_bar).sqrt()
 
-    def convert(self, output: Tensor, xt: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
+    def convert(self, output: Tensor, xt: Tensor, alpha_bar: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The share of xt plus the scaled output, and the noise that explains xt."""
         signal, sigma, total = alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), self._total(alpha_bar)
         x0_hat = self.sigma_data**2 * signal / total * xt + sigma / total.sqrt() * output

@@ -26,6 +26,8 @@ SAVED = (
     "timesteps",
     "variance",
     "motion_loss",
+    "condition",
+    "project",
     "sampler",
     "skeleton",
     "data",
@@ -37,7 +39,7 @@ SAVED = (
 )
 """What of the configuration a checkpoint keeps: all that decides what is learnt."""
 MAY_DIFFER = (
-    *("sampler", "data.root", "loader.num_workers"),
+    *("sampler", "project", "condition.guidance", "data.root", "loader.num_workers"),
     *("trainer.max_", "trainer.accelerator", "trainer.log_every_n_steps", "trainer.check_val", "trainer.fast_dev_run"),
 )
 """What may be changed when a run is resumed; the rest would make it another run."""

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddpm.blocks import TimeEmbedding, attend, frequencies, mask_of_frames, masked, require, to_channels, zero
+from ddpm.blocks import InputAmplitude, TimeEmbedding, attend, frequencies, mask_of_frames, masked, require, to_channels, zero
 
 
 class MotionTransformer(nn.Module):
@@ -25,6 +25,7 @@ class MotionTransformer(nn.Module):
         mlp_ratio: width inside a block's MLP as a multiple of model_channels.
         dropout: probability, on both branches of every block.
         clip_dim: width of an optional embedding of the whole clip (text, class, ...), None for none.
+        input_amplitude: tell the network how large its input is, see `ddpm.blocks.InputAmplitude`.
 
     Raises:
         ValueError: a value outside its limits, named with its key.
@@ -43,6 +44,7 @@ class MotionTransformer(nn.Module):
         mlp_ratio: float = 4.0,
         dropout: float = 0.0,
         clip_dim: int | None = None,
+        input_amplitude: bool = False,
     ) -> None:
         super().__init__()
         require(frames > 0, "frames", frames, "positive")
@@ -56,11 +58,15 @@ class MotionTransformer(nn.Module):
         require(hidden > 0, "mlp_ratio", mlp_ratio, f"at least 1 / model_channels = {1 / model_channels:.3g}")
         require(0 <= dropout < 1, "dropout", dropout, "in [0, 1)")
         require(clip_dim is None or clip_dim > 0, "clip_dim", clip_dim, "positive, or null")
+        require(
+            not input_amplitude or out_channels >= in_channels, "input_amplitude", True, "false with fewer outputs than inputs"
+        )
         self.in_channels = in_channels
 
         self.register_buffer("frequencies", frequencies(model_channels // num_heads // 2), persistent=False)
         emb_dim = 4 * model_channels  # costs next to no time: it is used once per clip, not once per frame
         self.time_embed = TimeEmbedding(model_channels, emb_dim, clip_dim)
+        self.amplitude = InputAmplitude(in_channels, emb_dim) if input_amplitude else None
         self.inp = nn.Linear(in_channels, model_channels)
         self.start = nn.Parameter(torch.randn(model_channels))
         self.blocks = nn.ModuleList(Block(model_channels, emb_dim, num_heads, hidden, dropout, frames + 1) for _ in range(depth))
@@ -84,16 +90,22 @@ class MotionTransformer(nn.Module):
         Raises:
             ValueError: a wrong number of channels, or a condition without clip_dim.
         """
-        h = self.inp(to_channels(xt, self.in_channels).transpose(1, 2))
+        x = to_channels(xt, self.in_channels)
+        h = self.inp(x.transpose(1, 2))
         h = torch.cat([self.start.to(h).expand(len(h), 1, -1), h], dim=1)
         real = mask_of_frames(mask)
         tokens = None if real is None else F.pad(real, (1, 0), value=1)
-        emb = F.silu(self.time_embed(t, cond))[:, None]
+        whole = self.time_embed(t, cond)
+        if self.amplitude is not None:
+            whole = whole + self.amplitude.embed(x, real)
+        emb = F.silu(whole)[:, None]
         angle = torch.arange(h.shape[1], device=h.device)[:, None] * self.frequencies
         for block in self.blocks:
             h = block(h, emb, angle, tokens)
         shift, scale = self.emb(emb).chunk(2, dim=-1)
         h = self.out(torch.addcmul(shift, self.norm(h[:, 1:]), 1 + scale)).transpose(1, 2)
+        if self.amplitude is not None:
+            h = self.amplitude(h, x, whole)
         h = masked(h, real)
         return h.reshape(xt.shape) if h.shape[1] == self.in_channels else h
 

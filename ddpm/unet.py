@@ -10,6 +10,7 @@ from ddpm.blocks import (
     Conv3,
     Downsample,
     GroupNorm,
+    InputAmplitude,
     PaddingMode,
     ResBlock,
     SelfAttention,
@@ -45,6 +46,7 @@ class MDM_UNetModel(nn.Module):
         padding_mode: zeros, reflect, replicate or circular. Circular makes the network equivariant to cyclic shifts by
             multiples of its stride.
         clip_dim: width of an optional embedding of the whole clip (text, class, ...), None for none.
+        input_amplitude: tell the network how large its input is, see `InputAmplitude`.
 
     Raises:
         ValueError: a value outside its limits, named with its key.
@@ -67,6 +69,7 @@ class MDM_UNetModel(nn.Module):
         padding: int = 1,
         padding_mode: PaddingMode = "zeros",
         clip_dim: int | None = None,
+        input_amplitude: bool = False,
     ) -> None:
         super().__init__()
         self.stride = 2 ** (len(channel_mult) - 1)
@@ -93,6 +96,9 @@ class MDM_UNetModel(nn.Module):
         require(padding > 0, "padding", padding, "positive: a convolution without padding would lose frames")
         require(padding_mode in get_args(PaddingMode), "padding_mode", padding_mode, f"one of {get_args(PaddingMode)}")
         require(clip_dim is None or clip_dim > 0, "clip_dim", clip_dim, "positive, or null")
+        require(
+            not input_amplitude or out_channels >= in_channels, "input_amplitude", True, "false with fewer outputs than inputs"
+        )
         self.levels = len(channel_mult)
         self.in_channels = in_channels
         self.padding = padding
@@ -100,6 +106,7 @@ class MDM_UNetModel(nn.Module):
 
         emb_dim = 4 * model_channels
         self.time_embed = TimeEmbedding(model_channels, emb_dim, clip_dim)
+        self.amplitude = InputAmplitude(in_channels, emb_dim) if input_amplitude else None
 
         def res_block(in_ch: int, out_ch: int, resample: Downsample | Upsample | None = None) -> ResBlock:
             return ResBlock(in_ch, out_ch, emb_dim, dropout, use_scale_shift_norm, padding, padding_mode, resample)
@@ -178,8 +185,11 @@ class MDM_UNetModel(nn.Module):
                 "padding_mode=zeros, or as few frames as the shortest recording has"
             )
 
-        emb = self.time_embed(t, cond)
         masks = [mask_of_frames(mask)]
+        emb = self.time_embed(t, cond)
+        x = h
+        if self.amplitude is not None:
+            emb = emb + self.amplitude.embed(x, masks[0])
         while len(masks) < self.levels:
             masks.append(halved(masks[-1]))
         skips: list[Tensor] = []
@@ -192,5 +202,8 @@ class MDM_UNetModel(nn.Module):
             # Halving rounds up, so doubling can give one frame too many where the number of frames was odd.
             h = block(torch.cat([h[..., : skip.shape[-1]], skip], dim=1), emb, masks[level])
         norm, activation, conv = self.out
-        h = masked(conv(activation(norm(h, masks[0])), masks[0]), masks[0])
+        h = conv(activation(norm(h, masks[0])), masks[0])
+        if self.amplitude is not None:
+            h = self.amplitude(h, x, emb)
+        h = masked(h, masks[0])
         return h.view(xt.shape) if h.shape[1] == self.in_channels else h

@@ -11,9 +11,9 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = [
     {"ddpm.schedules", "ddpm.prediction", "ddpm.weighting", "ddpm.timesteps", "ddpm.variance", "ddpm.spacing"}
-    | {"ddpm.skeleton", "ddpm.seeding"},
+    | {"ddpm.skeleton", "ddpm.seeding", "ddpm.gaussian"},
     {"ddpm.blocks", "ddpm.metrics", "ddpm.metrics.motions", "ddpm.metrics.distances"},
-    {"ddpm.unet", "ddpm.transformer", "ddpm.normalizer", "ddpm.motion_losses"}
+    {"ddpm.unet", "ddpm.transformer", "ddpm.normalizer", "ddpm.motion_losses", "ddpm.bones"}
     | {"ddpm.metrics.alignment", "ddpm.metrics.geometric"}
     | {"ddpm.metrics.physics", "ddpm.metrics.memorisation", "ddpm.metrics.neighbours"},
     {"ddpm.metrics.features", "ddpm.metrics.degraded", "ddpm.metrics.reference"},
@@ -22,7 +22,7 @@ LAYERS = [
     {"ddpm.metrics.verdict"},
     {"ddpm.metrics.table"},
     {"ddpm.diffusion"},
-    {"ddpm.samplers", "ddpm.noise_levels"},
+    {"ddpm.samplers", "ddpm.noise_levels", "ddpm.condition"},
     {"ddpm.variation"},
     {"ddpm.module"},
     {"ddpm.build"},
@@ -142,6 +142,7 @@ def test_public_names_are_typed_and_documented() -> None:
 def test_float64_is_computed_on_the_cpu() -> None:
     """Apple's GPUs have none: what samples or trains converts a tensor there only after ``.cpu()``."""
     names = {"samplers", "spacing", "variation", "timesteps", "motion_losses", "variance", "prediction", "module"}
+    names |= {"bones", "condition"}
     for name in (f"ddpm.{part}" for part in sorted(names | {"unet", "transformer", "blocks"})):
         for node in ast.walk(MODULES[name]):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "double":

@@ -14,6 +14,7 @@ from hydra.utils import instantiate
 
 from callbacks.loss_plot import LossPlot
 from ddpm.build import ALLOWED, PARTS, ConfigError, build_module, check, construct, construct_part, with_channels
+from ddpm.gaussian import Gaussian
 from ddpm.prediction import X0
 from ddpm.samplers import dpmpp_2m
 from ddpm.schedules import cosine, linear
@@ -407,6 +408,29 @@ def test_each_part_is_guarded(tiny_config: dict[str, Any], part: str) -> None:
     tiny_config[part] = {"_target_": "torch.optim.AdamW", "_partial_": True}
     with pytest.raises(ConfigError, match=rf"{part}\._target_='torch\.optim\.AdamW' is not a known part"):
         build_module(tiny_config, fps=15.0)
+
+
+def test_the_condition_is_guarded(tiny_config: dict[str, Any]) -> None:
+    tiny_config["condition"] = {"_target_": "torch.optim.AdamW", "_partial_": True}
+    with pytest.raises(ConfigError, match=r"condition\._target_='torch\.optim\.AdamW' is not a known part"):
+        build_module(tiny_config, 15.0, ["wave", "bow"], [3, 4, 0])
+
+
+def test_a_prediction_gets_its_channels_too(tiny_config: dict[str, Any]) -> None:
+    """Where it has any: the others are left as they are."""
+    gaussian = {"_target_": "ddpm.gaussian.Gaussian", "channels": None, "frames": 8}
+    config = tiny_config | {"prediction": gaussian, "model": tiny_config["model"] | {"in_channels": None, "out_channels": None}}
+    before = copy.deepcopy(config)
+    filled_in = with_channels(config)
+    assert config == before and filled_in["prediction"] == gaussian | {"channels": 60} and with_channels(filled_in) == filled_in
+    built = build_module(filled_in, fps=15.0).diffusion.prediction
+    assert isinstance(built, Gaussian) and built.basis.shape == (60, 60) and built.log_power.shape == (60, 8)
+    flat = with_channels({**config, "skeleton": {**config["skeleton"], "coords": 2, "up": "y"}})
+    assert flat["prediction"]["channels"] == 40
+    assert with_channels(tiny_config)["prediction"] == tiny_config["prediction"]
+    for name, value in (("channels", "60"), ("frames", 0), ("frames", None)):
+        with pytest.raises(ValueError, match=rf"prediction.*{name}='?{value}"):
+            build_module({**filled_in, "prediction": filled_in["prediction"] | {name: value}}, fps=15.0)
 
 
 def test_channels_come_from_the_skeleton(tiny_config: dict[str, Any]) -> None:

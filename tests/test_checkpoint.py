@@ -312,11 +312,12 @@ def test_folders_and_missing_files_are_named(tmp_path: Path) -> None:
             load_module(path)
 
 
-@pytest.mark.parametrize("part", ["model", "schedule", "prediction", "weighting", "sampler", "skeleton"])
+@pytest.mark.parametrize("part", ["model", "schedule", "prediction", "weighting", "condition", "sampler", "skeleton"])
 def test_a_configuration_that_names_code_is_refused(part: str, content: dict[str, Any], tmp_path: Path) -> None:
     path, canary = tmp_path / "x.ckpt", tmp_path / "canary"
     evil = {"_target_": "os.system", "command": f"touch {canary}"}
-    original = content["hyper_parameters"][part]
+    original = content["hyper_parameters"].get(part, {})
+    content["motion"]["label_counts"] = [3, 4, 0]
     for node in (evil, {**evil, "_partial_": True}, {**original, "s": evil}, {**original, "_target_": ["os.system"]}):
         content["hyper_parameters"][part] = node
         DurableCheckpointIO().save_checkpoint(content, path)

@@ -18,7 +18,19 @@ from train import Config, plain, suitable_precision
 CONF = Path(__file__).parent.parent / "conf"
 GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name != "hydra")
 OPTIONS = [(group, p.stem) for group in GROUPS for p in sorted((CONF / group).glob("*.yaml"))]
-PARTS_OF = ("model", "schedule", "prediction", "weighting", "timesteps", "variance", "motion_loss", "sampler", "skeleton")
+PARTS_OF = (
+    "model",
+    "schedule",
+    "prediction",
+    "weighting",
+    "timesteps",
+    "variance",
+    "motion_loss",
+    "condition",
+    "sampler",
+    "skeleton",
+)
+NOTHING = {("motion_loss", "none"), ("condition", "none")}
 BVH = f"data.root={Path(__file__).parent / 'bvh'}"
 NEEDED = {
     **{("data", option): ["data.root=."] for option in ("msr_action3d", "folder", "ntu", "keypoints2d", "store")},
@@ -37,7 +49,7 @@ def test_every_option_composes_and_its_values_fit(group: str, option: str) -> No
     check(config)
 
 
-@pytest.mark.parametrize(("group", "option"), [o for o in OPTIONS if o[0] in PARTS_OF and o != ("motion_loss", "none")])
+@pytest.mark.parametrize(("group", "option"), [o for o in OPTIONS if o[0] in PARTS_OF and o not in NOTHING])
 def test_every_part_builds_through_the_registry(group: str, option: str) -> None:
     assert construct_part(composed(f"{group}={option}", *NEEDED.get((group, option), []))[group], group) is not None
 

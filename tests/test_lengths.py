@@ -9,24 +9,26 @@ from ddpm.build import build_module
 from ddpm.module import MotionDiffusion, evaluating
 
 LENGTHS = (8, 5, 13)
-MODELS = {
-    "unet": {},
-    "transformer": {
-        "_target_": "ddpm.transformer.MotionTransformer", "in_channels": 60, "model_channels": 8, "out_channels": 60,
-        "frames": 8, "depth": 2, "num_heads": 2,
-    },
+TRANSFORMER = {
+    "_target_": "ddpm.transformer.MotionTransformer", "in_channels": 60, "model_channels": 8, "out_channels": 60,
+    "frames": 8, "depth": 2, "num_heads": 2,
 }  # fmt: skip
+PARTS = {
+    "unet": {},
+    "transformer": {"model": TRANSFORMER},
+    "gaussian": {"prediction": {"_target_": "ddpm.gaussian.Gaussian", "channels": 60, "frames": 8}},
+}
 
 
-@pytest.fixture(params=MODELS)
+@pytest.fixture(params=PARTS)
 def module(request: pytest.FixtureRequest, tiny_config: dict) -> MotionDiffusion:
     """A network that was never trained, with weights that make every part of it count."""
-    module = build_module({**tiny_config, "model": MODELS[request.param] or tiny_config["model"]}, fps=15.0)
+    module = build_module({**tiny_config, **PARTS[request.param]}, fps=15.0)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in module.diffusion.parameters():
             parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
-    module.normalizer.fit(torch.randn(4, 20, 3, 8, generator=generator))
+    module.fit({"clips": torch.randn(4, 20, 3, 8, generator=generator), "mask": None})
     return module.eval()
 
 

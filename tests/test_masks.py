@@ -18,6 +18,7 @@ DEEP = {"channel_mult": [1, 1, 2, 2], "attention_resolutions": [4, 8]}
 NETWORKS = [
     ("transformer", {}),
     ("transformer", {"clip_dim": 5}),
+    ("transformer", {"input_amplitude": True}),
     *(
         ("unet", {"attention_resolutions": [1, 2]} | changes)
         for changes in (
@@ -30,6 +31,7 @@ NETWORKS = [
             {"use_scale_shift_norm": False},
             {"num_res_blocks": 2, "model_channels": 16},
             {"clip_dim": 5},
+            {"input_amplitude": True},
             DEEP,
             DEEP | {"padding": 2, "use_scale_shift_norm": False},
             DEEP | {"conv_resample": False},

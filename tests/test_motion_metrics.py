@@ -72,9 +72,23 @@ def noisy(x: Tensor) -> Tensor:
     return x + 0.03 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
 
 
+def smoothed(x: Tensor) -> Tensor:
+    """A running mean over five frames, as an over-smoothing network moves."""
+    frames = x.movedim(1, -1).flatten(1, -2)
+    padded = torch.nn.functional.pad(frames, (2, 2), mode="replicate")
+    return torch.nn.functional.avg_pool1d(padded, 5, 1).reshape(*x.movedim(1, -1).shape).movedim(-1, 1)
+
+
+def nearer(x: Tensor) -> Tensor:
+    """All clips moved towards the mean clip."""
+    return torch.lerp(x, x.mean(0, keepdim=True), 0.25)
+
+
 @pytest.mark.parametrize(
     ("spoil", "name", "said"),
     [
+        (smoothed, "smooth", "over-smooth"),
+        (nearer, "alike", "too alike"),
         (lambda x: x[:, :1].expand_as(x), "frozen", "train longer"),
         (lambda x: 5 * x, "exploding", "not normalised or not in metres"),
         (lambda x: x / 0, "exploding", "96 of 96 clips are not finite"),
@@ -127,4 +141,4 @@ def test_the_best_checkpoint_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_training_measures_and_logs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     train_script.train(small(tmp_path, "callbacks.motion_metrics.n=32", "trainer.max_epochs=1"))
-    assert "motion: Fréchet distance" in caplog.text and "training goes on" not in caplog.text
+    assert "ones: Fréchet distance of poses" in caplog.text and "training goes on" not in caplog.text

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ddpm.blocks import InputAmplitude
 from ddpm.transformer import MotionTransformer
 from ddpm.unet import MDM_UNetModel
 
@@ -28,11 +29,13 @@ CASES = {
             "image_size": 16, "in_channels": 6, "model_channels": 8, "out_channels": 6, "num_res_blocks": 1,
             "attention_resolutions": [2], "dropout": 0.0, "channel_mult": [1, 2], "conv_resample": True, "num_heads": 2,
             "use_scale_shift_norm": True, "resblock_updown": False, "padding": 1, "padding_mode": "zeros", "clip_dim": None,
+            "input_amplitude": False,
         },
         {
             "image_size": 32, "in_channels": 9, "model_channels": 12, "out_channels": 4, "num_res_blocks": 2,
             "attention_resolutions": [1], "dropout": 0.3, "channel_mult": [1, 3], "conv_resample": False, "num_heads": 4,
             "use_scale_shift_norm": False, "resblock_updown": True, "padding": 2, "padding_mode": "circular", "clip_dim": 5,
+            "input_amplitude": True,
         },
         ("image_size", "dropout", "num_heads", "padding", "padding_mode"),
     ),
@@ -40,11 +43,11 @@ CASES = {
         MotionTransformer,
         {
             "frames": 16, "in_channels": 6, "model_channels": 16, "out_channels": 6, "depth": 2, "num_heads": 2,
-            "mlp_ratio": 2.0, "dropout": 0.0, "clip_dim": None,
+            "mlp_ratio": 2.0, "dropout": 0.0, "clip_dim": None, "input_amplitude": False,
         },
         {
             "frames": 32, "in_channels": 9, "model_channels": 24, "out_channels": 4, "depth": 3, "num_heads": 4,
-            "mlp_ratio": 1.5, "dropout": 0.3, "clip_dim": 5,
+            "mlp_ratio": 1.5, "dropout": 0.3, "clip_dim": 5, "input_amplitude": True,
         },
         ("frames", "dropout"),
     ),
@@ -268,6 +271,25 @@ def test_dropout_is_random_in_training_only(name: str) -> None:
     assert torch.equal(made(xt, t), made(xt, t))
     made.train()
     assert not torch.allclose(made(xt, t), made(xt, t), atol=1e-3)
+
+
+def test_the_amplitude_of_the_input_is_told_and_shared() -> None:
+    """The embedding sees the log of the root mean square of real frames; the output gets each channel times its share."""
+    torch.manual_seed(0)
+    amplitude = InputAmplitude(6, 12).double()
+    amplitude.mlp = nn.Identity()
+    with torch.no_grad():
+        amplitude.share.weight.normal_()
+    x = 3.0 * torch.ones(2, 6, 8, dtype=torch.float64)
+    x[1] *= 2
+    mask = (torch.arange(8) < torch.tensor([[8], [5]])).double()[:, None]
+    x[1, :, 5:] = 99.0
+    expected = torch.tensor([[3.0], [6.0]], dtype=torch.float64).log().expand(2, 6)
+    torch.testing.assert_close(amplitude.embed(x, mask), expected, rtol=0, atol=1e-5)
+    output, emb = torch.randn(2, 9, 8, dtype=torch.float64), torch.randn(2, 12, dtype=torch.float64)
+    added = amplitude(output, x, emb) - output
+    torch.testing.assert_close(added[:, :6], amplitude.share(F.silu(emb))[:, :, None] * x)
+    assert not added[:, 6:].any()
 
 
 @both

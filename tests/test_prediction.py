@@ -6,10 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from ddpm.gaussian import Gaussian
 from ddpm.prediction import EDM, X0, Epsilon, Prediction, Velocity
 from ddpm.weighting import min_snr, p2, simple, velocity
 
 PREDICTIONS = [Epsilon(), X0(), Velocity(), EDM(), EDM(0.5)]
+
+
+def gaussian() -> Gaussian:
+    """One that has measured the clips of `example`."""
+    measured = Gaussian(3, 2).double()
+    measured.fit(example()[0], None)
+    return measured
 
 
 def example(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -28,7 +36,7 @@ def test_the_target_converts_back(prediction: Prediction) -> None:
     torch.testing.assert_close(eps_hat, eps, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("prediction", [*PREDICTIONS, gaussian()])
 def test_any_output_explains_xt(prediction: Prediction) -> None:
     """Whatever a network says, x0_hat and eps_hat together make xt: this is what every sampler relies on."""
     _, _, alpha_bar, xt = example()
@@ -46,6 +54,43 @@ def test_x0_scale_translates_the_error(prediction: Prediction) -> None:
     scale = prediction.x0_scale(alpha_bar)
     assert scale.shape == alpha_bar.shape
     torch.testing.assert_close(scale * error, expected, rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize("weighting", [simple, min_snr, p2, velocity])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_the_error_is_that_of_x0_hat(prediction: Prediction, weighting: Callable[[Tensor], Tensor]) -> None:
+    """Number by number, with the weight of the noise level; there is nothing else to know of a clip, and the network sees xt."""
+    x0, eps, alpha_bar, xt = example()
+    output = torch.randn_like(xt)
+    x0_hat, _ = prediction.convert(output, xt, alpha_bar)
+    expected = weighting(alpha_bar / (1 - alpha_bar)) * (x0 - x0_hat).square()
+    before = vars(prediction).copy()
+    prediction.fit(100 * x0, None)
+    assert vars(prediction) == before and prediction.network_input(xt, alpha_bar, None) is xt
+    torch.testing.assert_close(prediction.error(output, x0, eps, alpha_bar, weighting, None), expected, rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize("prediction", [*PREDICTIONS, gaussian()])
+def test_the_simple_error_of_a_clip_is_that_of_its_eps_hat(prediction: Prediction) -> None:
+    """Ho et al. 2020: ||eps - eps_hat||^2, whatever the network outputs."""
+    x0, eps, alpha_bar, xt = example()
+    output = torch.randn_like(xt)
+    _, eps_hat = prediction.convert(output, xt, alpha_bar)
+    error = prediction.error(output, x0, eps, alpha_bar, simple, None)
+    torch.testing.assert_close(error.sum(dim=(1, 2)), (eps - eps_hat).square().sum(dim=(1, 2)), rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize("prediction", [*PREDICTIONS[1:], gaussian()])
+def test_all_but_epsilon_need_no_signal(prediction: Prediction) -> None:
+    """Where none is left, x0_hat is finite and every number of it is the output's to say; and an error counts."""
+    assert Epsilon.needs_signal and not prediction.needs_signal
+    x0, eps, _, _ = example()
+    nothing = torch.zeros(9, 1, 1, dtype=torch.float64)
+    x0_hat, eps_hat = prediction.convert(torch.ones_like(eps), eps, nothing)
+    less, _ = prediction.convert(torch.zeros_like(eps), eps, nothing)
+    torch.testing.assert_close(eps_hat, eps)
+    assert x0_hat.isfinite().all() and not less.any() and (x0_hat - less).flatten(1).norm(dim=1).min() > 0.1
+    assert (prediction.error(torch.zeros_like(eps), x0, eps, nothing, velocity, None).sum(dim=(1, 2)) > 0).all()
 
 
 def test_targets_are_what_the_names_say() -> None:

@@ -15,10 +15,12 @@ import sample as sample_script
 from callbacks.bvh import write_bvh
 from callbacks.plots import plot_quality
 from datamodules.clips import DataError
+from datamodules.folder import read_file
 from datamodules.readers.bvh import read
-from ddpm.build import ConfigError
-from ddpm.checkpoint import load_module
+from ddpm.build import ConfigError, build_module
+from ddpm.checkpoint import DurableCheckpointIO, load_module, load_run, read_checkpoint
 from ddpm.inference import cost, own_data, progress
+from ddpm.module import MotionDiffusion
 from ddpm.samplers import ddim, ddpm, heun, unipc
 from ddpm.schedules import cosine
 from tests.configs import compose
@@ -32,6 +34,32 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = command("train.py", *SMALL, "T=40", "out=run", "~callbacks.skeleton_gif", cwd=where)
     assert done.returncode == 0, done.stderr
     return where / "run"
+
+
+@pytest.fixture(scope="module")
+def shaken(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its checkpoint with weights of which every one matters: after so few steps the network says the same of any action."""
+    content = read_checkpoint(run / "checkpoints" / "last.ckpt")
+    g = torch.Generator().manual_seed(0)
+    for name, weight in content["state_dict"].items():
+        if name.startswith("diffusion.eps_model."):
+            weight.add_(0.1 * torch.randn(weight.shape, generator=g))
+    path = tmp_path_factory.mktemp("shaken") / "last.ckpt"
+    DurableCheckpointIO().save_checkpoint(content, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def unlabelled(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of data in which no motion had a label."""
+    known, config = load_run(run)
+    module = build_module(config, known.fps)
+    module.normalizer.load_state_dict(known.normalizer.state_dict())
+    content: dict[str, Any] = {"state_dict": module.state_dict(), "hyper_parameters": config}
+    module.on_save_checkpoint(content)
+    path = tmp_path_factory.mktemp("unlabelled") / "last.ckpt"
+    DurableCheckpointIO().save_checkpoint(content, path)
+    return path
 
 
 def sampled(run: Path, out: Path, *overrides: str) -> dict[str, np.ndarray]:
@@ -60,14 +88,16 @@ def test_variation_goes_from_the_clip_to_any_clip(run: Path, tmp_path: Path) -> 
 
     # After so few steps the network says the same of any noise: the answers for standard normal clips take its place.
     module = load_module(run)
+    cfg = {s: compose("sample", [f"ckpt={run}", f"vary={s}", "batch_size=4", "project=none"]) for s in (0.05, 0.5, 1.0)}
     module.diffusion.eps_model.forward = lambda xt, t, cond: module.diffusion.alpha_bar[t][:, None, None, None].sqrt() * xt
     off = {
         strength: (
-            sample_script.vary(module, torch.from_numpy(clip), strength, range(6), module.sampler, 4) - torch.from_numpy(clip)
+            sample_script.vary(module, torch.from_numpy(clip), cfg[strength], range(6), module.sampler, None)
+            - torch.from_numpy(clip)
         )
         .norm(dim=-1)
         .mean()
-        for strength in (0.05, 0.5, 1.0)
+        for strength in cfg
     }
     assert off[0.05] < 0.5 * off[0.5] and off[0.5] < 0.9 * off[1.0]
 
@@ -80,7 +110,7 @@ def test_inversion_is_undone_by_sampling(run: Path, tmp_path: Path, caplog: pyte
     assert got["noise"].shape == (3, 20, 3, 8) and got["clips"].shape == (3, 8, 20, 3)
     module = load_module(run)
     noise = torch.from_numpy(got["noise"])
-    again = module.generate(noise, lambda: noise, sampler=lambda *a, **k: ddim(*a, steps=40, **k))
+    again = module.generate(noise, lambda: noise, project=None, sampler=lambda *a, **k: ddim(*a, steps=40, **k))
     np.testing.assert_allclose(again.numpy(), got["clips"], atol=1e-4)
 
 
@@ -99,11 +129,137 @@ def test_inversion_is_undone_by_sampling(run: Path, tmp_path: Path, caplog: pyte
         (["invert=5", "source=x.npz", "frames=9"], "frames=9"),
         (["invert=5", "source=x.npz", "steps=9"], "leave sampler and steps away"),
         (["vary=0.5", "source=x.npz", "data.root=y"], "source=val only"),
+        (["guidance=-0.5"], r"guidance=-0\.5 must not be negative; 1 is none"),
+        (["project=feet"], "project=feet must be bones, none, or null"),
+        (["invert=5", "source=x.npz", "action=walk"], "action=walk: clips are inverted without one"),
     ],
 )
 def test_bad_values_are_named_before_anything_is_loaded(overrides: list[str], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         sample_script.sample(compose("sample", ["ckpt=missing.ckpt", *overrides]))
+
+
+# --- actions, guidance and rigid bones
+
+
+def actions_of(module: MotionDiffusion) -> list[str]:
+    """Those that training showed."""
+    return [name for name, n in zip(module.condition.names, module.condition.counts, strict=False) if n > 0]
+
+
+def test_actions_take_turns(shaken: Path, tmp_path: Path) -> None:
+    """The clips are those of the module for these labels, which are in the file by name, for data=folder to read."""
+    module = load_module(shaken)
+    first, second = actions_of(module)[:2]
+    got = sampled(shaken, tmp_path / "a", f"action=[{first},{second}]", "n=3", "seed=4", "gif_clips=0")
+    assert got["labels"].tolist() == [first, second, first] and got["seeds"].tolist() == [4, 5, 6]
+    labels = module.condition.find([first, second, first])
+    np.testing.assert_allclose(got["clips"], module.sample([4, 5, 6], labels=labels).numpy(), atol=1e-4)
+    assert [recording.label for recording in read_file(tmp_path / "a" / "clips.npz", 3)] == [first, second, first]
+    one = sampled(shaken, tmp_path / "b", f"action={second}", "n=3", "seed=4", "gif_clips=3")
+    assert one["labels"].tolist() == [second] * 3
+    np.testing.assert_allclose(one["clips"][1], got["clips"][1], atol=1e-4)
+    assert np.abs(one["clips"][0] - got["clips"][0]).max() > 1e-2
+
+
+def test_without_a_wish_actions_are_drawn_and_named(shaken: Path, tmp_path: Path) -> None:
+    module = load_module(shaken)
+    got = sampled(shaken, tmp_path, "n=6", "gif_clips=0", "batch_size=4")
+    assert got["labels"].tolist() == [module.class_names[label] for label in module.labels(range(6)).tolist()]
+    assert set(got["labels"]) <= set(actions_of(module)) and len(set(got["labels"])) > 1
+    np.testing.assert_allclose(got["clips"], module.sample(range(6)).numpy(), atol=1e-4)
+
+
+def test_guidance_is_the_weight_of_the_action(shaken: Path, tmp_path: Path) -> None:
+    """That of the run unless one is given; 0 is no action at all."""
+    module = load_module(shaken)
+    first, second = actions_of(module)[:2]
+    labels = module.condition.find([first, first])
+    clips = {}
+    for guidance in ("null", "1.25", "0", "3"):
+        given = (f"action={first}", f"guidance={guidance}", "n=2", "gif_clips=0")
+        clips[guidance] = sampled(shaken, tmp_path / guidance, *given)["clips"]
+    assert module.condition.guidance == 1.25
+    np.testing.assert_array_equal(clips["null"], clips["1.25"])
+    np.testing.assert_allclose(clips["3"], module.sample([0, 1], labels=labels, guidance=3.0).numpy(), atol=1e-4)
+    assert np.abs(clips["3"] - clips["null"]).max() > 1e-2
+    other = sampled(shaken, tmp_path / "other", f"action={second}", "guidance=0", "n=2", "gif_clips=0")["clips"]
+    np.testing.assert_allclose(clips["0"], other, atol=1e-4)
+
+
+def test_a_variation_may_be_of_an_action(shaken: Path, tmp_path: Path) -> None:
+    """With one it is of that action, without one of none: the noisy clip says what it is."""
+    module = load_module(shaken)
+    first, second = actions_of(module)[:2]
+    sampled(shaken, tmp_path / "source", "n=1", "gif_clips=0")
+    given = (f"source={tmp_path / 'source' / 'clips.npz'}", "vary=0.8", "n=3", "gif_clips=0")
+    free = sampled(shaken, tmp_path / "free", *given)
+    told = {name: sampled(shaken, tmp_path / name, *given, f"action={name}") for name in (first, second)}
+    assert "labels" not in free and told[second]["labels"].tolist() == [second] * 3
+    assert np.abs(told[first]["clips"] - told[second]["clips"]).max() > 1e-2
+    unguided = sampled(shaken, tmp_path / "none", *given, f"action={first}", "guidance=0")["clips"]
+    np.testing.assert_allclose(unguided, free["clips"], atol=1e-5)
+
+
+def test_an_interpolation_may_be_of_an_action(shaken: Path, tmp_path: Path) -> None:
+    """Of one, all the way; otherwise from the one that the first seed draws to that of the second."""
+    module = load_module(shaken)
+    name = actions_of(module)[0]
+    path = sampled(shaken, tmp_path / "a", "interpolate=[3,9]", "n=3", f"action={name}", "gif_clips=2")
+    ends = module.sample([3, 9], labels=module.condition.find([name, name])).numpy()
+    np.testing.assert_allclose(path["clips"][[0, -1]], ends, atol=1e-4)
+    assert path["labels"].tolist() == [name] * 3
+    free = sampled(shaken, tmp_path / "b", "interpolate=[3,9]", "n=3", "gif_clips=0")
+    assert "labels" not in free
+    np.testing.assert_allclose(free["clips"][[0, -1]], module.sample([3, 9]).numpy(), atol=1e-4)
+
+
+def bone_variation(clips: np.ndarray, module: MotionDiffusion) -> float:
+    """By how many metres the length of a bone varies in a clip, at most."""
+    child, parent = map(list, zip(*module.skeleton.bones, strict=True))
+    lengths = np.linalg.norm(clips[:, :, child] - clips[:, :, parent], axis=-1)
+    return float((lengths.max(axis=1) - lengths.min(axis=1)).max())
+
+
+def test_bones_are_rigid_unless_told_otherwise(shaken: Path, tmp_path: Path) -> None:
+    """In all ways to come to new clips; what is inverted is compared with its source, and left as it is."""
+    module = load_module(shaken)
+    given = ("n=2", "gif_clips=0")
+    clips = {how: sampled(shaken, tmp_path / how, *given, f"project={how}")["clips"] for how in ("null", "bones", "none")}
+    assert module.project == "bones"
+    np.testing.assert_array_equal(clips["null"], clips["bones"])
+    assert bone_variation(clips["bones"], module) < 1e-5 and bone_variation(clips["none"], module) > 1e-3
+    source = f"source={tmp_path / 'none' / 'clips.npz'}"
+    for i, mode in enumerate((["interpolate=[1,2]"], [source, "vary=0.5"])):
+        found = [sampled(shaken, tmp_path / f"{i}{how}", *given, *mode, f"project={how}")["clips"] for how in ("null", "none")]
+        assert bone_variation(found[0], module) < 1e-5 and bone_variation(found[1], module) > 1e-3
+    inverted = sampled(shaken, tmp_path / "inverted", *given, source, "invert=10")
+    assert bone_variation(inverted["clips"], module) > 1e-3 and "labels" not in inverted
+
+
+def test_an_unknown_action_is_named_with_those_there_are(run: Path, tmp_path: Path) -> None:
+    known = ", ".join(actions_of(load_module(run)))
+    for action in ("moonwalk", f"[{known.partition(',')[0]},moonwalk]"):
+        with pytest.raises(ValueError, match=f"^action=moonwalk: the model knows {known}$"):
+            sampled(run, tmp_path / "out", f"action={action}")
+    with pytest.raises(ConfigError, match=r"action=\[\] must name at least one action"):
+        sampled(run, tmp_path / "out", "action=[]")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_without_labels_knows_no_actions(unlabelled: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="action=walk: this model knows no actions, its training data had no labels"):
+        sampled(unlabelled, tmp_path / "out", "action=walk")
+    with pytest.raises(ValueError, match=r"guidance=2\.0: this model has no condition"):
+        sampled(unlabelled, tmp_path / "out", "guidance=2")
+    assert not (tmp_path / "out").exists()
+    got = sampled(unlabelled, tmp_path / "out", "n=2", "gif_clips=2")
+    assert "labels" not in got and got["seeds"].tolist() == [0, 1]
+    same = sampled(unlabelled, tmp_path / "same", "n=2", "guidance=1", "gif_clips=0")
+    np.testing.assert_array_equal(same["clips"], got["clips"])
+
+
+# --- sources
 
 
 def write(path: Path, **arrays: Any) -> Path:

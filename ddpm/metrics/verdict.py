@@ -7,21 +7,22 @@ from ddpm.metrics.suite import Evaluation, Metric
 SLOW, WILD = 0.5, 10.0
 """Of the real mean speed: below the first clips freeze, above the second they explode."""
 
-SHAKY = 2.0
-"""Of the real jerk, above which they jitter."""
+SMOOTH, SHAKY = 0.6, 2.0
+"""Of the real jerk: below the first they are over-smooth, above the second they jitter."""
 
-ALIKE, SPREAD = 0.4, 2.5
-"""Of the real distance between clips: below the first they are all alike, above the second they explode."""
+ALIKE, NARROW, SPREAD = 0.4, 0.85, 2.5
+"""Of the real distance between clips: below the first they are all alike, below the second too much so, above the third they
+explode."""
 
-FEW = 0.5
-"""Of the real coverage, below which good clips are few kinds of clips."""
+FEW, PRECISE = 0.5, 0.5
+"""Of the real coverage and precision: where clips are good (above the second), but come near few real ones (below the first)."""
 
 
 class Finding(NamedTuple):
     """Something that is wrong.
 
     Attributes:
-        name: ``frozen``, ``exploding``, ``jittering``, ``collapsed`` or ``length``.
+        name: ``frozen``, ``exploding``, ``jittering``, ``smooth``, ``collapsed``, ``alike`` or ``length``.
         text: what, measured how, the likely causes and what to do.
     """
 
@@ -83,13 +84,32 @@ def findings(evaluation: Evaluation) -> list[Finding]:
                 "motion_loss=full",
             )
         )
-    if spread < ALIKE or (cover < FEW and precise > SLOW):
+    elif jerk < SMOOTH and speed >= SLOW:
+        spectrum = metrics["physics/spectrum"]
+        found.append(
+            Finding(
+                "smooth",
+                f"motion is over-smooth: its jerk is {jerk:.2f} of that of real clips at {speed:.2f} of their speed, and its "
+                f"spectrum is {spectrum.generated.value:.1f} dB from theirs (real clips from each other "
+                f"{spectrum.real.value:.1f} dB). Likely the network averages over fine detail: prediction=gaussian, more "
+                "training steps, or a larger cap of the weights (weighting.gamma)",
+            )
+        )
+    if spread < ALIKE or (cover < FEW and precise > PRECISE):
         found.append(
             Finding(
                 "collapsed",
                 f"motion collapses to few modes: clips come near {cover:.2f} of the real ones that others of them come near, "
                 f"and lie {spread:.2f} times as far apart. Likely too few training steps, or a model that repeats few "
                 "recordings: train longer, or with more data, or a smaller network; see the nearest training clips",
+            )
+        )
+    elif spread < NARROW:
+        found.append(
+            Finding(
+                "alike",
+                f"clips are too alike: they lie {spread:.2f} times as far apart as real ones. Likely too few training steps; "
+                "prediction=gaussian and labels as a condition spread them more, and so does a little more guidance",
             )
         )
     if real < 0.75 * mine:
