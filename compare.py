@@ -97,7 +97,9 @@ def compare(cfg: DictConfig) -> Path:
     module.to(choose_device(cfg.device))
     wanted = [(name, sampler_of(name, steps, cfg.spacing)) for name in cfg.samplers for steps in cfg.steps]
     wanted += [("ddpm", sampler_of("ddpm", None, None))] if cfg.ancestral else []
-    calls = [cost(sampler, module.diffusion.alpha_bar).calls for _, sampler in wanted]  # refuses what cannot run
+    calls = [
+        cost(sampler, module.diffusion.alpha_bar, module.calls_each).calls for _, sampler in wanted
+    ]  # refuses what cannot run
     data = own_data(run, OmegaConf.to_container(cfg.data, resolve=True))  # type: ignore[arg-type]
     real = reference(data, "all").motions
 

@@ -58,8 +58,13 @@ class Cost(NamedTuple):
     calls: int
 
 
-def cost(sampler: Sampler, alpha_bar: Tensor) -> Cost:
+def cost(sampler: Sampler, alpha_bar: Tensor, calls_each: int = 1) -> Cost:
     """The cost of a sampler, found out on a single number.
+
+    Args:
+        sampler: to be run.
+        alpha_bar: that it will be given.
+        calls_each: network calls each time that it asks, 2 with guidance.
 
     Raises:
         ValueError: whatever the sampler has to say of its arguments.
@@ -71,7 +76,7 @@ def cost(sampler: Sampler, alpha_bar: Tensor) -> Cost:
         return xt, xt
 
     sampler(denoise, noise, alpha_bar, randn=lambda: noise, observer=lambda t, xt, x0_hat: seen.append(t))
-    return Cost(len(seen), len(asked))
+    return Cost(len(seen), len(asked) * calls_each)
 
 
 @contextlib.contextmanager

@@ -323,6 +323,11 @@ class MotionDiffusion(pl.LightningModule):
             x0 = (sampler or self.sampler)(denoise, noise, alpha_bar, randn=randn, observer=observer)
         return self.normalizer.inverse(x0).permute(0, 3, 1, 2).float().cpu()
 
+    @property
+    def calls_each(self) -> int:
+        """Network calls each time that a sampler asks: with guidance also one without the condition."""
+        return 1 if self.condition is None or self.condition.guidance == 1 else 2
+
     def denoiser(self, cond: Tensor | None, guidance: float | None, project: str | None) -> Callable[[Tensor, Tensor], Denoised]:
         """What a sampler asks: the network, guided, and with rigid bones; for the arguments see `generate`."""
         if self.condition is None and guidance not in (None, 1):
