@@ -161,7 +161,8 @@ def write(out: Path, runs: list[Run], floor: Score, cfg: DictConfig, module: Mot
         title=f"{sizes['generated_compared']} generated against {sizes['reference_compared']} real clips",
     )  # fmt: skip
     log.info("%s and %s", path, out / "quality.png")
-    shown = [run for run in runs if run.calls in (cfg.gif_steps, cfg.gif_steps - 1, module.diffusion.n_steps)]
+    asked = (cfg.gif_steps, cfg.gif_steps - 1, module.diffusion.n_steps)
+    shown = [run for run in runs if run.calls // module.calls_each in asked]
     if cfg.gif_clips > 0 and shown:
         clips = torch.cat([run.clips[: cfg.gif_clips] for run in shown])
         titles = [f"{run.sampler} {run.calls}, seed {cfg.seed + i}" for run in shown for i in range(cfg.gif_clips)]

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import math
 import sys
 import time
 from dataclasses import dataclass, field
@@ -147,7 +148,7 @@ def actions_of(cfg: DictConfig, module: MotionDiffusion) -> torch.Tensor | None:
         return None
     if module.condition is None:
         raise ConfigError(f"action={cfg.action}: this model knows no actions, its training data had no labels")
-    wanted = [cfg.action] if isinstance(cfg.action, str) else list(cfg.action)
+    wanted = list(cfg.action) if OmegaConf.is_list(cfg.action) else [cfg.action]
     if not wanted:
         raise ConfigError("action=[] must name at least one action")
     return module.condition.find([str(name) for name in wanted]).repeat(-(-cfg.n // len(wanted)))[: cfg.n]
@@ -199,12 +200,18 @@ def check_values(cfg: DictConfig) -> None:
         raise ConfigError(f"export={cfg.export}: must be bvh, or null")
     if cfg.out == "":
         raise ConfigError("out='' must be a directory, or the name of a new one")
-    if cfg.guidance is not None and cfg.guidance < 0:
-        raise ConfigError(f"guidance={cfg.guidance} must not be negative; 1 is none, and more exaggerates the action")
+    if cfg.guidance is not None and not 0 <= cfg.guidance < math.inf:
+        raise ConfigError(f"guidance={cfg.guidance} must be a number, and not negative; 1 is none, more exaggerates the action")
     if cfg.project not in (None, "bones", "none"):
         raise ConfigError(f"project={cfg.project} must be bones, none, or null for that of the run")
-    if cfg.invert is not None and cfg.action is not None:
-        raise ConfigError(f"action={cfg.action}: clips are inverted without one; leave it away")
+    if cfg.invert is not None:
+        for key in ("action", "guidance", "project"):
+            if cfg[key] is not None:
+                raise ConfigError(f"{key}={cfg[key]}: clips are inverted without; leave it away")
+    if cfg.vary is not None and cfg.guidance is not None and cfg.action is None:
+        raise ConfigError(f"guidance={cfg.guidance}: with vary there is something to guide towards only with action=")
+    if cfg.interpolate is not None and OmegaConf.is_list(cfg.action) and len(cfg.action) != 1:
+        raise ConfigError(f"action={cfg.action}: all clips between two seeds have one action; give one, or none")
     if cfg.vary is not None and not 0 < cfg.vary <= 1:
         raise ConfigError(f"vary={cfg.vary} must be in (0, 1]: 1 keeps nothing of the clip")
     ends = cfg.interpolate

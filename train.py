@@ -219,7 +219,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
             raise ConfigError(f"{key}={flat(config)[key]} must be {limit}")
     if config["model"].get("clip_dim") is not None:
         raise ConfigError(
-            f"model.clip_dim={config['model']['clip_dim']}: these data sets feed the network no condition; leave it null"
+            f"model.clip_dim={config['model']['clip_dim']}: leave it null; condition=labels sets it to the number of actions"
         )
     return config
 

@@ -136,8 +136,13 @@ def build_module(
         if not _fits(config[key], int) or config[key] < least:
             raise ConfigError(f"{key}={config[key]!r} must be a whole number of at least {least}")
     skeleton: Skeleton = construct_part(config["skeleton"], "skeleton")
+    project = config.get("project")
+    if project not in (None, "bones"):
+        raise ConfigError(f"project={project!r} must be bones or null")
+    if not _fits(label_counts, Sequence[int]):
+        raise ConfigError(f"label_counts={label_counts!r} must be a list of numbers")
     condition, model = None, config["model"]
-    if config.get("condition") and len([count for count in label_counts[:-1] if count > 0]) > 1:
+    if config.get("condition") and sum(count > 0 for count in label_counts[:-1]) > 1:
         condition = construct_part(config["condition"], "condition")(class_names, label_counts)
         model = {**model, "clip_dim": len(class_names)}
     diffusion = DenoiseDiffusion(
@@ -159,7 +164,7 @@ def build_module(
         construct_part(config["sampler"], "sampler"),
         None if motion_loss is None else motion_loss(skeleton, fps),
         condition,
-        config.get("project") if skeleton.coords == 3 else None,
+        project if skeleton.coords == 3 else None,
         class_names,
         optimizer=construct(config["optimizer"], "optimizer") if trainable else None,
         lr_scheduler=construct(config["lr_scheduler"], "lr_scheduler") if trainable and config["lr_scheduler"] else None,
@@ -191,6 +196,11 @@ def with_channels(config: Mapping[str, Any]) -> dict[str, Any]:
         model[name] = channels
     prediction = dict(config["prediction"])
     if "channels" in prediction:
+        if prediction["channels"] not in (None, joints * coords):
+            raise ConfigError(
+                f"prediction.channels={prediction['channels']}, but the skeleton has {joints} joints x {coords} coords = "
+                f"{joints * coords}; leave it null"
+            )
         prediction["channels"] = joints * coords
     return {**config, "model": model, "prediction": prediction}
 

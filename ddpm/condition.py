@@ -1,5 +1,6 @@
 """Labels as a condition of a clip, and guidance towards it."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -28,9 +29,9 @@ class LabelCondition:
     """
 
     def __init__(self, names: Sequence[str], counts: Sequence[int], dropout: float = 0.1, guidance: float = 1.0) -> None:
-        if not 0 <= dropout < 1 or not guidance >= 0:
+        if not 0 <= dropout < 1 or not 0 <= guidance < math.inf:
             raise ValueError(
-                f"condition.labels: dropout={dropout} must be in [0, 1) and guidance={guidance} not negative; 1 is no guidance"
+                f"condition.labels: dropout={dropout} must be in [0, 1) and guidance={guidance} a number that is not negative"
             )
         if len(counts) != len(names) + 1 or sum(counts) < 1:
             raise ValueError(f"condition.labels: {len(names)} names need {len(names) + 1} counts, got {list(counts)}")

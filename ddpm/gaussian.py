@@ -67,15 +67,16 @@ class Gaussian(nn.Module):
         real = torch.arange(clips.shape[-1], device=clips.device) < lengths[:, None]
         poses = clips.transpose(1, 2)[real]
         basis = torch.linalg.eigh(poses.T @ poses / len(poses)).eigenvectors.flip(1)
-        energy = (basis.T @ clips @ _cosines(lengths, clips).mT).square()
-
         # Each mode counts for the two frequencies of the grid beside its own.
-        low, share = self._place(lengths, clips.shape[-1])
-        weight = torch.stack([1 - share, share]).double() * real
-        place = torch.stack([low, (low + 1).clamp(max=bins - 1)])
-        count = energy.new_zeros(bins).index_add_(0, place.flatten(), weight.flatten())
-        values = (weight[:, :, None] * energy).permute(2, 0, 1, 3).flatten(1)
-        total = energy.new_zeros(len(basis), bins).index_add_(1, place.flatten(), values)
+        count, total = clips.new_zeros(bins), clips.new_zeros(len(basis), bins)
+        for part, length in zip(clips.split(256), lengths.split(256), strict=True):
+            energy = (basis.T @ part @ _cosines(length, part).mT).square()
+            low, share = self._place(length, clips.shape[-1])
+            inside = torch.arange(clips.shape[-1], device=clips.device) < length[:, None]
+            for place, weight in ((low, (1 - share) * inside), ((low + 1).clamp(max=bins - 1), share * inside)):
+                count.index_add_(0, place.flatten(), weight.double().flatten())
+                values = (weight.double()[:, None] * energy).transpose(0, 1).flatten(1)
+                total.index_add_(1, place.flatten(), values)
         seen = count > 1e-6
         total = total[:, seen] / count[seen]
         total = (len(clips) * total + total.mean(0)) / (len(clips) + 1)

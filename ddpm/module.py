@@ -318,10 +318,14 @@ class MotionDiffusion(pl.LightningModule):
             As `sample`.
         """
         alpha_bar = self.diffusion.alpha_bar if start is None else self.diffusion.alpha_bar[: start + 1]
-        denoise = self.denoiser(cond, guidance, self.project if project == "" else project)
+        project = self.project if project == "" else project
+        denoise = self.denoiser(cond, guidance, project)
         with evaluating(self):
             x0 = (sampler or self.sampler)(denoise, noise, alpha_bar, randn=randn, observer=observer)
-        return self.normalizer.inverse(x0).permute(0, 3, 1, 2).float().cpu()
+        clips = self.normalizer.inverse(x0)
+        # A sampler of few steps may end where they were not yet made rigid.
+        clips = clips if project is None else rigid_bones(clips, self.skeleton)
+        return clips.permute(0, 3, 1, 2).float().cpu()
 
     @property
     def calls_each(self) -> int:
@@ -332,8 +336,7 @@ class MotionDiffusion(pl.LightningModule):
         """What a sampler asks: the network, guided, and with rigid bones; for the arguments see `generate`."""
         if self.condition is None and guidance not in (None, 1):
             raise ValueError(f"guidance={guidance}: this model has no condition to guide towards, it was trained without labels")
-        if project not in (None, "bones"):
-            raise ValueError(f"project={project!r} must be bones or null")
+        check_project(project, self.skeleton)
         nothing = None if self.condition is None else torch.zeros(1, len(self.condition.names), device=self.device)
         weight = 1.0 if self.condition is None or cond is None else self.condition.guidance if guidance is None else guidance
 
@@ -347,15 +350,25 @@ class MotionDiffusion(pl.LightningModule):
         return denoise
 
     def _with_rigid_bones(self, said: Denoised, xt: Tensor, t: Tensor) -> Denoised:
-        x0_hat = self.normalizer(rigid_bones(self.normalizer.inverse(said.x0_hat), self.skeleton))
         alpha_bar = gather(self.diffusion.alpha_bar, t, xt)
         late = alpha_bar > RIGID_SNR * (1 - alpha_bar)
+        if not bool(late.any()):
+            return said
+        x0_hat = self.normalizer(rigid_bones(self.normalizer.inverse(said.x0_hat), self.skeleton))
         eps_hat = (xt - alpha_bar.sqrt() * x0_hat) / (1 - alpha_bar).sqrt()
         return Denoised(torch.where(late, x0_hat, said.x0_hat), torch.where(late, eps_hat, said.eps_hat), said.fraction)
 
     def normalised(self, clips: Tensor) -> Tensor:
         """``(clips, frames, joints, coords)`` in metres, as `sample` returns them -> as the network sees them, on its device."""
         return self.normalizer(clips.to(self.device, torch.float32).permute(0, 2, 3, 1))
+
+
+def check_project(project: str | None, skeleton: Skeleton) -> None:
+    """Raise a ValueError if samples of this skeleton cannot be made to have what ``project`` says."""
+    if project not in (None, "bones"):
+        raise ValueError(f"project={project!r} must be bones or null")
+    if project == "bones" and skeleton.coords == 2:
+        raise ValueError("project=bones: in pictures bones change their length with their direction; use project=none or null")
 
 
 @contextlib.contextmanager

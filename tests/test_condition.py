@@ -102,7 +102,7 @@ def test_actions_are_found_by_name() -> None:
         ({"dropout": 1.0}, r"condition\.labels: dropout=1\.0 must be in \[0, 1\)"),
         ({"dropout": -0.1}, r"dropout=-0\.1"),
         ({"dropout": float("nan")}, "dropout=nan"),
-        ({"guidance": -1.0}, r"guidance=-1\.0 not negative; 1 is no guidance"),
+        ({"guidance": -1.0}, r"guidance=-1\.0 a number that is not negative"),
         ({"guidance": float("nan")}, "guidance=nan"),
         ({"counts": (5, 3, 1)}, r"3 names need 4 counts, got \[5, 3, 1\]"),
         ({"counts": (0, 0, 0, 0)}, r"counts, got \[0, 0, 0, 0\]"),

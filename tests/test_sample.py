@@ -129,9 +129,15 @@ def test_inversion_is_undone_by_sampling(run: Path, tmp_path: Path, caplog: pyte
         (["invert=5", "source=x.npz", "frames=9"], "frames=9"),
         (["invert=5", "source=x.npz", "steps=9"], "leave sampler and steps away"),
         (["vary=0.5", "source=x.npz", "data.root=y"], "source=val only"),
-        (["guidance=-0.5"], r"guidance=-0\.5 must not be negative; 1 is none"),
+        (["guidance=-0.5"], r"guidance=-0\.5 must be a number, and not negative; 1 is none"),
+        (["guidance=nan"], "guidance=nan must be a number"),
+        (["guidance=inf"], "guidance=inf must be a number"),
+        (["invert=5", "source=x.npz", "guidance=2"], "guidance=2.0: clips are inverted without"),
+        (["invert=5", "source=x.npz", "project=bones"], "project=bones: clips are inverted without"),
+        (["vary=0.5", "source=x.npz", "guidance=2"], "only with action="),
+        (["interpolate=[1,2]", "action=[a,b]"], "all clips between two seeds have one action"),
         (["project=feet"], "project=feet must be bones, none, or null"),
-        (["invert=5", "source=x.npz", "action=walk"], "action=walk: clips are inverted without one"),
+        (["invert=5", "source=x.npz", "action=walk"], "action=walk: clips are inverted without"),
     ],
 )
 def test_bad_values_are_named_before_anything_is_loaded(overrides: list[str], named: str) -> None:
@@ -237,6 +243,13 @@ def test_bones_are_rigid_unless_told_otherwise(shaken: Path, tmp_path: Path) -> 
     assert bone_variation(inverted["clips"], module) > 1e-3 and "labels" not in inverted
 
 
+@pytest.mark.parametrize("overrides", [["sampler.steps=1"], ["sampler.steps=2", "sampler.spacing=trailing"]])
+def test_bones_are_rigid_after_a_few_calls_too(shaken: Path, tmp_path: Path, overrides: list[str]) -> None:
+    """Also where the sampler ends before the noise at which they are made rigid."""
+    clips = sampled(shaken, tmp_path, "sampler=unipc", "n=2", "project=bones", *overrides)["clips"]
+    assert bone_variation(clips, load_module(shaken)) < 1e-5
+
+
 def test_an_unknown_action_is_named_with_those_there_are(run: Path, tmp_path: Path) -> None:
     known = ", ".join(actions_of(load_module(run)))
     for action in ("moonwalk", f"[{known.partition(',')[0]},moonwalk]"):
@@ -245,6 +258,12 @@ def test_an_unknown_action_is_named_with_those_there_are(run: Path, tmp_path: Pa
     with pytest.raises(ConfigError, match=r"action=\[\] must name at least one action"):
         sampled(run, tmp_path / "out", "action=[]")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("action", ["5", "true"])
+def test_a_name_that_looks_like_a_number_is_a_name(run: Path, tmp_path: Path, action: str) -> None:
+    with pytest.raises(ValueError, match="the model knows"):
+        sampled(run, tmp_path, f"action={action}")
 
 
 def test_a_model_without_labels_knows_no_actions(unlabelled: Path, tmp_path: Path) -> None:
@@ -369,7 +388,8 @@ def test_compare_writes_table_plot_and_picture(run: Path, tmp_path: Path, caplog
     arguments = ["samplers=[ddim,heun]", "steps=[2,4]", "n=40", "gif_clips=2", "gif_steps=4"]
     path = compare_script.compare(compose("compare", [f"ckpt={run}", f"out={out}", *arguments]))
     rows = list(csv.DictReader(path.open()))
-    assert [(r["sampler"], int(r["calls"])) for r in rows] == [
+    guided = 2  # calls, with and without the condition
+    assert [(r["sampler"], int(r["calls"]) / guided) for r in rows] == [
         *(("ddim", 2), ("ddim", 4), ("heun", 1), ("heun", 3), ("ddpm", 40)),
     ]  # fmt: skip
     for row in rows:
