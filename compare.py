@@ -18,8 +18,10 @@ from torch import Tensor
 
 from callbacks.plots import plot_quality
 from callbacks.render import draw_clips, write_gif
-from ddpm.build import ConfigError, construct_part
-from ddpm.checkpoint import CheckpointError, load_run, write_durably
+from ddpm.build import construct_part
+from ddpm.checkpoint import load_run
+from ddpm.errors import CheckpointError, ConfigError
+from ddpm.files import write_durably
 from ddpm.inference import choose_device, cost, own_data, progress
 from ddpm.metrics.motions import Motions
 from ddpm.metrics.reference import reference

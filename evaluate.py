@@ -21,10 +21,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from callbacks.report import write_report
-from datamodules.clips import ClipSet, DataError
+from datamodules.clips import ClipSet
 from datamodules.readers.arrays import labels_of
-from ddpm.build import ConfigError, construct_part
-from ddpm.checkpoint import CheckpointError, checkpoint_of, load_run, write_durably
+from ddpm.build import construct_part
+from ddpm.checkpoint import checkpoint_of, load_run
+from ddpm.errors import CheckpointError, ConfigError, DataError
+from ddpm.files import write_durably
 from ddpm.inference import choose_device, own_data, progress
 from ddpm.judge import judge_of, judgement
 from ddpm.metrics import suite

@@ -19,8 +19,9 @@ from callbacks.skeleton_figure import draw_skeleton
 from datamodules.clips import ClipSet
 from datamodules.folder import fitting_skeletons
 from datamodules.summary import summarise
-from ddpm.build import ConfigError, construct
-from ddpm.checkpoint import CheckpointError, write_durably
+from ddpm.build import construct
+from ddpm.errors import CheckpointError, ConfigError
+from ddpm.files import write_durably
 from ddpm.skeleton import Skeleton
 
 log = logging.getLogger("inspect")

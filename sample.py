@@ -21,12 +21,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from callbacks.bvh import write_bvh
 from callbacks.render import draw_clips, write_gif
-from datamodules.clips import DataError
 from datamodules.folder import read_file
 from datamodules.pose import Windows
 from datamodules.prepare import prepare
-from ddpm.build import ConfigError, construct_part
-from ddpm.checkpoint import CheckpointError, load_run, write_durably
+from ddpm.build import construct_part
+from ddpm.checkpoint import load_run
+from ddpm.errors import CheckpointError, ConfigError, DataError
+from ddpm.files import write_durably
 from ddpm.inference import choose_device, own_data, progress
 from ddpm.module import MotionDiffusion, evaluating
 from ddpm.samplers import Sampler, ddim

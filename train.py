@@ -27,8 +27,10 @@ from callbacks.motion_metrics import MotionMetrics
 from datamodules.cache import cache_key, cached
 from datamodules.clips import ClipSet
 from datamodules.pose import PoseDataModule
-from ddpm.build import ConfigError, build_module, check, construct, with_channels
-from ddpm.checkpoint import CheckpointError, DurableCheckpointIO, read_checkpoint, write_durably
+from ddpm.build import build_module, check, construct, with_channels
+from ddpm.checkpoint import DurableCheckpointIO, read_checkpoint
+from ddpm.errors import CheckpointError, ConfigError
+from ddpm.files import write_durably
 from ddpm.inference import cost
 from ddpm.module import MotionDiffusion, evaluating
 from ddpm.runs import (

@@ -31,6 +31,8 @@ from matplotlib.ticker import LogLocator, NullLocator
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from ddpm.files import write_durably
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -38,7 +40,7 @@ from benchmarks.peers import PEERS, Trained, train_peer  # noqa: E402
 from callbacks.plots import PALETTE, finish, new_figure, save  # noqa: E402
 from datamodules.pose import PoseDataModule  # noqa: E402
 from ddpm.build import construct  # noqa: E402
-from ddpm.checkpoint import load_module, read_checkpoint, write_durably  # noqa: E402
+from ddpm.checkpoint import load_module, read_checkpoint  # noqa: E402
 from ddpm.inference import cost  # noqa: E402
 from ddpm.judge import train_judge  # noqa: E402
 from ddpm.metrics.memorisation import memorisation  # noqa: E402
@@ -146,7 +148,7 @@ def comparison(data: PoseDataModule) -> Callable[[Motions], Rows]:
         pairs["spread over real"] = [tuple(value / apd for value in score) for score in pairs["apd"]]
         for name in ("speed", "jerk"):
             pairs[f"{name} over real"] = (found.means[name]["generated"] / found.means[name]["reference"],), (1.0,)
-        bones = found.means["bone_variation"]
+        bones = found.means.get("bone_variation", {"generated": math.nan, "reference": math.nan})
         pairs["bone variation"] = (bones["generated"],), (bones["reference"],)
         copies = memorisation(generated, training, unseen)
         pairs["closer than held out"] = (copies.closer_than_held_out,), (0.5,)

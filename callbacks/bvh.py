@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from callbacks.render import canonical, write_file
+from callbacks.render import canonical
+from ddpm.files import write_durably
 from ddpm.skeleton import Skeleton
 
 TWIST = 1e-5  # weight of staying unturned, against that of the bones: it decides only what these leave open
@@ -85,7 +86,7 @@ def write_bvh(path: str | Path, positions: np.ndarray, skeleton: Skeleton, fps: 
     channels = np.concatenate([points[:, skeleton.root] * scale, angles.reshape(len(points), -1)], axis=1)
     row = " ".join(["%.6f"] * channels.shape[1]) + "\n"
     motion = f"MOTION\nFrames: {len(points)}\nFrame Time: {1 / fps:.9f}\n" + row * len(points) % tuple(channels.ravel())
-    write_file(path, (_hierarchy(nodes, scale) + motion).encode())
+    write_durably(path, (_hierarchy(nodes, scale) + motion).encode())
     away = 1000 * np.linalg.norm(reached - points, axis=-1)
     mean, worst = (dict(zip(skeleton.names, values.tolist(), strict=True)) for values in (away.mean(0), away.max(0)))
     return RoundTrip(mean, worst)

@@ -53,7 +53,7 @@ class LastCheckpoint(Checkpoint):
         if trainer.training and trainer.global_step > self._saved_step:
             try:
                 self._save_within_epoch(trainer)
-            except RuntimeError as error:  # the exception under way is the one to hear about
+            except (RuntimeError, OSError) as error:  # the exception under way is the one to hear about
                 log.error("%s", error)
 
     def _save_within_epoch(self, trainer: pl.Trainer) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from callbacks.render import write_file
+from ddpm.files import write_durably
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -155,4 +155,4 @@ def png_bytes(figure: "Figure") -> bytes:
 
 def save(path: str | Path, figure: "Figure") -> None:
     """Write a figure as a PNG, whole or not at all."""
-    write_file(path, png_bytes(figure))
+    write_durably(path, png_bytes(figure))

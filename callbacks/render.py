@@ -1,7 +1,6 @@
 """Pictures of clips: animated stick figures. Nothing here knows a model, a trainer or a data set."""
 
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ddpm.files import write_durably
 from ddpm.skeleton import Skeleton
 
 # Blue and vermilion stay apart for every common kind of colour blindness; the spine is neutral.
@@ -302,20 +302,8 @@ def gif_bytes(frames: np.ndarray, fps: float) -> bytes:
     return buffer.getvalue()
 
 
-def write_file(path: str | Path, data: bytes) -> None:
-    """Write all of it or leave what was there: a picture is never seen half written. Folders are made."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_gif(path: str | Path, frames: np.ndarray, fps: float) -> bytes:
     """Write ``gif_bytes(frames, fps)`` to a file, whole or not at all, and return it. Raises what it raises, and OSError."""
     gif = gif_bytes(frames, fps)
-    write_file(path, gif)
+    write_durably(path, gif)
     return gif

@@ -11,7 +11,8 @@ import torch
 
 from callbacks.evaluation_plots import plot_bones, plot_judgement, plot_numbers, plot_planes, plot_scale, plot_spectrum, units_of
 from callbacks.plots import png_bytes
-from callbacks.render import draw_clips, gif_bytes, write_file
+from callbacks.render import draw_clips, gif_bytes
+from ddpm.files import write_durably
 from ddpm.judge import NOTE, Judgement
 from ddpm.metrics.comparison import Measured
 from ddpm.metrics.memorisation import Memorisation, nearest
@@ -100,7 +101,7 @@ def write_report(
         "<h2>Speed, jerk and the rest, clip by clip</h2>",
         _figure(png_bytes(plot_numbers(mine, theirs, units_of(real))), "png", NUMBERS),
         "<h2>Bones and frequencies</h2>",
-        _figure(png_bytes(plot_bones(generated, real)), "png", BONES),
+        *([_figure(png_bytes(plot_bones(generated, real)), "png", BONES)] if real.skeleton.bones else []),
         _figure(png_bytes(plot_spectrum(mine, theirs, real.fps)), "png", SPECTRUM),
         "<h2>Both sets in the plane</h2>",
         _figure(png_bytes(plot_planes(mine, theirs, planes)), "png", PLANES),
@@ -112,7 +113,7 @@ def write_report(
     parts += ["<h2>Where this comes from</h2>", f"<pre>{html.escape(json.dumps(about, indent=1, default=str))}</pre>"]
     title = html.escape(f"Motion, measured: {name}")
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style><body>'
-    write_file(path, (head + "\n".join(parts) + "</body></html>\n").encode())
+    write_durably(path, (head + "\n".join(parts) + "</body></html>\n").encode())
 
 
 SCALE = (

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from callbacks.render import SIDE_COLOURS, canonical, facing, write_file
+from callbacks.render import SIDE_COLOURS, canonical, facing
+from ddpm.files import write_durably
 from ddpm.skeleton import Skeleton
 
 GAP = 0.034  # of the figure's height, between two lines of text
@@ -73,7 +74,7 @@ def draw_skeleton(path: str | Path, skeleton: Skeleton, poses: np.ndarray) -> No
         figure.text(0.36 + 0.14 * k, 0.03, f"● {word}", color=tuple(c / 255 for c in SIDE_COLOURS[side]), fontsize=8, ha="center")
     buffer = io.BytesIO()
     canvas.print_figure(buffer, format=kind, facecolor="white")
-    write_file(path, buffer.getvalue())
+    write_durably(path, buffer.getvalue())
 
 
 def _from_the_front(poses: np.ndarray, skeleton: Skeleton) -> np.ndarray:

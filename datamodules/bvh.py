@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.clips import ClipSet, DataError, Recording
+from datamodules.clips import ClipSet, Recording
 from datamodules.joints import SUBSTITUTES
 from datamodules.prepare import Floor, prepare
 from datamodules.readers.bvh import Tree, parse, skeleton_of
 from datamodules.readers.files import find_files
+from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 
 log = logging.getLogger(__name__)

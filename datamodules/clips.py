@@ -7,22 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
-
-
-class DataError(ValueError):
-    """Input that cannot be used. The message names the file, the place in it, the value, the limit and the remedy.
-
-    What a damaged file holds may be quoted in it: control characters are escaped, and of a message beyond ``LONGEST`` characters
-    the middle is left out.
-    """
-
-    LONGEST = 4000
-
-    def __init__(self, message: str) -> None:
-        text = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message)
-        half = self.LONGEST // 2
-        super().__init__(text if len(text) <= self.LONGEST else f"{text[:half]} [...] {text[-half:]}")
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ from typing import Literal
 
 import numpy as np
 
-from datamodules.clips import ClipSet, DataError, Recording
+from datamodules.clips import ClipSet, Recording
 from datamodules.joints import fitting, named
 from datamodules.prepare import Floor, prepare
 from datamodules.readers import arrays, bvh, keypoints2d, ntu, table
 from datamodules.readers.files import find_files
+from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 
 log = logging.getLogger(__name__)

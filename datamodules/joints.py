@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from datamodules.clips import DataError, Recording
+from datamodules.clips import Recording
+from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 
 PRESETS = Path(__file__).parents[1] / "conf" / "skeleton"

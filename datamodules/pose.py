@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.augment import Augment
-from datamodules.clips import ClipSet, DataError, anchored
+from datamodules.clips import ClipSet, anchored
+from ddpm.errors import DataError
 from ddpm.seeding import derive_seed
 from ddpm.skeleton import Skeleton
 

@@ -9,8 +9,9 @@ from typing import Literal, get_args
 import numpy as np
 
 from datamodules.cleaning import CleaningReport, clean, resample, set_floor
-from datamodules.clips import ClipSet, DataError, Recording
+from datamodules.clips import ClipSet, Recording
 from datamodules.joints import plan
+from ddpm.errors import DataError
 from ddpm.skeleton import UNITS, Skeleton
 
 BODY = 1.4

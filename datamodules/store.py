@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -16,7 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.clips import ClipSet, DataError, Names, Recording, check_recording
+from datamodules.clips import ClipSet, Names, Recording, check_recording
+from ddpm.errors import DataError
+from ddpm.files import write_durably
 from ddpm.skeleton import Skeleton
 
 VERSION = 1
@@ -31,13 +34,15 @@ class StoredClips(ClipSet):
 
     Args:
         directory: where it is. Other processes are sent this path and map the files themselves.
+        key: that it was saved with, see `open_store`.
     """
 
     directory: Path = field(kw_only=True)
+    key: str = field(kw_only=True)
 
-    def __reduce__(self) -> tuple[Callable[[Path], ClipSet], tuple[Path]]:
+    def __reduce__(self) -> tuple[Callable[[Path, str], ClipSet], tuple[Path, str]]:
         """How to make it again."""
-        return open_store, (self.directory,)
+        return open_store, (self.directory, self.key)
 
 
 class _Texts(Sequence[str]):
@@ -171,7 +176,7 @@ def open_store(directory: str | Path, key: str = "") -> StoredClips:
         subjects=Names(_Texts(text, ends, 0, subjects), subject),
         sources=Names(_Texts(text, ends, subjects, len(ends) - subjects), source),
         class_names=tuple(meta["class_names"]), fps=meta["fps"], skeleton=skeleton,
-        notes=tuple(meta["notes"]), directory=directory,
+        notes=tuple(meta["notes"]), directory=directory, key=key,
     )  # fmt: skip
 
 
@@ -226,14 +231,13 @@ def _write_rest(
         ENDS: np.cumsum([len(text) for text in texts], dtype="<i8"),
     }
     for name, array in arrays.items():
-        with (stage / name).open("wb") as file:
-            np.save(file, array, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
+        content = io.BytesIO()
+        np.save(content, array, allow_pickle=False)
+        write_durably(stage / name, content.getbuffer())
     sizes = {name: (stage / name).stat().st_size for name in (FRAMES, *arrays)}
     files = {n: {"bytes": size, "sha256": _sha256(stage / n) if size <= READ_IN_FULL else None} for n, size in sizes.items()}
     frames = np.load(stage / FRAMES, mmap_mode="r", allow_pickle=False)
-    content = {
+    meta = {
         "version": VERSION,
         "key": key,
         "files": files,
@@ -244,10 +248,7 @@ def _write_rest(
         "skeleton": skeleton.to_config(),
         "notes": list(notes),
     }
-    with (stage / META).open("w") as file:
-        json.dump({"sha256": _digest(content), "content": content}, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
+    write_durably(stage / META, json.dumps({"sha256": _digest(meta), "content": meta}, indent=1).encode())
 
 
 def _map(path: Path, expected: Mapping[str, Any]) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ddpm.condition import LabelCondition
 from ddpm.diffusion import DenoiseDiffusion
+from ddpm.errors import ConfigError
 from ddpm.gaussian import Gaussian
 from ddpm.module import MotionDiffusion
 from ddpm.motion_losses import MotionLoss
@@ -53,10 +54,6 @@ ALLOWED = (
     "pytorch_lightning.trainer.trainer.Trainer",
 )
 """What else a configuration may construct. Here and not in YAML, so that no configuration can widen it."""
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be built. The message names the key, the value and what is possible."""
 
 
 def construct(config: Any, key: str) -> Any:

@@ -1,9 +1,6 @@
 """Checkpoints that survive a full disk and a power cut, and that are looked at before they are trusted."""
 
-import contextlib
 import io
-import os
-import shutil
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,13 +11,11 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from ddpm.build import build_module
+from ddpm.errors import CheckpointError
+from ddpm.files import write_durably
 from ddpm.module import MotionDiffusion
 
 SAMPLING_KEYS = ("state_dict", "hyper_parameters", "motion")
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be written or trusted. The message names the file, what is wrong and the remedy."""
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
@@ -34,7 +29,8 @@ class DurableCheckpointIO(TorchCheckpointIO):
         """Write ``checkpoint`` to ``path``.
 
         Raises:
-            CheckpointError: weights that are not finite, or a disk that does not take the file. The old file is untouched.
+            CheckpointError: weights that are not finite. The old file is untouched.
+            WriteError: a disk that does not take the file.
         """
         bad = [name for name, value in checkpoint["state_dict"].items() if not _is_finite(value)]
         if bad:
@@ -51,32 +47,6 @@ class DurableCheckpointIO(TorchCheckpointIO):
     ) -> dict[str, Any]:
         """Read a checkpoint with `read_checkpoint`; ``weights_only`` cannot be switched off."""
         return read_checkpoint(path)
-
-
-def write_durably(path: str | Path, content: bytes | memoryview) -> None:
-    """Replace a file in one step, on the disk when this returns.
-
-    Raises:
-        CheckpointError: the disk does not take it; names the path, the bytes needed and the bytes free.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_directory(path.parent)
-    except OSError as error:
-        free = shutil.disk_usage(path.parent).free if path.parent.exists() else 0
-        raise CheckpointError(
-            f"{path}: not written ({error.strerror}), {len(content)} bytes needed, {free} free; what was there before is intact"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -153,16 +123,6 @@ def load_run(path: str | Path) -> tuple[MotionDiffusion, dict[str, Any]]:
     except RuntimeError as error:
         raise CheckpointError(f"{path}: its weights do not fit its own configuration: {error}") from error
     return module.eval(), content["hyper_parameters"]
-
-
-def _sync_directory(directory: Path) -> None:
-    """Put the new name on the disk too, where the system can: Windows and some network file systems cannot, and need not."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _is_finite(value: Any) -> bool:

@@ -165,7 +165,7 @@ class DenoiseDiffusion(nn.Module):
         before = torch.where(per_clip(t > 0, xt), gather(self.alpha_bar, (t - 1).clamp(min=0), xt), 1.0)
         sigma2 = gather(self.sigma2, t, xt)
         if isinstance(fraction, Tensor):
-            # beta-tilde is 0 where t = 0, and infinite to a negative power: what a network says of that step, nobody taught it.
+            # beta-tilde is 0 where t = 0, and infinite to a negative power; the network is untrained there and no noise is added.
             ratio = torch.where(per_clip(t > 0, xt), (1 - before) / (1 - alpha_bar), 1.0)
             sigma2 = reverse_variance(alpha, ratio, fraction)
         z = torch.randn_like(xt) if noise is None else noise

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ddpm.build import ConfigError, construct_data
+from ddpm.build import construct_data
+from ddpm.errors import ConfigError
 from ddpm.samplers import Observer, Sampler
 
 

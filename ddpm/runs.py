@@ -10,8 +10,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_only
 
-from ddpm.build import ConfigError
-from ddpm.checkpoint import CheckpointError, checkpoint_of, read_checkpoint
+from ddpm.checkpoint import checkpoint_of, read_checkpoint
+from ddpm.errors import CheckpointError, ConfigError
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ddpm.diffusion import Denoised, reverse_mean
 from ddpm.spacing import Level, levels
-from ddpm.variance import LARGEST, reverse_variance
+from ddpm.variance import reverse_variance
 
 Denoise = Callable[[Tensor, Tensor], tuple[Tensor, Tensor] | Denoised]
 """``(xt, t) -> (x0_hat, eps_hat)``, or a `Denoised`, with t int64 ``(batch,)``."""
@@ -78,7 +78,6 @@ def ddpm(
         alpha = here.alpha_bar / there.alpha_bar
         mean = reverse_mean(said.x0_hat, said.eps_hat, alpha, here.alpha_bar, there.alpha_bar)
         sigma2 = reverse_variance(alpha, (there.sigma / here.sigma) ** 2, said.fraction)
-        sigma2 = sigma2.clamp(max=LARGEST * (1 - alpha)) if isinstance(sigma2, Tensor) else sigma2
         return mean + sigma2**0.5 * randn()
 
     return _walk(denoise, noise, levels(alpha_bar, steps, spacing), observer, rule)

@@ -65,6 +65,11 @@ class Skeleton:
                     raise ValueError(f"skeleton: the parents of {name!r} form a cycle")
         if self.keep is not None:
             self._reduce(self.keep)
+        # Of one form whatever it was built with, so that equal skeletons compare equal.
+        object.__setattr__(self, "joints", dict(self.joints))
+        object.__setattr__(self, "left_right", tuple(tuple(pair) for pair in self.left_right))
+        object.__setattr__(self, "feet", tuple(self.feet))
+        object.__setattr__(self, "parts", {part: tuple(members) for part, members in self.parts.items()})
         names = tuple(self.joints)
         object.__setattr__(self, "names", names)
         index = {name: i for i, name in enumerate(names)}

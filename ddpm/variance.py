@@ -20,9 +20,10 @@ def reverse_variance(alpha: Tensor | float, ratio: Tensor | float, fraction: Ten
     Args:
         alpha: alpha_bar at this step over alpha_bar at the next one; beta is 1 - alpha.
         ratio: beta-tilde / beta = (1 - alpha_bar at the next step) / (1 - alpha_bar at this step).
-        fraction: see above; a tensor shaped like the clips where a network says it.
+        fraction: see above; a tensor shaped like the clips where a network says it, and then sigma^2 is at most `LARGEST` beta.
     """
-    return (1 - alpha) * ratio ** (1 - fraction)
+    sigma2 = (1 - alpha) * ratio ** (1 - fraction)
+    return sigma2.clamp(max=LARGEST * (1 - alpha)) if isinstance(fraction, Tensor) else sigma2
 
 
 class Variance(Protocol):

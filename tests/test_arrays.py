@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules.clips import DataError
 from datamodules.readers.arrays import read
+from ddpm.errors import DataError
 
 CLIPS = np.random.default_rng(0).normal(size=(3, 7, 4, 3)).astype(np.float32)
 NAMES = np.array(["hip", "knee", "foot", "toe"])

@@ -13,7 +13,8 @@ import torch
 from hydra.utils import instantiate
 
 from callbacks.loss_plot import LossPlot
-from ddpm.build import ALLOWED, PARTS, ConfigError, build_module, check, construct, construct_part, with_channels
+from ddpm.build import ALLOWED, PARTS, build_module, check, construct, construct_part, with_channels
+from ddpm.errors import ConfigError
 from ddpm.gaussian import Gaussian
 from ddpm.prediction import X0
 from ddpm.samplers import dpmpp_2m
@@ -73,7 +74,7 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "callbacks.render.Path.write_text": {"self": "{canary}", "data": "x"},
     "callbacks.render.Path": {"_args_": ["{canary}"]},
     "callbacks.skeleton_gif.Path.touch": {"self": "{canary}"},
-    "ddpm.checkpoint.write_durably": {"path": "{canary}", "content": "x"},
+    "ddpm.files.write_durably": {"path": "{canary}", "content": "x"},
     "ddpm.checkpoint.torch.load": {"f": "{payload}", "weights_only": False},
     "ddpm.module.os.system": {"command": "touch {canary}"},
     "ddpm.module.warmup_cosine.__globals__": {},

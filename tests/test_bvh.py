@@ -13,9 +13,9 @@ from scipy.spatial.transform import Rotation
 
 import datamodules.readers.bvh as reader
 from datamodules.bvh import bvh, skeleton
-from datamodules.clips import DataError
 from datamodules.readers.bvh import read, skeleton_of
 from ddpm.checkpoint import load_module
+from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 from tests.configs import compose
 from train import train

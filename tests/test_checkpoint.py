@@ -14,8 +14,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.build import ConfigError, build_module
-from ddpm.checkpoint import CheckpointError, DurableCheckpointIO, load_module, read_checkpoint, write_durably
+from ddpm.build import build_module
+from ddpm.checkpoint import DurableCheckpointIO, load_module, read_checkpoint
+from ddpm.errors import CheckpointError, ConfigError, WriteError
+from ddpm.files import write_durably
 from ddpm.module import MotionDiffusion
 from ddpm.samplers import ddpm
 
@@ -123,7 +125,7 @@ def test_the_old_file_survives_every_failure(
     arrange, reason = FAILURES[failure]
     with monkeypatch.context() as patch:
         arrange(patch)
-        with pytest.raises(CheckpointError) as e:
+        with pytest.raises(WriteError) as e:
             DurableCheckpointIO().save_checkpoint(content, path)
     assert only_file_in(path.parent) == path and path.read_bytes() == before
     message = str(e.value)
@@ -133,16 +135,16 @@ def test_the_old_file_survives_every_failure(
 
 def test_a_first_file_that_fails_leaves_nothing(content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "replace", fail(errno.ENOSPC))
-    with pytest.raises(CheckpointError):
+    with pytest.raises(WriteError):
         DurableCheckpointIO().save_checkpoint(content, tmp_path / "new" / "last.ckpt")
     assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_a_folder_that_cannot_exist_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(CheckpointError, match=r"file/last\.ckpt: not written.*3 bytes needed"):
+    with pytest.raises(WriteError, match=r"file/last\.ckpt: not written.*3 bytes needed"):
         write_durably(tmp_path / "file" / "last.ckpt", b"abc")
-    with pytest.raises(CheckpointError, match=r"file/sub/last\.ckpt: not written.*3 bytes needed"):
+    with pytest.raises(WriteError, match=r"file/sub/last\.ckpt: not written.*3 bytes needed"):
         write_durably(tmp_path / "file" / "sub" / "last.ckpt", b"abc")
     assert (tmp_path / "file").read_text() == "not a folder"
 

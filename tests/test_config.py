@@ -9,7 +9,8 @@ from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ddpm.build import ConfigError, build_module, check, construct, construct_part
+from ddpm.build import build_module, check, construct, construct_part
+from ddpm.errors import ConfigError
 from ddpm.timesteps import Uniform
 from sample import Config as SampleConfig
 from tests.configs import compose

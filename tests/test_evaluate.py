@@ -12,10 +12,9 @@ import compare  # noqa: F401  registers its schema
 import evaluate as evaluate_script
 import sample  # noqa: F401
 import train as train_script
-from datamodules.clips import DataError
 from datamodules.pose import PoseDataModule
 from datamodules.synthetic import synthetic
-from ddpm.build import ConfigError
+from ddpm.errors import ConfigError, DataError
 from ddpm.metrics import degraded
 from ddpm.metrics.motions import Motions
 from ddpm.metrics.reference import held_out, reference, whole

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from datamodules.clips import ClipSet, DataError
+from datamodules.clips import ClipSet
 from datamodules.folder import folder
 from datamodules.readers import files
 from datamodules.readers.files import find_files, read_bytes
 from ddpm.build import construct
+from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 from tests.configs import compose
 from tests.skeletons import people, shipped

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from datamodules.clips import ClipSet, DataError
+from datamodules.clips import ClipSet
 from datamodules.folder import folder
 from datamodules.readers.msr_action3d import msr_action3d
+from ddpm.errors import DataError
 from tests.skeletons import people, shipped
 from tests.test_folder import table
 from tests.test_keypoints2d import COCO, openpose, pictured

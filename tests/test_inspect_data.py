@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from callbacks.skeleton_figure import _spread, draw_skeleton
-from datamodules.clips import DataError
+from ddpm.errors import DataError
 from inspect_data import Config, inspect_data, with_fitting_skeleton, with_path
 from tests.configs import compose
 from tests.skeletons import people, shipped

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from datamodules.clips import DataError, Recording
+from datamodules.clips import Recording
 from datamodules.joints import SUBSTITUTES, fitting, named, plan, presets
+from ddpm.errors import DataError
 from tests.skeletons import CONF, shipped
 
 

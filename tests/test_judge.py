@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.clips import DataError
 from datamodules.pose import PoseDataModule
 from datamodules.readers.arrays import labels_of
 from datamodules.synthetic import synthetic
+from ddpm.errors import DataError
 from ddpm.judge import Judge, judge_of, judgement, train_judge
 from ddpm.metrics import degraded
 from ddpm.metrics.distances import frechet

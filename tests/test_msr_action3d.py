@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from datamodules.clips import ClipSet, DataError
+from datamodules.clips import ClipSet
 from datamodules.readers.msr_action3d import ACTIONS, msr_action3d, read
+from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 
 # The list as published. Its sides are those of a mirror: its right joints are the person's left ones.

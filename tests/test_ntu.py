@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from datamodules.clips import DataError
 from datamodules.folder import folder
 from datamodules.readers.ntu import JOINTS, read
 from ddpm.build import construct
+from ddpm.errors import DataError
 from tests.configs import compose
 from tests.skeletons import people, shipped
 

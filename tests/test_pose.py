@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.clips import ClipSet, DataError, Recording
+from datamodules.clips import ClipSet, Recording
 from datamodules.pose import PoseDataModule, RandomWindows, Windows, split_recordings
+from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 
 PAIR = Skeleton({"root": None, "tip": "root"}, feet=["tip"])

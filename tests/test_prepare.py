@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from datamodules.cleaning import resample, set_floor
-from datamodules.clips import DataError, Recording
+from datamodules.clips import Recording
 from datamodules.prepare import BODY, prepare
+from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 from tests.skeletons import people, shipped
 

@@ -14,11 +14,11 @@ import compare as compare_script
 import sample as sample_script
 from callbacks.bvh import write_bvh
 from callbacks.plots import plot_quality
-from datamodules.clips import DataError
 from datamodules.folder import read_file
 from datamodules.readers.bvh import read
-from ddpm.build import ConfigError, build_module
+from ddpm.build import build_module
 from ddpm.checkpoint import DurableCheckpointIO, load_module, load_run, read_checkpoint
+from ddpm.errors import ConfigError, DataError
 from ddpm.inference import cost, own_data, progress
 from ddpm.module import MotionDiffusion
 from ddpm.samplers import ddim, ddpm, heun, unipc

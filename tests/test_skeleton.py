@@ -90,15 +90,15 @@ def test_what_is_kept_stays_a_skeleton(skeleton: Skeleton) -> None:
         "hip_center", "left_hip", "left_knee", "left_ankle", "left_foot", "right_hip", "right_knee", "right_ankle", "right_foot",
     )  # fmt: skip
     assert lower.feet == skeleton.feet and len(lower.left_right) == 4
-    assert list(lower.parts) == ["trunk", "left_leg", "right_leg"] and lower.parts["trunk"] == ["hip_center"]
+    assert list(lower.parts) == ["trunk", "left_leg", "right_leg"] and lower.parts["trunk"] == ("hip_center",)
     assert Skeleton(**lower.to_config()) == lower  # type: ignore[arg-type]
 
     ends = Skeleton(**{**skeleton.to_config(), "keep": ["right_hand", "hip_center", "left_hand", "head"]})  # type: ignore[arg-type]
     assert ends.joints == {"hip_center": None, "head": "hip_center", "left_hand": "hip_center", "right_hand": "hip_center"}
-    assert ends.left_right == [["left_hand", "right_hand"]] and ends.feet == []
+    assert ends.left_right == (("left_hand", "right_hand"),) and ends.feet == ()
 
     arm = Skeleton(**{**skeleton.to_config(), "keep": ["left_arm"]})  # type: ignore[arg-type]
-    assert arm.names[arm.root] == "left_shoulder" and arm.left_right == []
+    assert arm.names[arm.root] == "left_shoulder" and arm.left_right == ()
 
 
 @pytest.mark.parametrize(

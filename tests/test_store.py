@@ -17,9 +17,10 @@ import torch
 
 import train as train_script
 from datamodules.cache import cache_key, cached
-from datamodules.clips import ClipSet, DataError, Names, Recording
+from datamodules.clips import ClipSet, Names, Recording
 from datamodules.pose import PoseDataModule
 from datamodules.store import META, StoredClips, open_store, save_store, store, write_store
+from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 
 SKELETON = Skeleton({"root": None, "l": "root", "r": "root"}, [["l", "r"]], ["l"], "z", 3)

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules.clips import DataError
 from datamodules.readers.table import read
+from ddpm.errors import DataError
 
 HEADER = "time,left_knee_x,left_knee_y,left_knee_z,head.X,head.Y,head.Z,head.score"
 ROWS = [f"{k / 25:.3f},{k},1,2,3,4,{k}.5,{k / 10}" for k in range(6)]

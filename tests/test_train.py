@@ -24,8 +24,9 @@ from callbacks.skeleton_gif import SkeletonGIF
 from datamodules.clips import ClipSet, Recording
 from datamodules.pose import PoseDataModule
 from datamodules.synthetic import synthetic
-from ddpm.build import ConfigError, build_module, with_channels
-from ddpm.checkpoint import CheckpointError, load_module
+from ddpm.build import build_module, with_channels
+from ddpm.checkpoint import load_module
+from ddpm.errors import CheckpointError, ConfigError
 from ddpm.module import MotionDiffusion, warmup_constant, warmup_cosine
 from ddpm.runs import locked, run_directory
 from ddpm.skeleton import Skeleton

@@ -12,8 +12,9 @@ from typing import IO
 import numpy as np
 import torch
 
-from datamodules.clips import DataError, Recording
+from datamodules.clips import Recording
 from datamodules.readers.files import read_bytes
+from ddpm.errors import DataError
 
 CLIPS = ("clips", "positions", "keypoints", "arr_0")
 """Names under which an .npz may hold the positions."""

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.clips import DataError, Recording
+from datamodules.clips import Recording
 from datamodules.readers.files import read_bytes
+from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 
 MAX_BYTES = 128 << 20  # 40 minutes of 60 joints at 30 fps

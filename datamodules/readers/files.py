@@ -5,7 +5,7 @@ import stat
 from collections.abc import Collection
 from pathlib import Path
 
-from datamodules.clips import DataError
+from ddpm.errors import DataError
 
 MAX_FILES = 500_000
 MAX_TEXT = 64 << 20

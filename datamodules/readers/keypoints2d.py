@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.clips import DataError, Recording
+from datamodules.clips import Recording
 from datamodules.readers.files import read_text
+from ddpm.errors import DataError
 
 FACE = ("nose", "left_eye", "right_eye", "left_ear", "right_ear")
 LIMBS = tuple(f"{side}_{joint}" for joint in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle") for side in ("left", "right"))

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.clips import ClipSet, DataError, Recording
+from datamodules.clips import ClipSet, Recording
 from datamodules.prepare import prepare
 from datamodules.readers.files import find_files, read_bytes
+from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 
 log = logging.getLogger(__name__)

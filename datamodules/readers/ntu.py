@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.clips import DataError, Recording
+from datamodules.clips import Recording
 from datamodules.readers.files import read_text
+from ddpm.errors import DataError
 
 JOINTS = (
     *("spine_base", "spine_mid", "neck", "head"),

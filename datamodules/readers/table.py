@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.clips import DataError, Recording
+from datamodules.clips import Recording
 from datamodules.readers.files import read_text
+from ddpm.errors import DataError
 
 COLUMN = re.compile(r"(.+?)[ ._:/-](x|y|z|c|conf|confidence|score|visibility|likelihood)", re.IGNORECASE)
 AXES = ("x", "y", "z")

@@ -1,0 +1,34 @@
+"""All errors of the project: input that cannot be used, named so that its owner can mend it."""
+
+LONGEST = 4000
+"""Characters of a message; beyond, its middle is left out."""
+
+
+def printable(message: str) -> str:
+    """A message that a terminal can be trusted with: control characters but line ends are escaped, and its length is limited."""
+    text = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message)
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]} [...] {text[-half:]}"
+
+
+class ProjectError(Exception):
+    """Base of all. The message says what, where, which value, what is possible, and the remedy; it may quote a damaged file."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
+
+class ConfigError(ProjectError, ValueError):
+    """A configuration that cannot be built. The message names the key, the value and what is possible."""
+
+
+class DataError(ProjectError, ValueError):
+    """Motion that cannot be used. The message names the file, the place in it, the value, the limit and the remedy."""
+
+
+class CheckpointError(ProjectError, RuntimeError):
+    """A checkpoint that cannot be trusted. The message names the file, what is wrong and the remedy."""
+
+
+class WriteError(ProjectError, OSError):
+    """A file that could not be written. The message names it, the bytes needed and the bytes free."""

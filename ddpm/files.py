@@ -1,0 +1,44 @@
+"""The one way in which files are written: whole and on the disk, or not at all."""
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+
+from ddpm.errors import WriteError
+
+
+def write_durably(path: str | Path, content: bytes | memoryview) -> None:
+    """Replace a file in one step, on the disk when this returns. Folders are made.
+
+    Raises:
+        WriteError: the disk does not take it; names the path, the bytes needed and the bytes free. The old file is untouched.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        free = shutil.disk_usage(path.parent).free if path.parent.exists() else 0
+        raise WriteError(
+            f"{path}: not written ({error.strerror}), {len(content)} bytes needed, {free} free; what was there before is intact"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _sync_directory(directory: Path) -> None:
+    """Put the new name on the disk too, where the system can: Windows and some network file systems cannot, and need not."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
