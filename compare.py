@@ -3,24 +3,22 @@
 import csv
 import io
 import logging
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import hydra
 import torch
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from callbacks.plots import plot_quality
 from callbacks.render import draw_clips, write_gif
-from ddpm.build import construct_part
+from datamodules.cache import through_cache
+from ddpm.build import construct_data, construct_part
 from ddpm.checkpoint import load_run
-from ddpm.errors import CheckpointError, ConfigError
+from ddpm.command import command
+from ddpm.errors import ConfigError
 from ddpm.files import write_durably
 from ddpm.inference import choose_device, cost, own_data, progress
 from ddpm.metrics.motions import Motions
@@ -49,12 +47,10 @@ class Config:
     seed: int
     batch_size: int
     device: str
+    cache: str | None
     gif_clips: int
     gif_steps: int
     data: dict[str, Any] = field(default_factory=dict)
-
-
-ConfigStore.instance().store(name="compare_base", node=Config)
 
 
 class Run(NamedTuple):
@@ -102,7 +98,7 @@ def compare(cfg: DictConfig) -> Path:
     calls = [
         cost(sampler, module.diffusion.alpha_bar, module.calls_each).calls for _, sampler in wanted
     ]  # refuses what cannot run
-    data = own_data(run, OmegaConf.to_container(cfg.data, resolve=True))  # type: ignore[arg-type]
+    data = own_data(run, OmegaConf.to_container(cfg.data, resolve=True), through_cache(construct_data, cfg.cache))  # type: ignore[arg-type]
     real = reference(data, "all").motions
 
     sampled(module, sampler_of(cfg.samplers[0], 2, None), cfg, "warming up")  # the first call of all is slower
@@ -174,14 +170,10 @@ def write(out: Path, runs: list[Run], floor: Score, cfg: DictConfig, module: Mot
     return path
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="compare")
+@command("compare", Config)
 def main(cfg: DictConfig) -> None:
-    """The command. Input errors end it with one message and status 1."""
-    try:
-        compare(cfg)
-    except (ValueError, CheckpointError, OmegaConfBaseException, OSError) as error:
-        log.error("%s: %s", type(error).__name__, error)
-        sys.exit(1)
+    """The command."""
+    compare(cfg)
 
 
 if __name__ == "__main__":

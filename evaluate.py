@@ -6,26 +6,24 @@ import json
 import logging
 import math
 import platform
-import sys
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 import torch
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from callbacks.report import write_report
+from datamodules.cache import through_cache
 from datamodules.clips import ClipSet
 from datamodules.readers.arrays import labels_of
-from ddpm.build import construct_part
+from ddpm.build import construct_data, construct_part
 from ddpm.checkpoint import checkpoint_of, load_run
-from ddpm.errors import CheckpointError, ConfigError, DataError
+from ddpm.command import command
+from ddpm.errors import ConfigError, DataError
 from ddpm.files import write_durably
 from ddpm.inference import choose_device, own_data, progress
 from ddpm.judge import judge_of, judgement
@@ -58,14 +56,12 @@ class Config:
     training: int
     batch_size: int
     device: str
+    cache: str | None
     report: bool
     data: dict[str, Any] = field(default_factory=dict)
     loader: dict[str, Any] = field(default_factory=dict)
     sampler: Any = None
     skeleton: Any = None
-
-
-ConfigStore.instance().store(name="evaluate_base", node=Config)
 
 
 def evaluate(cfg: DictConfig) -> Path:
@@ -177,7 +173,9 @@ def measured(config: Mapping[str, Any]) -> tuple[Motions, Any, dict[str, Any]]:
         frames = given["clips"].shape[1]
     else:
         frames = config["frames"] or run["frames"]
-    data = own_data({**run, "loader": {**run["loader"], "frames": frames}}, changes)
+    data = own_data(
+        {**run, "loader": {**run["loader"], "frames": frames}}, changes, through_cache(construct_data, config["cache"])
+    )
     if config["clips"] is not None:
         generated = of_skeleton(given, data.clips, config["clips"])
     else:
@@ -285,14 +283,10 @@ def strict(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
+@command("evaluate", Config)
 def main(cfg: DictConfig) -> None:
-    """The command. Input errors end it with one message and status 1."""
-    try:
-        evaluate(cfg)
-    except (ValueError, CheckpointError, OmegaConfBaseException) as error:
-        log.error("%s: %s", type(error).__name__, error)
-        sys.exit(1)
+    """The command."""
+    evaluate(cfg)
 
 
 if __name__ == "__main__":

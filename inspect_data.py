@@ -9,10 +9,8 @@ from typing import Any
 
 import hydra
 import numpy as np
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from callbacks.render import draw_clips, write_gif
 from callbacks.skeleton_figure import draw_skeleton
@@ -20,9 +18,9 @@ from datamodules.clips import ClipSet
 from datamodules.folder import fitting_skeletons
 from datamodules.summary import summarise
 from ddpm.build import construct
-from ddpm.errors import CheckpointError, ConfigError
+from ddpm.command import command, plain
+from ddpm.errors import ConfigError
 from ddpm.files import write_durably
-from ddpm.skeleton import Skeleton
 
 log = logging.getLogger("inspect")
 
@@ -39,7 +37,8 @@ class Config:
     data: Any = None
 
 
-ConfigStore.instance().store(name="inspect_base", node=Config)
+WITH_VALUE = "--cfg -c --package -p --config-path -cp --config-name -cn --config-dir -cd --info -i".split()
+"""Options of Hydra: what follows them is no path to data."""
 
 
 def inspect_data(cfg: DictConfig) -> Path:
@@ -58,11 +57,7 @@ def inspect_data(cfg: DictConfig) -> Path:
         raise ConfigError(
             f"out={cfg.out!r} must not be empty, frames={cfg.frames} at least 1, gif_clips={cfg.gif_clips} not negative"
         )
-    cfg = cfg.copy()
-    OmegaConf.to_container(cfg, throw_on_missing=True)  # names what is missing, and not what refers to it
-    skeleton: Skeleton = construct(OmegaConf.to_container(cfg.skeleton, resolve=True, throw_on_missing=True), "skeleton")
-    cfg.skeleton = {"_target_": "ddpm.skeleton.Skeleton", **skeleton.to_config()}
-    clips: ClipSet = construct(OmegaConf.to_container(cfg.data, resolve=True, throw_on_missing=True), "data")
+    clips: ClipSet = construct(plain(cfg)["data"], "data")
     out = Path(cfg.out)
     text = summarise(clips, cfg.frames, cfg.loader.split).text()
     log.info("%s", text)
@@ -93,8 +88,9 @@ def draw_some(path: Path, clips: ClipSet, n: int, frames: int) -> None:
 def with_path(arguments: Sequence[str]) -> list[str]:
     """The command line with a bare path written as ``data=folder data.root=PATH``, or ``data=bvh`` where there are such files."""
     out: list[str] = []
-    for argument in arguments:
+    for before, argument in zip(["", *arguments], arguments, strict=False):
         bare = not argument.startswith(("-", "~", "+")) and ("=" not in argument or Path(argument).exists())
+        bare = bare and before not in WITH_VALUE
         quoted = argument.replace("\\", "\\\\").replace("'", "\\'")
         place = Path(argument)
         has_bvh = bare and (place.suffix.lower() == ".bvh" or next(place.rglob("*.bvh"), None) is not None)
@@ -114,18 +110,11 @@ def with_fitting_skeleton(cfg: DictConfig, overrides: Sequence[str]) -> DictConf
     return hydra.compose("inspect", overrides=[*overrides, f"skeleton={fit[0]}"])
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="inspect")
+@command("inspect", Config)
 def main(cfg: DictConfig) -> None:
-    """The command. Data that cannot be used, and places that cannot be written to, end it with one message and status 1."""
+    """The command."""
     logging.getLogger("datamodules").setLevel(logging.WARNING)  # the summary says what the readers would
-    try:
-        inspect_data(with_fitting_skeleton(cfg, HydraConfig.get().overrides.task))
-    except MissingMandatoryValue as error:
-        log.error("%s has no value yet: give it as %s=...", error.full_key, error.full_key)
-        sys.exit(1)
-    except (ValueError, OSError, CheckpointError, OmegaConfBaseException) as error:
-        log.error("%s: %s", type(error).__name__, error)
-        sys.exit(1)
+    inspect_data(with_fitting_skeleton(cfg, HydraConfig.get().overrides.task))
 
 
 if __name__ == "__main__":

@@ -3,30 +3,26 @@
 import io
 import logging
 import math
-import sys
 import time
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 import torch
-from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from callbacks.bvh import write_bvh
 from callbacks.render import draw_clips, write_gif
+from datamodules.cache import through_cache
 from datamodules.folder import read_file
 from datamodules.pose import Windows
 from datamodules.prepare import prepare
-from ddpm.build import construct_part
+from ddpm.build import construct_data, construct_part
 from ddpm.checkpoint import load_run
-from ddpm.errors import CheckpointError, ConfigError, DataError
+from ddpm.command import command
+from ddpm.errors import ConfigError, DataError
 from ddpm.files import write_durably
 from ddpm.inference import choose_device, own_data, progress
 from ddpm.module import MotionDiffusion, evaluating
@@ -47,6 +43,7 @@ class Config:
     frames: int | None
     batch_size: int
     device: str
+    cache: str | None
     steps: int | None
     gif_clips: int
     export: str | None
@@ -60,9 +57,6 @@ class Config:
     source_clip: int
     data: dict[str, Any] = field(default_factory=dict)
     sampler: Any = None
-
-
-ConfigStore.instance().store(name="sample_base", node=Config)
 
 
 def sample(cfg: DictConfig) -> Path:
@@ -248,7 +242,7 @@ def read_source(cfg: DictConfig, module: MotionDiffusion, run: dict[str, Any]) -
         DataError: a file that cannot be read, joints that the skeleton has and the file has not, or fewer clips.
     """
     if cfg.source == "val":
-        data = own_data(run, OmegaConf.to_container(cfg.data, resolve=True))  # type: ignore[arg-type]
+        data = own_data(run, OmegaConf.to_container(cfg.data, resolve=True), through_cache(construct_data, cfg.cache))  # type: ignore[arg-type]
         whole = data.val_recordings[data.clips.lengths[data.val_recordings] >= module.frames]
         clips = data.middle_windows(whole)["clips"]
     else:
@@ -363,17 +357,10 @@ def save_clips(path: Path, clips: np.ndarray, module: MotionDiffusion, arrays: d
     return path
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="sample")
+@command("sample", Config)
 def main(cfg: DictConfig) -> None:
-    """The command. Input errors end it with one message and status 1."""
-    try:
-        context = HydraConfig.get()
-        if context.mode == RunMode.MULTIRUN:
-            cfg.out = f"{cfg.out}/{context.job.num}"
-        sample(cfg)
-    except (ValueError, CheckpointError, OmegaConfBaseException, OSError) as error:
-        log.error("%s: %s", type(error).__name__, error)
-        sys.exit(1)
+    """The command."""
+    sample(cfg)
 
 
 if __name__ == "__main__":

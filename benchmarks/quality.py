@@ -12,6 +12,7 @@ import argparse
 import functools
 import itertools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -50,7 +51,6 @@ from ddpm.metrics.suite import evaluate  # noqa: E402
 from ddpm.metrics.table import number  # noqa: E402
 from evaluate import of_skeleton, read_clips, versions  # noqa: E402
 from sample import save_clips  # noqa: E402
-from train import load_clips  # noqa: E402
 
 OURS = {"ours": [], "ddpm_paper": ["experiment=ddpm_paper"]}
 UNUSED = ("skeleton_gif", "loss_plot", "motion_metrics", "noise_plot", "learning_rate", "progress_bar", "best")
@@ -104,7 +104,7 @@ def load(root: Path) -> PoseDataModule:
     with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = hydra.compose("config", ["data=msr_action3d", f"data.root='{root}'"])
     data, loader = (OmegaConf.to_container(node, resolve=True) for node in (cfg.data, cfg.loader))
-    return construct(loader, "loader")(clips=load_clips(data, None))  # type: ignore[arg-type]
+    return construct(loader, "loader")(clips=construct(data, "data"))  # type: ignore[arg-type]
 
 
 def train(args: argparse.Namespace) -> None:

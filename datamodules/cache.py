@@ -17,6 +17,25 @@ from ddpm.errors import DataError
 
 log = logging.getLogger(__name__)
 
+Construct = Callable[[Mapping[str, Any], str], ClipSet]
+
+
+def through_cache(construct: Construct, directory: str | None) -> Construct:
+    """A constructor of data nodes that takes their clips from the cache if their files were parsed before.
+
+    Args:
+        construct: (node, its place in the configuration) -> the clips.
+        directory: of the cache, ``auto`` for outputs/cache, None for none.
+    """
+
+    def constructed(node: Mapping[str, Any], place: str) -> ClipSet:
+        key = None if directory is None else cache_key(node)
+        if directory is None or key is None:
+            return construct(node, place)
+        return cached(lambda: construct(node, place), key, Path("outputs/cache" if directory == "auto" else directory))
+
+    return constructed
+
 
 def cached(make: Callable[[], ClipSet], key: str, directory: Path) -> ClipSet:
     """The clip set with this key, mapped into memory if it was made before; made and kept otherwise.
@@ -68,7 +87,7 @@ def cache_key(node: Mapping[str, Any]) -> str | None:
         A key for `cached`; None if there is nothing to gain, or no way to notice changes: no ``root``, a store, a root that is
         not there, or a linked directory below it.
     """
-    if not isinstance(node.get("root"), str) or node["_target_"] == f"{store.__module__}.{store.__qualname__}":
+    if not isinstance(node.get("root"), str) or node.get("_target_") == f"{store.__module__}.{store.__qualname__}":
         return None
     root = Path(node["root"]).expanduser()
     links = [Path(folder, name) for folder, names, _ in os.walk(root) for name in names if Path(folder, name).is_symlink()]

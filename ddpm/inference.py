@@ -1,7 +1,7 @@
 """What the commands do with a trained model: find a device, show progress, and find the data it was trained on."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -28,12 +28,15 @@ def choose_device(name: str) -> torch.device:
         raise ConfigError(f"device={name}: not usable here ({str(error).splitlines()[0]})") from error
 
 
-def own_data(config: Mapping[str, Any], changes: Mapping[str, Any]) -> Any:
+def own_data(
+    config: Mapping[str, Any], changes: Mapping[str, Any], construct: Callable[[Mapping[str, Any], str], Any] = construct_data
+) -> Any:
     """The data that a model was trained on, split as they were.
 
     Args:
         config: of the run, from its checkpoint.
         changes: values of ``data`` that are others now, e.g. where the files are; None for those that are not.
+        construct: `ddpm.build.construct_data`, or that with a cache in front of it.
 
     Returns:
         The data module.
@@ -48,7 +51,7 @@ def own_data(config: Mapping[str, Any], changes: Mapping[str, Any]) -> Any:
     unknown = sorted(changes.keys() - config["data"].keys())
     if unknown:
         raise ConfigError(f"data.{unknown[0]}: the data of this run have {sorted(config['data'].keys() - {'_target_'})}")
-    clips = construct_data({**config["data"], **changes}, "data")
+    clips = construct({**config["data"], **changes}, "data")
     return construct_data(config["loader"], "loader")(clips=clips)
 
 

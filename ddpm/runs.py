@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,19 @@ MAY_DIFFER = (
 )
 """What may be changed when a run is resumed; the rest would make it another run."""
 
+PRODUCTS = {
+    "samples/final.gif": "generated clips",
+    "samples/*.gif": "the same noise, while it learnt",
+    "loss.png": "the loss curve",
+    "loss.csv": "its numbers",
+    "noise_levels.png": "the error in cm by noise level",
+    "checkpoints/last.ckpt": "for sample.py, and for resume=",
+    "checkpoints/best.ckpt": "the lowest val/loss",
+    "events.out.tfevents.*": "tensorboard --logdir",
+    "config.yaml": "the configuration, with every value as it was used",
+}
+"""What may be in the directory of a run, and what it is."""
+
 
 def run_directory(out: str | None, resume: str | None) -> str:
     """Where a single run goes: ``out`` if given, the directory of the run to resume, or a new one named by the time."""
@@ -70,6 +83,11 @@ def sweep_directory(out: str | None) -> str:
 def is_first_process() -> bool:
     """Whether this is the process of a distributed run that writes files; true where there is only one."""
     return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def products(out: Path) -> str:
+    """What there is in the directory of a run, a line each."""
+    return "\n".join(f"  {name:<26} {what}" for name, what in PRODUCTS.items() if any(out.glob(name)))
 
 
 @contextlib.contextmanager
@@ -118,6 +136,18 @@ def checkpoint_to_resume(resume: str | None, out: Path) -> Path | None:
             f"resume={resume}: a run is continued in its own directory, from a file in its checkpoints folder, and not in {out}"
         )
     return path
+
+
+def overrides_of(checkpoint: Path, overrides: Sequence[str]) -> list[str]:
+    """The command line that a run was begun with, changed by another one."""
+    begun = read_checkpoint(checkpoint).get("hyper_parameters", {}).get("overrides", [])
+    given = {override_key(o) for o in overrides}
+    return [o for o in begun if override_key(o) not in given] + list(overrides)
+
+
+def override_key(override: str) -> str:
+    """``+a.b=1`` -> ``a.b``."""
+    return override.lstrip("+~").partition("=")[0]
 
 
 def refuse_to_overwrite(out: Path) -> None:

@@ -23,8 +23,8 @@ N = 6
 @pytest.fixture(scope="module")
 def people() -> ClipSet:
     """Procedural recordings; the skeleton is that of the fixture of the same name."""
+    from ddpm.command import plain
     from tests.configs import compose
-    from train import plain
 
     config = plain(compose("config", ["out=unused"]))["skeleton"]
     return synthetic(Skeleton(**{k: v for k, v in config.items() if k != "_target_"}), n=40)

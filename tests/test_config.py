@@ -10,11 +10,13 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ddpm.build import build_module, check, construct, construct_part
+from ddpm.command import plain
 from ddpm.errors import ConfigError
 from ddpm.timesteps import Uniform
+from ddpm.training import checked, suitable_precision
 from sample import Config as SampleConfig
 from tests.configs import compose
-from train import Config, plain, suitable_precision
+from train import Config
 
 CONF = Path(__file__).parent.parent / "conf"
 GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name != "hydra")
@@ -41,7 +43,7 @@ NEEDED = {
 
 
 def composed(*overrides: str) -> dict:
-    return plain(compose("config", ["out=runs/test", *overrides]))
+    return checked(plain(compose("config", ["out=runs/test", *overrides])))
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)

@@ -15,7 +15,7 @@ from tests.test_resume import SMALL
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 1), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_the_run_can_be_resumed(sent: signal.Signals, status: int, tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "train.py"), *SMALL, f"out={tmp_path}", "callbacks.last.every_n_steps=1000000"]
     log = (tmp_path / "printed").open("w")

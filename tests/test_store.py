@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
-import train as train_script
-from datamodules.cache import cache_key, cached
+from datamodules.cache import cache_key, cached, through_cache
 from datamodules.clips import ClipSet, Names, Recording
-from datamodules.pose import PoseDataModule
+from datamodules.pose import PoseDataModule, Windows, _already_collated
 from datamodules.store import META, StoredClips, open_store, save_store, store, write_store
 from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
@@ -123,6 +123,24 @@ def test_other_processes_map_the_files_themselves(tmp_path: Path) -> None:
     stored = write_store(recordings(), tmp_path / "s", fps=12.5, skeleton=SKELETON)
     assert len(pickle.dumps(stored)) < 1000
     assert_same(pickle.loads(pickle.dumps(stored)), stored)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_a_cached_set_goes_to_processes_that_share_nothing(tmp_path: Path) -> None:
+    """The first start parses the files; from the second on the set comes from a store with a key."""
+    first, second = (cached(in_memory, "key", tmp_path) for _ in range(2))
+    assert not isinstance(first, StoredClips) and isinstance(second, StoredClips) and second.key == "key"
+    assert_same(pickle.loads(pickle.dumps(second)), first)
+    index = torch.tensor([[0, 0], [1, 0]])
+    loader = DataLoader(
+        Windows(second, 8),
+        batch_sampler=[index],  # type: ignore[arg-type]
+        collate_fn=_already_collated,
+        num_workers=1,
+        multiprocessing_context="spawn",
+    )
+    batch, expected = next(iter(loader)), Windows(first, 8).__getitems__(index)
+    assert torch.equal(batch["clips"], expected["clips"])
 
 
 @pytest.mark.slow
@@ -260,14 +278,14 @@ def test_of_many_bytes_sizes_and_times_count(tmp_path: Path, monkeypatch: pytest
     assert cache_key(node) != first
 
 
-def test_training_parses_files_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "f.txt").write_text("1")
     built: list[str] = []
-    monkeypatch.setattr(train_script, "construct", lambda node, key: built.append(key) or in_memory())
     node = {"_target_": "datamodules.readers.x.x", "root": str(tmp_path / "data")}
     monkeypatch.chdir(tmp_path)
     for cache, expected in ((None, 1), (None, 2), ("auto", 3), ("auto", 3), ("here", 4), ("here", 4)):
-        assert_same(train_script.load_clips(node, cache), in_memory())
+        construct = through_cache(lambda node, place: built.append(place) or in_memory(), cache)
+        assert_same(construct(node, "data"), in_memory())
         assert len(built) == expected
     assert (tmp_path / "outputs" / "cache").is_dir() and (tmp_path / "here").is_dir()

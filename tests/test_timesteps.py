@@ -11,7 +11,7 @@ from ddpm.build import build_module
 from ddpm.diffusion import DenoiseDiffusion
 from ddpm.schedules import linear
 from ddpm.timesteps import Importance, Stratified, Timesteps, Uniform
-from train import rehearse
+from ddpm.training import rehearse
 
 CPU = torch.device("cpu")
 

@@ -1,0 +1,143 @@
+"""What comes before a training: values checked, everything tried once, loggers made, libraries quietened."""
+
+import logging
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from pytorch_lightning.loggers import Logger
+
+from ddpm.build import check, construct, with_channels
+from ddpm.errors import ConfigError
+from ddpm.inference import cost
+from ddpm.module import MotionDiffusion, evaluating
+from ddpm.runs import flat
+
+log = logging.getLogger(__name__)
+
+OURS = {
+    "callbacks": "use the group callbacks",
+    "logger": "use the group logger",
+    "plugins": "checkpoints are written by a plugin of this project",
+    "default_root_dir": "use out",
+    "use_distributed_sampler": "batches are shared between processes already",
+    "limit_train_batches": "use loader.steps_per_epoch",
+    "enable_model_summary": "the size of the network is printed",
+    "num_sanity_val_steps": "everything is tried once before training",
+}
+"""Arguments of the Trainer that are set by the command, and what to do instead."""
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+
+
+def checked(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A training's configuration with every value looked at, precision and channels filled in.
+
+    Args:
+        config: plain containers, all interpolations resolved.
+
+    Raises:
+        ConfigError: see `ddpm.build.check`; or a value outside its limits.
+    """
+    if config["out"] is None:
+        raise ConfigError("out: the directory of the run must be given")
+    trainer = dict(config["trainer"])
+    if trainer.get("precision") == "auto":
+        trainer["precision"] = suitable_precision(trainer["accelerator"])
+    config = with_channels({**config, "trainer": trainer})
+    check(config)
+    for key in OURS.keys() & trainer.keys():
+        raise ConfigError(f"trainer.{key} cannot be given: {OURS[key]}")
+    for key, good, limit in (
+        ("seed", 0 <= config["seed"] < 2**32, "in 0..2^32-1"),
+        ("cache", config["cache"] != "", "auto, a directory, or null"),
+        ("trainer.precision", trainer["precision"] in PRECISIONS, f"auto or one of {PRECISIONS}"),
+        ("trainer.gradient_clip_val", (trainer["gradient_clip_val"] or 0) >= 0, "positive, or null for no clipping"),
+        ("trainer.gradient_clip_algorithm", trainer.get("gradient_clip_algorithm") in (None, "norm"), "null or norm"),
+        ("trainer.accumulate_grad_batches", trainer["accumulate_grad_batches"] >= 1, "at least 1"),
+    ):
+        if not good:
+            raise ConfigError(f"{key}={flat(config)[key]} must be {limit}")
+    if config["model"].get("clip_dim") is not None:
+        raise ConfigError(
+            f"model.clip_dim={config['model']['clip_dim']}: leave it null; condition=labels sets it to the number of actions"
+        )
+    return config
+
+
+def suitable_precision(accelerator: str) -> str:
+    """bf16-mixed on a CUDA device that computes in it, else 32-true."""
+    on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+
+
+def rehearse(module: MotionDiffusion, batch: Mapping[str, Any]) -> None:
+    """One loss and one run of the sampler, so that what cannot work says so before anything is trained or written.
+
+    Args:
+        module: to be trained.
+        batch: clips in metres and their mask.
+
+    Raises:
+        ValueError: whatever the network, the loss or the sampler has to say.
+    """
+    # Without dropout, and without memory: `ddpm.timesteps.Importance` learns from losses of the training alone.
+    with torch.no_grad(), evaluating(module):
+        module.loss({name: None if value is None else value[:2] for name, value in batch.items()})
+        end = module.diffusion.alpha_bar[-1]
+        if end == 0 and module.diffusion.weighting(end) == 0:
+            log.warning(
+                "the schedule ends without signal, and this weighting gives that step, from which sampling starts, no weight: "
+                "the network is never trained on it; weighting=velocity does"
+            )
+    cost(module.sampler, module.diffusion.alpha_bar)
+
+
+def make_loggers(nodes: Mapping[str, Mapping[str, Any]], resumed_step: int | None) -> list[Logger]:
+    """The loggers of the configuration; TensorBoard forgets what a resumed run will log again."""
+    loggers = []
+    for name, node in nodes.items():
+        purge = resumed_step is not None and node["_target_"].endswith(".TensorBoardLogger")
+        loggers.append(construct({**node, "purge_step": resumed_step} if purge else node, f"logger.{name}"))
+    return loggers
+
+
+def log_configuration(loggers: Iterable[Logger], saved: Mapping[str, Any]) -> None:
+    """Note in every logger what a new run saves of its configuration."""
+    # The table of a sweep compares what differs between runs; a skeleton would be 40 columns of it.
+    shown = {key: value for key, value in flat(saved).items() if "skeleton." not in key}
+    for logger in loggers:
+        logger.log_hyperparams(shown, {"val/loss": float("nan")})
+
+
+def description(module: MotionDiffusion) -> str:
+    """What is trained, in a line."""
+    millions = sum(p.numel() for p in module.parameters() if p.requires_grad) / 1e6
+    network, n_steps = type(module.diffusion.eps_model).__name__, module.diffusion.n_steps
+    return f"{network} with {millions:.2f} M parameters, T={n_steps}, clips of {module.frames} frames"
+
+
+def refuse_processes(devices: Any, strategy: str) -> None:
+    """Check that a job of a sweep starts no processes that would sweep too.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if devices != 1 and "spawn" not in strategy:
+        raise ConfigError(
+            f"trainer.devices={devices} under --multirun: every process would run the whole sweep again. Use "
+            "trainer.devices=1, trainer.strategy=ddp_spawn, or a launcher that starts a job a process (hydra/launcher=joblib)"
+        )
+
+
+def quiet_lightning() -> None:
+    """Hide Lightning's advertisements and the advice that does not apply to data in memory."""
+    noise = ("litlogger", "`weights_only` was not set", "to estimate number of stepping batches", "TPU available")
+    for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.trainer.connectors.checkpoint_connector"):
+        logging.getLogger(name).addFilter(lambda record: not any(words in record.getMessage() for words in noise))
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")
+    warnings.filterwarnings("ignore", message=".*The number of training batches.*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
