@@ -1,6 +1,7 @@
 """evaluate.py, from a checkpoint and from anybody's clips."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-import compare  # noqa: F401  registers its schema
+import compare
 import evaluate as evaluate_script
 import sample  # noqa: F401
 import train as train_script
+from callbacks.report import write_report
 from datamodules.pose import PoseDataModule
 from datamodules.synthetic import synthetic
 from ddpm.errors import ConfigError, DataError
-from ddpm.metrics import degraded
+from ddpm.metrics import degraded, suite
 from ddpm.metrics.motions import Motions
 from ddpm.metrics.reference import held_out, reference, whole
+from ddpm.metrics.table import lines
+from ddpm.metrics.verdict import findings
 from ddpm.skeleton import Skeleton
 from tests.configs import compose
 from tests.test_train import small
@@ -113,6 +117,20 @@ def test_a_single_pose_is_called_frozen(skeleton: Skeleton, tmp_path: Path, capl
 def test_bad_values_are_named_before_anything_is_loaded(overrides: list[str], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         evaluate_script.evaluate(compose("evaluate", overrides))
+
+
+def test_one_joint_is_measured_and_reported(tmp_path: Path) -> None:
+    """A body without bones has no bone_variation, and everything else: table, findings, page, and a row of compare.py."""
+    point = Skeleton({"root": None})
+    motion = torch.randn(80, 16, 1, 3, generator=torch.Generator().manual_seed(0)).double().cumsum(1) / 100
+    mine, real = (Motions.whole(clips, 20.0, point) for clips in motion.split(40))
+    found = suite.evaluate(mine, real, fast=True)
+    assert "bone_variation" not in found.means and {"speed", "jerk"} <= found.means.keys()
+    assert any("kinetic" in line for line in lines(found))
+    write_report(tmp_path / "report.html", "point", "lead", found, findings(found), mine, real, None, {})
+    assert "<html" in (tmp_path / "report.html").read_text()
+    row = dict(zip(compare.COLUMNS, compare.Run("ddim", 5, 0.1, mine.positions, found).row(), strict=True))
+    assert math.isnan(row["bone_variation"]) and math.isfinite(row["jerk"])
 
 
 def test_files_that_cannot_be_judged_are_named(skeleton: Skeleton, tmp_path: Path) -> None:

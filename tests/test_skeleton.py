@@ -113,3 +113,11 @@ def test_what_is_kept_stays_a_skeleton(skeleton: Skeleton) -> None:
 def test_what_cannot_be_kept_is_named(skeleton: Skeleton, keep: list[str], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         Skeleton(**{**skeleton.to_config(), "keep": keep})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("form", [tuple, list])
+def test_equal_skeletons_compare_equal_whatever_they_are_built_of(form: type) -> None:
+    joints = {"root": None, "l": "root", "r": "root"}
+    built = Skeleton(joints, form([form(["l", "r"])]), form(["l"]), parts={"legs": form(["l", "r"])})
+    assert built == Skeleton(**built.to_config()) == Skeleton(joints, [("l", "r")], ("l",), parts={"legs": ["l", "r"]})  # type: ignore[arg-type]
+    assert built != Skeleton(joints, [("l", "r")], ("r",), parts={"legs": ["l", "r"]})

@@ -289,6 +289,7 @@ def test_a_file_is_no_directory(tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
     refused = command("train.py", *SMALL, "out=taken", cwd=tmp_path)
     assert refused.returncode == 1 and "out='taken' must be a directory" in refused.stdout + refused.stderr
+    assert "Traceback" not in refused.stdout + refused.stderr
 
 
 def test_what_a_killed_process_left_is_swept_up(tmp_path: Path) -> None:

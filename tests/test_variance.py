@@ -290,7 +290,7 @@ def test_at_the_first_step_there_is_nothing_to_learn() -> None:
 
 @pytest.mark.parametrize("fraction", [-0.5, 0.0, 1.0, 3.0])
 def test_what_is_said_of_the_first_step_does_not_matter(fraction: float) -> None:
-    """No noise is added there, and nobody taught the network what to say; beta-tilde is 0, its negative power is not finite."""
+    """No noise is added and the network is untrained there; beta-tilde is 0, its negative power is not finite."""
     diffusion = knowing(0.5, X0())
     diffusion.eps_model.place.data.fill_(2 * fraction - 1)
     x, t = torch.randn(3, 1, dtype=torch.float64), torch.zeros(3, dtype=torch.long)
@@ -358,3 +358,19 @@ def test_a_fraction_above_1_stays_within_reason_over_few_steps() -> None:
     beta = 1 - (alpha_bar[-1] / alpha_bar[0]).item()
     ratio = ((1 - alpha_bar[0]) / (1 - alpha_bar[-1])).item()
     assert [x.item() ** 2 / beta for x in seen.values()] == pytest.approx([1.0, ratio**-0.1, 10.0], rel=1e-6)
+
+
+@pytest.mark.parametrize("fraction", [1.0, 2.0, 9.0])
+def test_one_step_and_the_sampler_limit_it_alike(fraction: float) -> None:
+    """At t = 1 of a schedule that starts gently, beta-tilde is a small part of beta."""
+    variance: Any = Learnt()
+    diffusion = DenoiseDiffusion(
+        lambda xt, t, cond=None: torch.cat([torch.zeros_like(xt), torch.full_like(xt, 2 * fraction - 1)], dim=1),
+        2, beta_schedule=lambda T: torch.tensor([1e-4, 0.5], dtype=torch.float64), prediction=X0(), variance=variance,
+    )  # fmt: skip
+    seen: list[Tensor] = []
+    x, ones = torch.zeros(1, 1, 1), torch.ones(1, 1, 1)
+    ddpm(diffusion.denoise, x, diffusion.alpha_bar, randn=lambda: ones, observer=lambda t, xt, x0_hat: seen.append(xt))
+    stepped = diffusion.p_sample(x, torch.ones(1, dtype=torch.long), ones)
+    torch.testing.assert_close(stepped, seen[-1], rtol=1e-5, atol=0.0)
+    assert stepped.item() ** 2 == pytest.approx(0.5 if fraction == 1 else 10 * 0.5, rel=1e-4)

@@ -1,0 +1,35 @@
+"""An installed package has all that its import and its constructors need."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PARTS = ("ddpm", "datamodules", "callbacks", "conf")
+
+
+def test_a_wheel_is_complete(tmp_path: Path) -> None:
+    """Every source and configuration file is in it, nothing else is; the shipped skeletons are found from another folder."""
+    pytest.importorskip("setuptools", "77")
+    source, out = tmp_path / "source", tmp_path / "out"
+    for part in PARTS:
+        shutil.copytree(ROOT / part, source / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    build = f"import setuptools.build_meta as b; b.build_wheel({str(out)!r})"
+    out.mkdir()
+    subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
+    with zipfile.ZipFile(next(out.glob("*.whl"))) as wheel:
+        names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+        wheel.extractall(tmp_path / "site")
+    files = [path for part in PARTS for ending in ("py", "yaml") for path in (ROOT / part).rglob(f"*.{ending}")]
+    assert names == {path.relative_to(ROOT).as_posix() for path in files}
+    used = "from datamodules.joints import presets; from ddpm.command import CONF; print(len(presets()), CONF.is_dir())"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run([sys.executable, "-c", used], cwd=out, capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == [str(len(list((ROOT / "conf" / "skeleton").glob("*[0-9].yaml")))), "True"], done.stderr
