@@ -388,7 +388,7 @@ def test_compare_writes_table_plot_and_picture(run: Path, tmp_path: Path, caplog
     arguments = ["samplers=[ddim,heun]", "steps=[2,4]", "n=40", "gif_clips=2", "gif_steps=4"]
     path = compare_script.compare(compose("compare", [f"ckpt={run}", f"out={out}", *arguments]))
     rows = list(csv.DictReader(path.open()))
-    guided = 2  # calls, with and without the condition
+    guided = load_module(run).calls_each
     assert [(r["sampler"], int(r["calls"]) / guided) for r in rows] == [
         *(("ddim", 2), ("ddim", 4), ("heun", 1), ("heun", 3), ("ddpm", 40)),
     ]  # fmt: skip
