@@ -31,7 +31,7 @@ from tests.test_train import SMALL, command
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run on 48 clips."""
     where = tmp_path_factory.mktemp("user")
-    done = command("train.py", *SMALL, "T=40", "out=run", "~callbacks.skeleton_gif", cwd=where)
+    done = command("train.py", *SMALL, "T=40", "condition.guidance=1.25", "out=run", "~callbacks.skeleton_gif", cwd=where)
     assert done.returncode == 0, done.stderr
     return where / "run"
 
