@@ -92,7 +92,7 @@ def train_ours(args: argparse.Namespace) -> Trained:
 
     def sample(n: int, calls: int | None) -> tuple[Tensor, int]:
         sampler = module.sampler if calls is None else functools.partial(module.sampler, steps=calls)
-        return module.sample(range(n), sampler=sampler), cost(sampler, module.diffusion.alpha_bar, module.calls_each).calls
+        return module.sample(range(n), sampler=sampler), cost(sampler, module.diffusion.alpha_bar, module.calls_at).calls
 
     return Trained(sample, steps, seconds, sum(p.numel() for p in module.diffusion.parameters()))
 

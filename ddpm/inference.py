@@ -1,7 +1,7 @@
 """What the commands do with a trained model: find a device, show progress, and find the data it was trained on."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -58,13 +58,13 @@ class Cost(NamedTuple):
     calls: int
 
 
-def cost(sampler: Sampler, alpha_bar: Tensor, calls_each: int = 1) -> Cost:
+def cost(sampler: Sampler, alpha_bar: Tensor, calls_at: Callable[[int], int] = lambda t: 1) -> Cost:
     """The cost of a sampler, found out on a single number.
 
     Args:
         sampler: to be run.
         alpha_bar: that it will be given.
-        calls_each: network calls each time that it asks, 2 with guidance.
+        calls_at: network calls when it asks at diffusion step t, see `ddpm.module.MotionDiffusion.calls_at`.
 
     Raises:
         ValueError: whatever the sampler has to say of its arguments.
@@ -72,11 +72,11 @@ def cost(sampler: Sampler, alpha_bar: Tensor, calls_each: int = 1) -> Cost:
     noise, seen, asked = torch.zeros(1, 1), [], []
 
     def denoise(xt: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        asked.append(t)
+        asked.append(calls_at(int(t)))
         return xt, xt
 
     sampler(denoise, noise, alpha_bar, randn=lambda: noise, observer=lambda t, xt, x0_hat: seen.append(t))
-    return Cost(len(seen), len(asked) * calls_each)
+    return Cost(len(seen), sum(asked))
 
 
 @contextlib.contextmanager

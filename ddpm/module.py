@@ -327,10 +327,11 @@ class MotionDiffusion(pl.LightningModule):
         clips = clips if project is None else rigid_bones(clips, self.skeleton)
         return clips.permute(0, 3, 1, 2).float().cpu()
 
-    @property
-    def calls_each(self) -> int:
-        """Network calls each time that a sampler asks: with guidance also one without the condition."""
-        return 1 if self.condition is None or self.condition.guidance == 1 else 2
+    def calls_at(self, t: int) -> int:
+        """Network calls when a sampler asks at diffusion step t: where guidance acts also one without the condition."""
+        if self.condition is None or self.condition.guidance == 1:
+            return 1
+        return 1 + int(self.condition.guides(self.diffusion.alpha_bar[t]))
 
     def denoiser(self, cond: Tensor | None, guidance: float | None, project: str | None) -> Callable[[Tensor, Tensor], Denoised]:
         """What a sampler asks: the network, guided, and with rigid bones; for the arguments see `generate`."""
@@ -343,8 +344,12 @@ class MotionDiffusion(pl.LightningModule):
         def denoise(xt: Tensor, t: Tensor) -> Denoised:
             free = None if nothing is None else nothing.expand(len(xt), -1)
             said = self.diffusion.denoise(xt, t, free if cond is None else cond)
-            if weight != 1:
-                said = guided(said, self.diffusion.denoise(xt, t, free), weight)
+            if weight != 1 and self.condition is not None:
+                here = self.condition.guides(gather(self.diffusion.alpha_bar, t, xt))
+                if bool(here.any()):
+                    moved = guided(said, self.diffusion.denoise(xt, t, free), weight)
+                    x0_hat, eps_hat = (torch.where(here, a, b) for a, b in zip(moved[:2], said[:2], strict=True))
+                    said = Denoised(x0_hat, eps_hat, said.fraction)
             return said if project is None else self._with_rigid_bones(said, xt, t)
 
         return denoise

@@ -104,6 +104,8 @@ def test_actions_are_found_by_name() -> None:
         ({"dropout": float("nan")}, "dropout=nan"),
         ({"guidance": -1.0}, r"guidance=-1\.0 a number that is not negative"),
         ({"guidance": float("nan")}, "guidance=nan"),
+        ({"interval": [2.0, -3.0]}, r"condition\.interval=\[2\.0, -3\.0\] must be \[low, high\]"),
+        ({"interval": [1.0]}, r"condition\.interval=\[1\.0\]"),
         ({"counts": (5, 3, 1)}, r"3 names need 4 counts, got \[5, 3, 1\]"),
         ({"counts": (0, 0, 0, 0)}, r"counts, got \[0, 0, 0, 0\]"),
     ],
@@ -249,6 +251,25 @@ def test_the_weight_of_the_condition_is_used_unless_told_otherwise() -> None:
     expected = knowing(guidance=2.0).sample(SEEDS, labels=labels)
     assert torch.equal(knowing(guidance=0.5).sample(SEEDS, labels=labels, guidance=2.0), expected)
     assert not torch.allclose(knowing(guidance=0.5).sample(SEEDS, labels=labels), expected, atol=1e-2)
+
+
+def test_guidance_acts_within_its_interval_alone() -> None:
+    """Where it does not, answers are those of the condition, and the network is asked once."""
+    everywhere = knowing(guidance=3.0)
+    within = knowing(told=LabelCondition(NAMES, [5, 3, 2, 0], guidance=3.0, interval=[-1.0, 2.0]))
+    logsnr = torch.logit(within.diffusion.alpha_bar)
+    inside = (logsnr >= -1) & (logsnr <= 2)
+    assert inside.any() and not inside.all()
+    cond = within.condition.encode(torch.zeros(len(inside), dtype=torch.long))
+    xt = torch.randn(len(inside), 1, 3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    t = torch.arange(len(inside))
+    one, all_of_it = within.denoiser(cond, None, None)(xt, t), everywhere.denoiser(cond, None, None)(xt, t)
+    told = within.denoiser(cond, 1.0, None)(xt, t)
+    for got, guided_everywhere, unguided in zip(one[:2], all_of_it[:2], told[:2], strict=True):
+        assert torch.equal(got[inside], guided_everywhere[inside]) and torch.equal(got[~inside], unguided[~inside])
+        assert not torch.allclose(got[inside], unguided[inside], atol=1e-2)
+    assert [within.calls_at(k) for k in range(len(inside))] == [2 if k else 1 for k in inside.tolist()]
+    assert knowing(guidance=1.0).calls_at(0) == 1
 
 
 def test_a_clip_does_not_depend_on_its_neighbours() -> None:
