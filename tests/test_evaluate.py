@@ -16,8 +16,8 @@ from datamodules.clips import DataError
 from datamodules.pose import PoseDataModule
 from datamodules.synthetic import synthetic
 from ddpm.build import ConfigError
+from ddpm.clips import Clips
 from ddpm.metrics import degraded
-from ddpm.metrics.motions import Motions
 from ddpm.metrics.reference import held_out, reference, whole
 from ddpm.skeleton import Skeleton
 from tests.configs import compose
@@ -44,14 +44,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def real_clips(skeleton: Skeleton, frames: int = 16) -> Motions:
+def real_clips(skeleton: Skeleton, frames: int = 16) -> Clips:
     """The middles of the recordings of `DATA`."""
     data = PoseDataModule(synthetic(skeleton, 100, 20.0, 0), frames)
     batch = data.middle_windows(torch.arange(100))
-    return Motions.from_batch(batch["clips"], batch["mask"], fps=20.0, skeleton=skeleton)
+    return Clips.from_batch(batch["clips"], batch["mask"], fps=20.0, skeleton=skeleton)
 
 
-def written(path: Path, motions: Motions, **arrays: Any) -> str:
+def written(path: Path, motions: Clips, **arrays: Any) -> str:
     np.savez(path, clips=motions.positions.numpy(), **arrays)
     return f"clips={path}"
 
@@ -122,11 +122,11 @@ def test_files_that_cannot_be_judged_are_named(skeleton: Skeleton, tmp_path: Pat
     np.savez(tmp_path / "poses.npz", poses=np.zeros(3))
     for clips, named in (
         (f"clips={tmp_path / 'missing.npz'}", "missing"),
-        (f"clips={tmp_path / 'text.npz'}", "no .npz"),
-        (f"clips={tmp_path / 'poses.npz'}", "no .npz with clips"),
+        (f"clips={tmp_path / 'text.npz'}", "no sound NumPy file"),
+        (f"clips={tmp_path / 'poses.npz'}", r"holds \['poses'\], none of them clips"),
         (written(tmp_path / "fps.npz", real, fps=30.0), "30 frames per second"),
-        (written(tmp_path / "names.npz", real, joint_names=np.array(["a"])), r"joints are \['a'\]"),
-        (written(tmp_path / "lengths.npz", real, lengths=np.zeros(100, int)), "lengths run from 0"),
+        (written(tmp_path / "names.npz", real, joint_names=np.array(["a"])), "joint_names holds 1 names for 20 joints"),
+        (written(tmp_path / "lengths.npz", real, lengths=np.zeros(100, int)), "lengths must be 100 whole numbers from 1 to 16"),
     ):
         with pytest.raises(DataError, match=named):
             judged(tmp_path / "out", clips, *DATA)

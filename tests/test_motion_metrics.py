@@ -15,7 +15,7 @@ import train as train_script
 from callbacks.motion_metrics import MONITOR, MotionMetrics
 from datamodules.pose import PoseDataModule
 from datamodules.synthetic import synthetic
-from ddpm.metrics.motions import Motions
+from ddpm.clips import Clips
 from ddpm.metrics.reference import reference
 from ddpm.metrics.suite import evaluate
 from ddpm.metrics.verdict import findings
@@ -57,7 +57,7 @@ def test_the_values_are_those_of_a_fast_evaluation(data: PoseDataModule, caplog:
 
     logged, callback = measured(data, sampler)
     assert asked == list(range(5, 101))
-    motions = Motions(held_out(data)[:96], torch.full((96,), 24), 20.0, data.clips.skeleton)
+    motions = Clips(held_out(data)[:96], torch.full((96,), 24), 20.0, data.clips.skeleton)
     expected = evaluate(motions, reference(data).motions, fast=True, seed=5)
     assert logged[MONITOR] == expected.metrics["frechet/kinetic"].generated.value
     assert logged["metrics/real/frechet_pose"] == expected.metrics["frechet/pose"].real.value

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.metrics.motions import Motions
+from ddpm.clips import Clips
 from ddpm.skeleton import Skeleton
 
 
@@ -18,14 +18,14 @@ def walk(n: int, frames: int, joints: int, coords: int, seed: int = 0) -> Tensor
 
 
 @pytest.fixture
-def motions(skeleton: Skeleton) -> Motions:
+def motions(skeleton: Skeleton) -> Clips:
     """40 clips of 12 frames and of 5 to 12 that count, 20 frames per second."""
     lengths = torch.arange(40) % 8 + 5
-    return Motions(walk(40, 12, 20, 3), lengths, 20.0, skeleton)
+    return Clips(walk(40, 12, 20, 3), lengths, 20.0, skeleton)
 
 
 @pytest.fixture
-def flat(skeleton: Skeleton) -> Motions:
+def flat(skeleton: Skeleton) -> Clips:
     """The same in image coordinates: 2-D, y down."""
     image = Skeleton(skeleton.joints, skeleton.left_right, skeleton.feet, up="-y", coords=2)
-    return Motions(walk(40, 12, 20, 2), torch.arange(40) % 8 + 5, 20.0, image)
+    return Clips(walk(40, 12, 20, 2), torch.arange(40) % 8 + 5, 20.0, image)
