@@ -1,6 +1,7 @@
 """Clips: motion in metres with frame rate and skeleton, the one form from sampler and file to metric, picture and file."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -53,8 +54,8 @@ class Clips:
                 raise ValueError(f"clips: {len(x)} clips need as many {name}, got {len(values)}")
         if lengths.min() < 1 or lengths.max() > x.shape[1]:
             raise ValueError(f"clips: lengths run from {lengths.min()} to {lengths.max()}, they must be in 1..{x.shape[1]}")
-        if not self.fps > 0:
-            raise ValueError(f"clips: fps={self.fps} must be positive")
+        if not 0 < self.fps < math.inf:
+            raise ValueError(f"clips: fps={self.fps} must be a positive number")
         place = torch.minimum(torch.arange(x.shape[1]), lengths[:, None] - 1)
         object.__setattr__(self, "positions", x[torch.arange(len(x))[:, None], place])
         object.__setattr__(self, "lengths", lengths)

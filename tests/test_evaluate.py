@@ -92,6 +92,20 @@ def test_real_clips_score_like_the_floor_and_the_page_stands_alone(
     assert "frechet/judge" not in found["metrics"], "what it learnt from is no reference for it"
 
 
+def test_millimetres_are_not_taken_for_metres(skeleton: Skeleton, tmp_path: Path) -> None:
+    """Nor one joint for another where a file has another order."""
+    real, options = real_clips(skeleton), (*DATA, "fast=true", "training=0", "report=false")
+    found = judged(tmp_path / "m", written(tmp_path / "m.npz", real), *options)
+    order = torch.arange(19, -1, -1)
+    clips = 1000 * real.positions[:, :, order].numpy()
+    np.savez(tmp_path / "mm.npz", clips=clips, units="mm", joint_names=np.array(skeleton.names)[order], fps=20.0)
+    again = judged(tmp_path / "mm", f"clips={tmp_path / 'mm.npz'}", *options)
+    for name, metric in found["metrics"].items():
+        assert again["metrics"][name]["generated"]["value"] == pytest.approx(metric["generated"]["value"], rel=1e-3, abs=1e-4), (
+            name
+        )
+
+
 def test_a_single_pose_is_called_frozen(skeleton: Skeleton, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     clips = written(tmp_path / "mean.npz", degraded.mean_pose(real_clips(skeleton)))
     found = judged(tmp_path / "out", clips, *DATA, "fast=true", "training=0", "report=false")
@@ -130,6 +144,8 @@ def test_files_that_cannot_be_judged_are_named(skeleton: Skeleton, tmp_path: Pat
     ):
         with pytest.raises(DataError, match=named):
             judged(tmp_path / "out", clips, *DATA)
+    with pytest.raises(DataError, match="units 'px' are no length"):
+        judged(tmp_path / "out", written(tmp_path / "pixels.npz", real, units="px"), *DATA)
     np.savez(tmp_path / "few.npz", clips=real.positions.numpy()[:, :, :19])
     with pytest.raises(DataError, match="20 joints"):
         judged(tmp_path / "out", f"clips={tmp_path / 'few.npz'}", *DATA)

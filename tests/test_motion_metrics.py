@@ -39,12 +39,13 @@ def held_out(data: PoseDataModule) -> Tensor:
 
 
 def measured(data: PoseDataModule, sampler: Callable[[Any], Tensor]) -> tuple[dict[str, float], MotionMetrics]:
-    """What the callback logs at the end of training of a module with this ``sample``."""
+    """What the callback logs at the end of training of a module that samples these positions."""
     logged: dict[str, float] = {}
     logger = SimpleNamespace(log_metrics=lambda values, step: logged.update(values))
     trainer = SimpleNamespace(datamodule=data, global_step=9, callbacks=[], loggers=[logger], fast_dev_run=False)
     callback = MotionMetrics(n=96, seed=5)
-    callback.on_train_end(trainer, SimpleNamespace(sample=sampler, fps=20.0, skeleton=data.clips.skeleton))  # type: ignore[arg-type]
+    module = SimpleNamespace(sample=lambda seeds: Clips.whole(sampler(seeds), 20.0, data.clips.skeleton))
+    callback.on_train_end(trainer, module)  # type: ignore[arg-type]
     return logged, callback
 
 

@@ -63,14 +63,16 @@ def read_clips(path: Path, skeleton: Skeleton | None = None, fps: float | None =
     recordings = _recordings(path, arrays, 0 if skeleton is None else skeleton.coords)
     first = recordings[0]
     skeleton = _skeleton_of(first, arrays.get("parents"), fail) if skeleton is None else skeleton
-    if (coords := first.positions.shape[2]) != skeleton.coords:
+    joints, coords = first.positions.shape[1:]
+    if coords != skeleton.coords:
         raise fail(f"{coords} coordinates per joint, the skeleton has {skeleton.coords}; give the skeleton of the file")
+    if first.joints is None and joints != len(skeleton.names):
+        raise fail(f"{joints} joints without names, the skeleton has {len(skeleton.names)} joints; save joint_names with them")
     names = first.joints or skeleton.names
     missing = [name for name in skeleton.names if name not in names]
-    if missing or len(set(names)) != first.positions.shape[1]:
+    if missing or len(set(names)) != joints:
         raise fail(
-            f"has {first.positions.shape[1]} joints{f' without {missing}' if missing else ''}; its joints are {list(names)}, "
-            f"those of the skeleton {list(skeleton.names)}; give the skeleton of the file, or name each of its joints once"
+            f"its joints are {list(names)}, of which each needs a name of its own, and {missing} of the skeleton are missing"
         )
     units = first.units or "m"
     scale = UNITS.get(units)
@@ -81,8 +83,10 @@ def read_clips(path: Path, skeleton: Skeleton | None = None, fps: float | None =
     if rate is None:
         raise fail("does not say its frame rate; save fps with it, or give fps=")
     seeds = arrays.get("seeds")
-    if seeds is not None and (seeds.dtype.kind not in "iu" or seeds.shape != (len(recordings),)):
-        raise fail(f"seeds must be {len(recordings)} whole numbers, found {seeds.dtype} {seeds.shape}")
+    if seeds is not None and (
+        seeds.dtype.kind not in "iu" or seeds.shape != (len(recordings),) or not 0 <= int(seeds.min()) <= int(seeds.max()) < 2**63
+    ):
+        raise fail(f"seeds must be {len(recordings)} whole numbers in 0..2^63-1, found {seeds.tolist()}")
     width = arrays["clips"].shape[1 if arrays["clips"].ndim == 4 else 0]
     positions = torch.zeros(len(recordings), width, len(skeleton.names), coords, dtype=torch.float64)
     order = [names.index(name) for name in skeleton.names]

@@ -8,7 +8,7 @@ import torch
 from ddpm.clips import Clips
 from ddpm.metrics.memorisation import memorisation, nearest
 from ddpm.skeleton import Skeleton
-from tests.metrics.conftest import walk
+from tests.conftest import walk
 from tests.metrics.test_features import moved
 
 

@@ -13,7 +13,7 @@ from datamodules.synthetic import synthetic
 from ddpm.clips import Clips
 from ddpm.metrics.suite import Evaluation, evaluate
 from ddpm.skeleton import Skeleton
-from tests.metrics.conftest import walk
+from tests.conftest import walk
 from tests.test_msr_action3d import SKELETON
 
 FRAMES = 32
