@@ -89,18 +89,16 @@ def sample(cfg: DictConfig) -> Path:
         raise ConfigError(f"export={cfg.export}: rotations need three dimensions, the skeleton has {module.skeleton.coords}")
     if cfg.steps is not None:
         sampler = partial(sampler, steps=cfg.steps)
-    action = (
-        [str(name) for name in cfg.action] if OmegaConf.is_list(cfg.action) else None if cfg.action is None else str(cfg.action)
-    )
-    actions = None if action is None else module.find_labels(action, cfg.n)
+    wanted = cfg.action if cfg.action is None or OmegaConf.is_list(cfg.action) else [cfg.action]
+    actions = None if wanted is None else module.find_labels([str(name) for name in wanted], cfg.n)
     source = None if cfg.source is None else read_source(cfg, module, run)
     seeds, noise, shown = range(cfg.seed, cfg.seed + cfg.n), None, None
     began = time.monotonic()
     if cfg.invert is not None and source is not None:
         clips, noise = invert(module, source[: cfg.n], cfg.invert, cfg.batch_size)
-        pairs = torch.stack([source[: cfg.gif_clips], clips.positions[: cfg.gif_clips]], dim=1)  # each beside its source
-        shown = pairs.flatten(0, 1)
-        titles = [text for i in range(len(pairs)) for text in (f"source {cfg.source_clip + i}", "sampled again")]
+        again = clips.positions[: cfg.gif_clips]
+        shown = torch.stack([source[: len(again)], again], dim=1).flatten(0, 1)  # each beside its source
+        titles = [text for i in range(len(again)) for text in (f"source {cfg.source_clip + i}", "sampled again")]
     elif cfg.vary is not None and source is not None:
         clips = vary(module, source[0], cfg, seeds, sampler, actions)
         shown = torch.cat([source[:1], clips.positions[: cfg.gif_clips]])
@@ -112,7 +110,7 @@ def sample(cfg: DictConfig) -> Path:
         clips = module.sample(
             seeds, frames=cfg.frames, labels=actions, sampler=sampler, batch_size=cfg.batch_size, progress=True, **wishes(cfg)
         )
-        titles = clips.titles[: cfg.gif_clips]
+        titles = (clips.titles or [])[: cfg.gif_clips]
     seconds = time.monotonic() - began
     out = Path(cfg.out)
     (path,) = clips.save(out / "clips.npz", arrays={} if noise is None else {"noise": noise})

@@ -337,11 +337,11 @@ class MotionDiffusion(pl.LightningModule):
         Raises:
             ValueError: the model knows no actions, or not this one; or none is named.
         """
-        if self.condition is None:
-            raise ValueError(f"action={action}: this model knows no actions, its training data had no labels")
         names = [action] if isinstance(action, str) else list(action)
         if not names:
             raise ValueError("action=[] must name at least one action")
+        if self.condition is None:
+            raise ValueError(f"action={', '.join(names)}: this model knows no actions, its training data had no labels")
         return self.condition.find(names).repeat(-(-n // len(names)))[:n]
 
     def labels(self, seeds: Sequence[int]) -> Tensor | None:
