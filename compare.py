@@ -14,14 +14,13 @@ import torch
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from torch import Tensor
 
 from callbacks.plots import plot_quality
 from callbacks.render import draw_clips, write_gif
-from ddpm.build import ConfigError, construct_part
+from ddpm.build import ConfigError, construct_part, own_data
 from ddpm.checkpoint import CheckpointError, load_run, write_durably
-from ddpm.inference import choose_device, cost, own_data, progress
-from ddpm.metrics.motions import Motions
+from ddpm.clips import Clips
+from ddpm.inference import choose_device, cost
 from ddpm.metrics.reference import reference
 from ddpm.metrics.suite import Evaluation, Score, evaluate
 from ddpm.module import MotionDiffusion
@@ -62,7 +61,7 @@ class Run(NamedTuple):
     steps: int | None  # as asked for, None for all
     calls: int  # of the network, also for guidance
     seconds: float  # per clip
-    clips: Tensor  # (n, frames, joints, coords) metres
+    clips: Clips
     quality: Evaluation
 
     def row(self) -> tuple[str | float, ...]:
@@ -110,8 +109,7 @@ def compare(cfg: DictConfig) -> Path:
         began = time.monotonic()
         clips = sampled(module, sampler, cfg, f"{name} {number}")
         seconds = (time.monotonic() - began) / len(clips)
-        generated = Motions.whole(clips, module.fps, module.skeleton)
-        runs.append(Run(name, steps, number, seconds, clips, evaluate(generated, real, fast=True)))
+        runs.append(Run(name, steps, number, seconds, clips, evaluate(clips, real, fast=True)))
         log.info("%s", line(runs[-1].row()))
         write_table(Path(cfg.out) / "quality.csv", runs)
     floor = runs[0].quality.metrics[METRIC].real
@@ -125,11 +123,10 @@ def sampler_of(name: str, calls: int | None, spacing: str | None) -> Sampler:
     return construct_part({"_target_": f"ddpm.samplers.{name}", "_partial_": True, "steps": calls, **spaced}, f"samplers {name}")
 
 
-def sampled(module: MotionDiffusion, sampler: Sampler, cfg: DictConfig, label: str) -> Tensor:
-    """``(n, frames, joints, coords)`` in metres: the same seeds for every sampler."""
+def sampled(module: MotionDiffusion, sampler: Sampler, cfg: DictConfig, label: str) -> Clips:
+    """Clips of the same seeds for every sampler."""
     seeds = range(cfg.seed, cfg.seed + cfg.n)
-    with progress(sampler, module.diffusion.alpha_bar, -(-cfg.n // cfg.batch_size), label) as observer:
-        return module.sample(seeds, sampler=sampler, batch_size=cfg.batch_size, observer=observer)
+    return module.sample(seeds, sampler=sampler, batch_size=cfg.batch_size, progress=label)
 
 
 def line(row: tuple[str | float, ...]) -> str:
@@ -164,7 +161,7 @@ def write(out: Path, runs: list[Run], floor: Score, cfg: DictConfig, module: Mot
     log.info("%s and %s", path, out / "quality.png")
     shown = [run for run in runs if run.steps in (cfg.gif_steps, None)]
     if cfg.gif_clips > 0 and shown:
-        clips = torch.cat([run.clips[: cfg.gif_clips] for run in shown])
+        clips = torch.cat([run.clips.positions[: cfg.gif_clips] for run in shown])
         titles = [f"{run.sampler} {run.calls}, seed {cfg.seed + i}" for run in shown for i in range(cfg.gif_clips)]
         frames = draw_clips(clips.numpy(), module.skeleton, titles=titles, columns=cfg.gif_clips)
         write_gif(out / "quality.gif", frames, module.fps)

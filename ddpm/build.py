@@ -113,6 +113,34 @@ def construct_data(config: Any, key: str) -> Any:
     return construct(config, key)
 
 
+def own_clips(config: Mapping[str, Any], changes: Mapping[str, Any]) -> Any:
+    """The recordings that a model was trained on.
+
+    Args:
+        config: of the run, from its checkpoint.
+        changes: values of ``data`` that are others now, e.g. where the files are; None for those that are not.
+
+    Returns:
+        A ``ClipSet``.
+
+    Raises:
+        ConfigError: a run that says nothing of its data, a key that they do not have, or a constructor that is none of data.
+        DataError: data that are not there, or cannot be used.
+    """
+    if not config.get("data") or not config.get("loader"):
+        raise ConfigError("the checkpoint does not say what data it was trained on")
+    changes = {key: value for key, value in changes.items() if value is not None}
+    unknown = sorted(changes.keys() - config["data"].keys())
+    if unknown:
+        raise ConfigError(f"data.{unknown[0]}: the data of this run have {sorted(config['data'].keys() - {'_target_'})}")
+    return construct_data({**config["data"], **changes}, "data")
+
+
+def own_data(config: Mapping[str, Any], changes: Mapping[str, Any]) -> Any:
+    """The data module of these recordings, split as they were in training; for arguments and errors see `own_clips`."""
+    return construct_data(config["loader"], "loader")(clips=own_clips(config, changes))
+
+
 def build_module(
     config: Mapping[str, Any],
     fps: float,

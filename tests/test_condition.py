@@ -181,11 +181,11 @@ def test_an_action_is_sampled_as_it_is(label: int, sampler: Sampler) -> None:
     """The flow to a Gaussian is a straight line: mean and deviation are within 2 % in every clip, without sampling error."""
     module = knowing(guidance=1.0)
     labels = torch.full((20,), label)
-    clips = module.sample(SEEDS, labels=labels, sampler=sampler).double()
+    clips = module.sample(SEEDS, labels=labels, sampler=sampler).positions
     noise = module.noise(SEEDS)().double().permute(0, 3, 1, 2)
     off = clips - MEANS[label] - STDS[label] * noise
     assert (off.abs() < 0.02 * (MEANS[label].abs() + STDS[label] * noise.abs())).all()
-    assert torch.equal(module.sample(SEEDS, labels=labels, sampler=sampler, guidance=1.0).double(), clips)
+    assert torch.equal(module.sample(SEEDS, labels=labels, sampler=sampler, guidance=1.0).positions, clips)
 
 
 def test_without_guidance_the_network_is_asked_once_a_step() -> None:
@@ -217,9 +217,9 @@ def test_guided_answers_are_a_line_through_the_exact_ones(weight: float) -> None
 
 def test_the_weight_0_forgets_the_action() -> None:
     module = knowing()
-    anything = module.sample(SEEDS, labels=torch.full((20,), -1))
+    anything = module.sample(SEEDS, labels=torch.full((20,), -1)).positions
     for label in (0, 2):
-        free = module.sample(SEEDS, labels=torch.full((20,), label), guidance=0.0)
+        free = module.sample(SEEDS, labels=torch.full((20,), label), guidance=0.0).positions
         torch.testing.assert_close(free, anything, rtol=0, atol=1e-6)
 
 
@@ -227,8 +227,8 @@ def test_actions_that_are_drawn_make_the_mixture() -> None:
     """Told or not, clips are of an action as often as in training: of 300, within 5 standard errors."""
     module, seeds = knowing(guidance=1.0), range(300)
     labels = module.labels(seeds)
-    told, free = module.sample(seeds), module.sample(seeds, labels=torch.full((300,), -1))
-    assert torch.equal(told, module.sample(seeds, labels=labels)) and torch.equal(labels, module.condition.draw(seeds))
+    told, free = module.sample(seeds).positions, module.sample(seeds, labels=torch.full((300,), -1)).positions
+    assert torch.equal(told, module.sample(seeds, labels=labels).positions) and torch.equal(labels, module.condition.draw(seeds))
     for clips in (told, free):
         nearest = torch.cdist(clips[:, :, 0].double().mean(dim=1), MEANS).argmin(dim=1)
         share = torch.bincount(nearest, minlength=3) / 300
@@ -241,16 +241,16 @@ def test_more_guidance_goes_further_from_the_others() -> None:
     labels = torch.zeros(20, dtype=torch.long)
     away = MEANS[0] - SHARES @ MEANS
     along = [
-        (module.sample(SEEDS, labels=labels, guidance=weight).double() @ away).mean().item() for weight in (0.0, 1.0, 2.0, 4.0)
+        (module.sample(SEEDS, labels=labels, guidance=weight).positions @ away).mean().item() for weight in (0.0, 1.0, 2.0, 4.0)
     ]
     assert along == sorted(along) and along[-1] > along[1]
 
 
 def test_the_weight_of_the_condition_is_used_unless_told_otherwise() -> None:
     labels = torch.arange(20) % 3
-    expected = knowing(guidance=2.0).sample(SEEDS, labels=labels)
-    assert torch.equal(knowing(guidance=0.5).sample(SEEDS, labels=labels, guidance=2.0), expected)
-    assert not torch.allclose(knowing(guidance=0.5).sample(SEEDS, labels=labels), expected, atol=1e-2)
+    expected = knowing(guidance=2.0).sample(SEEDS, labels=labels).positions
+    assert torch.equal(knowing(guidance=0.5).sample(SEEDS, labels=labels, guidance=2.0).positions, expected)
+    assert not torch.allclose(knowing(guidance=0.5).sample(SEEDS, labels=labels).positions, expected, atol=1e-2)
 
 
 def test_guidance_acts_within_its_interval_alone() -> None:
@@ -274,10 +274,10 @@ def test_guidance_acts_within_its_interval_alone() -> None:
 
 def test_a_clip_does_not_depend_on_its_neighbours() -> None:
     module = knowing(guidance=1.5)
-    together = module.sample(SEEDS)
-    torch.testing.assert_close(module.sample(SEEDS, batch_size=3), together, rtol=0, atol=1e-6)
+    together = module.sample(SEEDS).positions
+    torch.testing.assert_close(module.sample(SEEDS, batch_size=3).positions, together, rtol=0, atol=1e-6)
     for i in (4, 11):
-        torch.testing.assert_close(module.sample([i])[0], together[i], rtol=0, atol=1e-6)
+        torch.testing.assert_close(module.sample([i]).positions[0], together[i], rtol=0, atol=1e-6)
 
 
 # --- training
@@ -348,7 +348,7 @@ def test_a_model_without_labels_knows_no_actions(tiny_config: dict[str, Any]) ->
         with pytest.raises(ValueError, match=rf"guidance={guidance}: this model has no condition.*without labels"):
             module.sample([0, 1], guidance=guidance)
     assert module.labels([0, 1]) is None and module.conditions([0, 1]) is None
-    assert torch.equal(module.sample([0, 1], guidance=1.0), module.sample([0, 1]))
+    assert torch.equal(module.sample([0, 1], guidance=1.0).positions, module.sample([0, 1]).positions)
     module.loss({"clips": torch.randn(4, 20, 3, 8), "mask": None})
 
 
@@ -380,7 +380,7 @@ def test_actions_are_a_condition_where_there_are_several(
         assert module.conditions([0], torch.tensor([1])).tolist() == [[0, 1, 0]]
     module.normalizer.fit(torch.randn(4, 20, 3, 8))
     batch = {"clips": torch.randn(4, 20, 3, 8), "mask": None, "labels": torch.tensor([0, -1, 1, 0])}
-    assert module.loss(batch).isfinite() and module.sample([0, 1]).shape == (2, 8, 20, 3)
+    assert module.loss(batch).isfinite() and module.sample([0, 1]).positions.shape == (2, 8, 20, 3)
     checkpoint: dict[str, Any] = {}
     module.on_save_checkpoint(checkpoint)
     assert checkpoint["motion"]["label_counts"] == (list(counts) if conditional else [])
@@ -405,8 +405,10 @@ def test_a_conditional_model_is_in_the_checkpoint(tiny_config: dict[str, Any], m
     loaded = load_module(tmp_path / "x.ckpt")
     walks, bows = torch.zeros(3, dtype=torch.long), torch.ones(3, dtype=torch.long)
     for arguments in ({}, {"labels": walks}, {"labels": bows, "guidance": 3.0}):
-        assert torch.equal(loaded.sample([1, 2, 3], **arguments), module.sample([1, 2, 3], **arguments))
-    assert not torch.allclose(module.sample([1], labels=walks[:1]), module.sample([1], labels=bows[:1]), atol=1e-3)
+        assert torch.equal(loaded.sample([1, 2, 3], **arguments).positions, module.sample([1, 2, 3], **arguments).positions)
+    assert not torch.allclose(
+        module.sample([1], labels=walks[:1]).positions, module.sample([1], labels=bows[:1]).positions, atol=1e-3
+    )
 
 
 def test_a_run_from_before_there_were_conditions_still_loads(tiny_config: dict[str, Any], tmp_path: Path) -> None:
