@@ -165,8 +165,8 @@ def build_module(
             raise ConfigError(f"{key}={config[key]!r} must be a whole number of at least {least}")
     skeleton: Skeleton = construct_part(config["skeleton"], "skeleton")
     project = config.get("project")
-    if project not in (None, "bones"):
-        raise ConfigError(f"project={project!r} must be bones or null")
+    if project not in (None, "none", "bones"):
+        raise ConfigError(f"project={project!r} must be bones or none")
     if not _fits(label_counts, Sequence[int]):
         raise ConfigError(f"label_counts={label_counts!r} must be a list of numbers")
     condition, model = None, config["model"]
@@ -192,7 +192,7 @@ def build_module(
         construct_part(config["sampler"], "sampler"),
         None if motion_loss is None else motion_loss(skeleton, fps),
         condition,
-        project if skeleton.coords == 3 else None,
+        project if skeleton.coords == 3 and project != "none" else None,
         class_names,
         optimizer=construct(config["optimizer"], "optimizer") if trainable else None,
         lr_scheduler=construct(config["lr_scheduler"], "lr_scheduler") if trainable and config["lr_scheduler"] else None,

@@ -37,8 +37,16 @@ def condition(**changes: Any) -> LabelCondition:
 
 
 def test_a_label_is_one_number_of_several() -> None:
-    told = condition().encode(torch.tensor([0, 2, -1, 1]))
+    told = condition(counts=(5, 3, 1, 2)).encode(torch.tensor([0, 2, -1, 1]))
     assert told.dtype == torch.float32 and told.tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 1, 0]]
+    assert not condition().encode(torch.tensor([2])).any(), "of waves there is a name and no clip: nothing was learned of them"
+
+
+def test_guidance_needs_clips_whose_label_is_hidden() -> None:
+    with pytest.raises(ValueError, match=r"condition\.guidance=2\.0 with condition\.dropout=0"):
+        condition(counts=(5, 3, 1, 0), dropout=0.0, guidance=2.0)
+    assert condition(counts=(5, 3, 1, 4), dropout=0.0, guidance=2.0).guidance == 2
+    assert condition(counts=(5, 3, 1, 0), dropout=0.0, guidance=1.0).dropout == 0
 
 
 def test_drawn_labels_are_as_frequent_as_in_training() -> None:
@@ -99,10 +107,10 @@ def test_actions_are_found_by_name() -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"dropout": 1.0}, r"condition\.labels: dropout=1\.0 must be in \[0, 1\)"),
+        ({"dropout": 1.0}, r"condition\.dropout=1\.0 must be in \[0, 1\)"),
         ({"dropout": -0.1}, r"dropout=-0\.1"),
         ({"dropout": float("nan")}, "dropout=nan"),
-        ({"guidance": -1.0}, r"guidance=-1\.0 a number that is not negative"),
+        ({"guidance": -1.0}, r"guidance=-1\.0 must be a number that is not negative"),
         ({"guidance": float("nan")}, "guidance=nan"),
         ({"interval": [2.0, -3.0]}, r"condition\.interval=\[2\.0, -3\.0\] must be \[low, high\]"),
         ({"interval": [1.0]}, r"condition\.interval=\[1\.0\]"),
@@ -423,7 +431,7 @@ def test_a_run_from_before_there_were_conditions_still_loads(tiny_config: dict[s
 def test_bad_values_of_a_configuration_are_named(tiny_config: dict[str, Any]) -> None:
     assert construct_part(LABELS, "condition")(NAMES, COUNTS).guidance == 1.25
     for name, value in (("dropout", 1.5), ("guidance", -2.0)):
-        with pytest.raises(ValueError, match=rf"condition\.labels: .*{name}={value}"):
+        with pytest.raises(ValueError, match=rf"condition\.{name}={value} must be"):
             build_module({**tiny_config, "condition": LABELS | {name: value}}, 15.0, NAMES, COUNTS)
     with pytest.raises(ValueError, match=r"condition\.dropuot.*no such argument"):
         build_module({**tiny_config, "condition": LABELS | {"dropuot": 0.1}}, 15.0, NAMES, COUNTS)
