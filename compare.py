@@ -10,18 +10,17 @@ from typing import Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 
 from callbacks.plots import plot_quality
 from callbacks.render import draw_clips, write_gif
 from datamodules.cache import through_cache
-from ddpm.build import construct_data, construct_part
+from ddpm.build import construct_data, construct_part, own_data
 from ddpm.checkpoint import load_run
+from ddpm.clips import Clips
 from ddpm.command import command
 from ddpm.errors import ConfigError
 from ddpm.files import write_durably
-from ddpm.inference import choose_device, cost, own_data, progress
-from ddpm.metrics.motions import Motions
+from ddpm.inference import choose_device, cost
 from ddpm.metrics.reference import reference
 from ddpm.metrics.suite import Evaluation, Score, evaluate
 from ddpm.module import MotionDiffusion
@@ -57,9 +56,10 @@ class Run(NamedTuple):
     """What one sampler reached with one number of network calls."""
 
     sampler: str
-    calls: int
+    steps: int | None  # as asked for, None for all
+    calls: int  # of the network, also for guidance
     seconds: float  # per clip
-    clips: Tensor  # (n, frames, joints, coords) metres
+    clips: Clips
     quality: Evaluation
 
     def row(self) -> tuple[str | float, ...]:
@@ -93,22 +93,21 @@ def compare(cfg: DictConfig) -> Path:
         raise ConfigError(f"samplers={cfg.samplers} and steps={cfg.steps} must name at least one each")
     module, run = load_run(cfg.ckpt)
     module.to(choose_device(cfg.device))
-    wanted = [(name, sampler_of(name, steps, cfg.spacing)) for name in cfg.samplers for steps in cfg.steps]
-    wanted += [("ddpm", sampler_of("ddpm", None, None))] if cfg.ancestral else []
+    wanted = [(name, steps, sampler_of(name, steps, cfg.spacing)) for name in cfg.samplers for steps in cfg.steps]
+    wanted += [("ddpm", None, sampler_of("ddpm", None, None))] if cfg.ancestral else []
     calls = [
-        cost(sampler, module.diffusion.alpha_bar, module.calls_each).calls for _, sampler in wanted
+        cost(sampler, module.diffusion.alpha_bar, module.calls_at).calls for *_, sampler in wanted
     ]  # refuses what cannot run
     data = own_data(run, OmegaConf.to_container(cfg.data, resolve=True), through_cache(construct_data, cfg.cache))  # type: ignore[arg-type]
     real = reference(data, "all").motions
 
     sampled(module, sampler_of(cfg.samplers[0], 2, None), cfg, "warming up")  # the first call of all is slower
     runs = []
-    for (name, sampler), number in zip(wanted, calls, strict=True):
+    for (name, steps, sampler), number in zip(wanted, calls, strict=True):
         began = time.monotonic()
         clips = sampled(module, sampler, cfg, f"{name} {number}")
         seconds = (time.monotonic() - began) / len(clips)
-        generated = Motions.whole(clips, module.fps, module.skeleton)
-        runs.append(Run(name, number, seconds, clips, evaluate(generated, real, fast=True)))
+        runs.append(Run(name, steps, number, seconds, clips, evaluate(clips, real, fast=True)))
         log.info("%s", line(runs[-1].row()))
         write_table(Path(cfg.out) / "quality.csv", runs)
     floor = runs[0].quality.metrics[METRIC].real
@@ -122,11 +121,10 @@ def sampler_of(name: str, calls: int | None, spacing: str | None) -> Sampler:
     return construct_part({"_target_": f"ddpm.samplers.{name}", "_partial_": True, "steps": calls, **spaced}, f"samplers {name}")
 
 
-def sampled(module: MotionDiffusion, sampler: Sampler, cfg: DictConfig, label: str) -> Tensor:
-    """``(n, frames, joints, coords)`` in metres: the same seeds for every sampler."""
+def sampled(module: MotionDiffusion, sampler: Sampler, cfg: DictConfig, label: str) -> Clips:
+    """Clips of the same seeds for every sampler."""
     seeds = range(cfg.seed, cfg.seed + cfg.n)
-    with progress(sampler, module.diffusion.alpha_bar, -(-cfg.n // cfg.batch_size), label) as observer:
-        return module.sample(seeds, sampler=sampler, batch_size=cfg.batch_size, observer=observer)
+    return module.sample(seeds, sampler=sampler, batch_size=cfg.batch_size, progress=label)
 
 
 def line(row: tuple[str | float, ...]) -> str:
@@ -159,10 +157,9 @@ def write(out: Path, runs: list[Run], floor: Score, cfg: DictConfig, module: Mot
         title=f"{sizes['generated_compared']} generated against {sizes['reference_compared']} real clips",
     )  # fmt: skip
     log.info("%s and %s", path, out / "quality.png")
-    asked = (cfg.gif_steps, cfg.gif_steps - 1, module.diffusion.n_steps)
-    shown = [run for run in runs if run.calls // module.calls_each in asked]
+    shown = [run for run in runs if run.steps in (cfg.gif_steps, None)]
     if cfg.gif_clips > 0 and shown:
-        clips = torch.cat([run.clips[: cfg.gif_clips] for run in shown])
+        clips = torch.cat([run.clips.positions[: cfg.gif_clips] for run in shown])
         titles = [f"{run.sampler} {run.calls}, seed {cfg.seed + i}" for run in shown for i in range(cfg.gif_clips)]
         frames = draw_clips(clips.numpy(), module.skeleton, titles=titles, columns=cfg.gif_clips)
         write_gif(out / "quality.gif", frames, module.fps)

@@ -6,34 +6,29 @@ import json
 import logging
 import math
 import platform
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from callbacks.report import write_report
 from datamodules.cache import through_cache
 from datamodules.clips import ClipSet
-from datamodules.readers.arrays import labels_of
-from ddpm.build import construct_data, construct_part
+from ddpm.build import construct_data, construct_part, own_clips
 from ddpm.checkpoint import checkpoint_of, load_run
+from ddpm.clips import Clips
 from ddpm.command import command
 from ddpm.errors import ConfigError, DataError
 from ddpm.files import write_durably
-from ddpm.inference import choose_device, own_data, progress
 from ddpm.judge import judge_of, judgement
 from ddpm.metrics import suite
 from ddpm.metrics.memorisation import memorisation
-from ddpm.metrics.motions import Motions
 from ddpm.metrics.reference import held_out, reference, whole
 from ddpm.metrics.table import lines
 from ddpm.metrics.verdict import findings
-from ddpm.module import MotionDiffusion
 
 log = logging.getLogger("evaluate")
 
@@ -98,7 +93,7 @@ def evaluate(cfg: DictConfig) -> Path:
         judge=judge.features if judge is not None and real.held_out else None,
     )
     if judge is not None:
-        wanted = labels_of(Path(config["clips"]), data.clips.class_names) if config["clips"] is not None else None
+        wanted = generated.label_codes(data.clips.class_names) if config["clips"] is not None else None
         said = judgement(judge, data, generated, wanted, seed=config["seed"], in_metrics=real.held_out)
         found = replace(found, judgement=said)
     training = None
@@ -150,7 +145,7 @@ def check_values(config: Mapping[str, Any]) -> None:
                 raise ConfigError(f"{key} cannot be given with ckpt: a run is compared with its own data, split as they were")
 
 
-def measured(config: Mapping[str, Any]) -> tuple[Motions, Any, dict[str, Any]]:
+def measured(config: Mapping[str, Any]) -> tuple[Clips, Any, dict[str, Any]]:
     """The clips to judge, the data to compare them with in windows as long as they are, and where both come from.
 
     Args:
@@ -168,92 +163,40 @@ def measured(config: Mapping[str, Any]) -> tuple[Motions, Any, dict[str, Any]]:
     else:
         module, run = load_run(checkpoint_of(config["ckpt"]))
         changes = {key: value for key, value in config["data"].items() if value is not None}
+    recordings = own_clips(run, changes, through_cache(construct_data, config["cache"]))
+    frames = config["frames"] or run.get("frames")
     if config["clips"] is not None:
-        given = read_clips(config["clips"])
-        frames = given["clips"].shape[1]
-    else:
-        frames = config["frames"] or run["frames"]
-    data = own_data(
-        {**run, "loader": {**run["loader"], "frames": frames}}, changes, through_cache(construct_data, config["cache"])
-    )
-    if config["clips"] is not None:
-        generated = of_skeleton(given, data.clips, config["clips"])
-    else:
+        generated = comparable(config["clips"], recordings)
+        frames = generated.positions.shape[1]
+    data = construct_data({**run["loader"], "frames": frames}, "loader")(clips=recordings)
+    if config["clips"] is None:
         node = config["sampler"] or run["sampler"]
         seeds = range(config["seed"], config["seed"] + config["n"])
-        generated = sampled(module.to(choose_device(config["device"])), node, seeds, frames, config["batch_size"])
+        generated = module.sample(
+            seeds, frames=frames, sampler=construct_part(node, "sampler"), batch_size=config["batch_size"],
+            device=config["device"], progress=True,
+        )  # fmt: skip
+        bad = int((~generated.finite).sum())
+        if bad:
+            raise ValueError(f"{bad} of {len(generated)} sampled clips are not finite: the model has diverged, train it anew")
         about |= {"seeds": [seeds.start, seeds.stop - 1], "sampler": node}
     about["data"] = {**run["data"], **changes, "recordings": len(data.clips), "fps": data.clips.fps, "frames": frames}
     del about["data"]["skeleton"]
     return generated, data, about
 
 
-def sampled(module: MotionDiffusion, node: Mapping[str, Any], seeds: range, frames: int, batch_size: int) -> Motions:
-    """New clips.
-
-    Args:
-        module: the trained model.
-        node: configuration of the sampler.
-        seeds: one per clip.
-        frames: length of the clips.
-        batch_size: clips per network call.
+def comparable(path: str, recordings: ClipSet) -> Clips:
+    """Clips of a file, if they can be compared with the real motion; see `ddpm.clips.Clips.load`.
 
     Raises:
-        ValueError: clips that are not finite.
+        DataError: another frame rate, or a file that cannot be read or has other joints.
     """
-    sampler = construct_part(node, "sampler")
-    with progress(sampler, module.diffusion.alpha_bar, -(-len(seeds) // batch_size), "sampling") as observer:
-        clips = module.sample(seeds, frames=frames, sampler=sampler, batch_size=batch_size, observer=observer)
-    bad = int((~clips.isfinite()).flatten(1).any(1).sum())
-    if bad:
-        raise ValueError(f"{bad} of {len(clips)} sampled clips are not finite: the model has diverged, train it anew")
-    return Motions.whole(clips, module.fps, module.skeleton)
-
-
-def read_clips(path: str) -> dict[str, np.ndarray]:
-    """The content of a file of anybody's clips.
-
-    Args:
-        path: a .npz with ``clips`` (n, frames, joints, coords) in metres, as sample.py writes it; ``lengths`` (n,), ``fps``,
-            ``joint_names`` and ``labels`` are optional.
-
-    Raises:
-        DataError: a file that cannot be read, or has no clips.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            given = {name: content[name] for name in content.files}
-        given["clips"] = given["clips"].astype(np.float64)
-    except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
-        raise DataError(f"clips={path}: no .npz with clips as sample.py writes it ({error})") from error
-    if given["clips"].ndim != 4 or 0 in given["clips"].shape:
-        raise DataError(f"clips={path}: clips have shape {given['clips'].shape}, expected (clips, frames, joints, coords)")
-    return given
-
-
-def of_skeleton(given: Mapping[str, np.ndarray], clips: ClipSet, path: str) -> Motions:
-    """Clips of a file, if they can be compared with the real motion.
-
-    Args:
-        given: see `read_clips`.
-        clips: the real motion.
-        path: of the file, for messages.
-
-    Raises:
-        DataError: other joints or frame rate, lengths that do not fit, or positions that are not finite.
-    """
-    fps = float(given.get("fps", clips.fps))
-    if not math.isclose(fps, clips.fps, rel_tol=1e-3):
-        raise DataError(f"clips={path}: {fps:g} frames per second, the real motion has {clips.fps:g}; resample one of them")
-    names = tuple(str(name) for name in given.get("joint_names", clips.skeleton.names))
-    if names != clips.skeleton.names:
-        raise DataError(f"clips={path}: its joints are {list(names)}, those of the real motion {list(clips.skeleton.names)}")
-    positions = torch.from_numpy(given["clips"])
-    lengths = torch.from_numpy(np.asarray(given.get("lengths", np.full(len(positions), positions.shape[1])), dtype=np.int64))
-    try:
-        return Motions(positions, lengths, clips.fps, clips.skeleton)
-    except ValueError as error:
-        raise DataError(f"clips={path}: {error}") from error
+    clips = Clips.load(path, recordings.skeleton, recordings.fps)
+    if not math.isclose(clips.fps, recordings.fps, rel_tol=1e-3):
+        raise DataError(
+            f"clips={path}: {clips.fps:g} frames per second, the real motion has {recordings.fps:g}; resample one of them"
+        )
+    return replace(clips, fps=recordings.fps)
 
 
 def fingerprint(clips: ClipSet) -> str:

@@ -1,6 +1,5 @@
 """Generate motion from a checkpoint: ``python sample.py ckpt=RUN/checkpoints/last.ckpt n=16 seed=0 out=DIR``."""
 
-import io
 import logging
 import math
 import time
@@ -13,18 +12,17 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from callbacks.bvh import write_bvh
-from callbacks.render import draw_clips, write_gif
+from callbacks.bvh import write_bvh_files
 from datamodules.cache import through_cache
 from datamodules.folder import read_file
 from datamodules.pose import Windows
 from datamodules.prepare import prepare
-from ddpm.build import construct_data, construct_part
+from ddpm.build import construct_data, construct_part, own_data
 from ddpm.checkpoint import load_run
+from ddpm.clips import Clips
 from ddpm.command import command
 from ddpm.errors import ConfigError, DataError
-from ddpm.files import write_durably
-from ddpm.inference import choose_device, own_data, progress
+from ddpm.inference import choose_device, progress_bar
 from ddpm.module import MotionDiffusion, evaluating
 from ddpm.samplers import Sampler, ddim
 from ddpm.variation import between, ddim_inverse
@@ -85,68 +83,39 @@ def sample(cfg: DictConfig) -> Path:
         raise ConfigError(f"export={cfg.export}: rotations need three dimensions, the skeleton has {module.skeleton.coords}")
     if cfg.steps is not None:
         sampler = partial(sampler, steps=cfg.steps)
-    actions = actions_of(cfg, module)
+    wanted = cfg.action if cfg.action is None or OmegaConf.is_list(cfg.action) else [cfg.action]
+    actions = None if wanted is None else module.find_labels([str(name) for name in wanted], cfg.n)
     source = None if cfg.source is None else read_source(cfg, module, run)
-    arrays: dict[str, np.ndarray] = {}
-    seeds = range(cfg.seed, cfg.seed + cfg.n)
-    titles = [f"seed {seed}" for seed in seeds]
+    seeds, noise, shown = range(cfg.seed, cfg.seed + cfg.n), None, None
     began = time.monotonic()
     if cfg.invert is not None and source is not None:
-        clips, arrays["noise"] = invert(module, source[: cfg.n], cfg.invert, cfg.batch_size)
-        titles = [f"source {cfg.source_clip + i}, sampled again" for i in range(len(clips))]
+        clips, noise = invert(module, source[: cfg.n], cfg.invert, cfg.batch_size)
+        again = clips.positions[: cfg.gif_clips]
+        shown = torch.stack([source[: len(again)], again], dim=1).flatten(0, 1)  # each beside its source
+        titles = [text for i in range(len(again)) for text in (f"source {cfg.source_clip + i}", "sampled again")]
     elif cfg.vary is not None and source is not None:
         clips = vary(module, source[0], cfg, seeds, sampler, actions)
+        shown = torch.cat([source[:1], clips.positions[: cfg.gif_clips]])
+        titles = ["the source", *(clips.titles or [])[: cfg.gif_clips]]
     elif cfg.interpolate is not None:
         clips = interpolate(module, cfg, sampler, actions)
-        titles = [f"{cfg.interpolate[0]} to {cfg.interpolate[1]}: {i}/{cfg.n - 1}" for i in range(cfg.n)]
+        titles = [f"{cfg.interpolate[0]} to {cfg.interpolate[1]}: {i}/{cfg.n - 1}" for i in range(cfg.n)][: cfg.gif_clips]
     else:
-        batches = -(-cfg.n // cfg.batch_size)
-        actions = module.labels(seeds) if actions is None else actions
-        with progress(sampler, module.diffusion.alpha_bar, batches, "sampling") as observer:
-            clips = module.sample(
-                seeds, frames=cfg.frames, labels=actions, sampler=sampler, batch_size=cfg.batch_size, observer=observer,
-                **wishes(cfg),
-            )  # fmt: skip
-    if actions is not None:
-        names = [module.class_names[label] if label >= 0 else "" for label in actions.tolist()]
-        arrays["labels"] = np.array(names)
-        if cfg.interpolate is None:
-            titles = [f"{title} {name}" for title, name in zip(titles, names, strict=True)]
-    if cfg.invert is None and cfg.interpolate is None:
-        arrays["seeds"] = np.array(seeds, dtype=np.int64)
+        clips = module.sample(
+            seeds, frames=cfg.frames, labels=actions, sampler=sampler, batch_size=cfg.batch_size, progress=True, **wishes(cfg)
+        )
+        titles = (clips.titles or [])[: cfg.gif_clips]
     seconds = time.monotonic() - began
     out = Path(cfg.out)
-    path = save_clips(out / "clips.npz", clips.numpy(), module, arrays)
-    log.info("%s: %d clips of %d frames at %g fps, sampled in %.1f s", path, *clips.shape[:2], module.fps, seconds)
+    (path,) = clips.save(out / "clips.npz", arrays={} if noise is None else {"noise": noise})
+    log.info("%s: %d clips of %d frames at %g fps, sampled in %.1f s", path, *clips.positions.shape[:2], module.fps, seconds)
     if cfg.gif_clips > 0:
-        shown, titles = clips[: cfg.gif_clips].numpy(), titles[: cfg.gif_clips]
-        if cfg.vary is not None and source is not None:
-            shown, titles = np.concatenate([source[:1].numpy(), shown]), ["the source", *titles]
-        if cfg.invert is not None and source is not None:  # each beside its source
-            pairs = torch.stack([source[: len(shown)], clips[: len(shown)]], dim=1)
-            shown = pairs.flatten(0, 1).numpy()
-            titles = [name for title in titles for name in (title.partition(",")[0], "sampled again")]
-        write_gif(out / "clips.gif", draw_clips(shown, module.skeleton, titles=titles), module.fps)
+        drawn = clips.take(slice(cfg.gif_clips)) if shown is None else module.as_clips(shown)
+        drawn.save(out / "clips.gif", titles=titles)
         log.info("%s: %d of them", out / "clips.gif", min(cfg.gif_clips, len(clips)))
     if cfg.export == "bvh":
-        export_bvh(out, clips.numpy(), module)
+        export_bvh(out, clips)
     return path
-
-
-def actions_of(cfg: DictConfig, module: MotionDiffusion) -> torch.Tensor | None:
-    """``(n,)`` the labels of ``action``, one name or several that take turns; None where none is asked for.
-
-    Raises:
-        ConfigError: the model knows no actions, or not this one.
-    """
-    if cfg.action is None:
-        return None
-    if module.condition is None:
-        raise ConfigError(f"action={cfg.action}: this model knows no actions, its training data had no labels")
-    wanted = list(cfg.action) if OmegaConf.is_list(cfg.action) else [cfg.action]
-    if not wanted:
-        raise ConfigError("action=[] must name at least one action")
-    return module.condition.find([str(name) for name in wanted]).repeat(-(-cfg.n // len(wanted)))[: cfg.n]
 
 
 def wishes(cfg: DictConfig) -> dict[str, Any]:
@@ -154,19 +123,19 @@ def wishes(cfg: DictConfig) -> dict[str, Any]:
     return {"guidance": cfg.guidance, "project": None if cfg.project == "none" else "" if cfg.project is None else cfg.project}
 
 
-def export_bvh(out: Path, clips: np.ndarray, module: MotionDiffusion) -> None:
+def export_bvh(out: Path, clips: Clips) -> None:
     """Write ``clip_NNN.bvh`` for every clip, and log how far the joints of the files are from their positions.
 
     Args:
         out: directory of the files.
-        clips: ``(n, frames, joints, 3)`` metres.
-        module: whose skeleton and frame rate they have.
+        clips: of three dimensions.
     """
-    trips = [write_bvh(out / f"clip_{i:03d}.bvh", clip, module.skeleton, module.fps) for i, clip in enumerate(clips)]
+    trips = write_bvh_files(out / "clip.bvh", clips)
     log.info("%s: %d files", out / "clip_*.bvh", len(trips))
-    for joint in module.skeleton.names:
-        mean = sum(trip.mean[joint] for trip in trips) / len(trips)
-        log.info("  %-20s %7.2f mm off on average, %7.2f mm at most", joint, mean, max(trip.worst[joint] for trip in trips))
+    for joint in clips.skeleton.names:
+        mean = sum(trip.mean[joint] for trip in trips.values()) / len(trips)
+        worst = max(trip.worst[joint] for trip in trips.values())
+        log.info("  %-20s %7.2f mm off on average, %7.2f mm at most", joint, mean, worst)
 
 
 def check_values(cfg: DictConfig) -> None:
@@ -261,20 +230,20 @@ def read_source(cfg: DictConfig, module: MotionDiffusion, run: dict[str, Any]) -
     return clips.permute(0, 3, 1, 2)[cfg.source_clip :]
 
 
-def interpolate(module: MotionDiffusion, cfg: DictConfig, sampler: Sampler, actions: torch.Tensor | None) -> torch.Tensor:
-    """Clips from one seed to another, both included; shaped as `MotionDiffusion.sample` returns them.
+def interpolate(module: MotionDiffusion, cfg: DictConfig, sampler: Sampler, actions: torch.Tensor | None) -> Clips:
+    """Clips from one seed to another, both included.
 
     Without ``actions`` the condition goes in a straight line from that of the one clip to that of the other.
     """
     ends = module.conditions(cfg.interpolate, None if actions is None else actions[:1].expand(2))
     parts = torch.linspace(0, 1, cfg.n).split(cfg.batch_size)
     clips = []
-    with progress(sampler, module.diffusion.alpha_bar, len(parts), "interpolating") as observer:
+    with progress_bar(sampler, module.diffusion.alpha_bar, len(parts), "interpolating") as observer:
         for weight in parts:
             randn = between(*(module.noise([seed], cfg.frames) for seed in cfg.interpolate), weight)
             cond = None if ends is None else torch.lerp(ends[:1], ends[1:], weight[:, None].to(ends))
             clips.append(module.generate(randn(), randn, cond=cond, sampler=sampler, observer=observer, **wishes(cfg)))
-    return torch.cat(clips)
+    return module.as_clips(torch.cat(clips), labels=actions)
 
 
 def vary(
@@ -284,7 +253,7 @@ def vary(
     seeds: range,
     sampler: Sampler,
     actions: torch.Tensor | None,
-) -> torch.Tensor:
+) -> Clips:
     """Clips like a given one: noised up to a diffusion step, and denoised from there (SDEdit, Meng et al. 2022).
 
     Args:
@@ -294,26 +263,23 @@ def vary(
         seeds: of the noise, one per clip.
         sampler: its steps are spread over what is left to denoise.
         actions: ``(n,)`` labels of the clips; None leaves the action to the noisy clip.
-
-    Returns:
-        ``(clips, frames, joints, coords)`` float32 in metres.
     """
     batch_size = cfg.batch_size
     start = max(round(cfg.vary * module.diffusion.n_steps) - 1, 1)
     cond = None if actions is None else module.conditions(seeds, actions)
     x0 = module.normalised(clip[None])
     clips = []
-    with progress(sampler, module.diffusion.alpha_bar[: start + 1], -(-len(seeds) // batch_size), "varying") as observer:
+    with progress_bar(sampler, module.diffusion.alpha_bar[: start + 1], -(-len(seeds) // batch_size), "varying") as observer:
         for first in range(0, len(seeds), batch_size):
             randn = module.noise(seeds[first : first + batch_size], clip.shape[0])
             noise = randn()
             xt = module.diffusion.q_sample(x0.expand_as(noise), torch.full((len(noise),), start, device=module.device), noise)
             told = None if cond is None else cond[first : first + batch_size]
             clips.append(module.generate(xt, randn, cond=told, sampler=sampler, start=start, observer=observer, **wishes(cfg)))
-    return torch.cat(clips)
+    return module.as_clips(torch.cat(clips), torch.tensor(seeds), actions)
 
 
-def invert(module: MotionDiffusion, clips: torch.Tensor, steps: int, batch_size: int) -> tuple[torch.Tensor, np.ndarray]:
+def invert(module: MotionDiffusion, clips: torch.Tensor, steps: int, batch_size: int) -> tuple[Clips, np.ndarray]:
     """The noise of clips by DDIM inversion, and the clips that DDIM samples from it; logs how far these are off.
 
     Args:
@@ -323,7 +289,7 @@ def invert(module: MotionDiffusion, clips: torch.Tensor, steps: int, batch_size:
         batch_size: clips per network call.
 
     Returns:
-        The clips sampled again, shaped like ``clips``, and the noise ``(n, joints, coords, frames)``.
+        The clips sampled again, and the noise ``(n, joints, coords, frames)``.
     """
     sampler = partial(ddim, steps=steps)
     denoise, alpha_bar = module.denoiser(None, None, None), module.diffusion.alpha_bar
@@ -340,21 +306,7 @@ def invert(module: MotionDiffusion, clips: torch.Tensor, steps: int, batch_size:
         "(1 is what the model draws clips from; more is detail that it cannot explain)",
         off.mean(), off.max(), torch.cat(noises).std(),
     )  # fmt: skip
-    return sampled, torch.cat(noises).numpy()
-
-
-def save_clips(path: Path, clips: np.ndarray, module: MotionDiffusion, arrays: dict[str, np.ndarray]) -> Path:
-    """Write clips with all that is needed to read them, and ``arrays``; returns the path."""
-    content = io.BytesIO()
-    named = {
-        "fps": np.float64(module.fps),
-        "joint_names": np.array(module.skeleton.names),
-        "parents": np.array(module.skeleton.parents, dtype=np.int64),
-        "units": np.array("m"),
-    }
-    np.savez_compressed(content, clips=clips, **named, **arrays)
-    write_durably(path, content.getbuffer())
-    return path
+    return module.as_clips(sampled), torch.cat(noises).numpy()
 
 
 @command("sample", Config)

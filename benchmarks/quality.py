@@ -19,13 +19,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import hydra
-import numpy as np
 import torch
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
@@ -42,15 +41,14 @@ from callbacks.plots import PALETTE, finish, new_figure, save  # noqa: E402
 from datamodules.pose import PoseDataModule  # noqa: E402
 from ddpm.build import construct  # noqa: E402
 from ddpm.checkpoint import load_module, read_checkpoint  # noqa: E402
+from ddpm.clips import Clips  # noqa: E402
 from ddpm.inference import cost  # noqa: E402
 from ddpm.judge import train_judge  # noqa: E402
 from ddpm.metrics.memorisation import memorisation  # noqa: E402
-from ddpm.metrics.motions import Motions  # noqa: E402
 from ddpm.metrics.reference import reference, whole  # noqa: E402
 from ddpm.metrics.suite import evaluate  # noqa: E402
 from ddpm.metrics.table import number  # noqa: E402
-from evaluate import of_skeleton, read_clips, versions  # noqa: E402
-from sample import save_clips  # noqa: E402
+from evaluate import comparable, versions  # noqa: E402
 
 OURS = {"ours": [], "ddpm_paper": ["experiment=ddpm_paper"]}
 UNUSED = ("skeleton_gif", "loss_plot", "motion_metrics", "noise_plot", "learning_rate", "progress_bar", "best")
@@ -94,7 +92,8 @@ def train_ours(args: argparse.Namespace) -> Trained:
 
     def sample(n: int, calls: int | None) -> tuple[Tensor, int]:
         sampler = module.sampler if calls is None else functools.partial(module.sampler, steps=calls)
-        return module.sample(range(n), sampler=sampler), cost(sampler, module.diffusion.alpha_bar, module.calls_each).calls
+        made = cost(sampler, module.diffusion.alpha_bar, module.calls_at).calls
+        return module.sample(n, sampler=sampler).positions, made
 
     return Trained(sample, steps, seconds, sum(p.numel() for p in module.diffusion.parameters()))
 
@@ -124,12 +123,13 @@ def train(args: argparse.Namespace) -> None:
         clips, about["calls"] = trained.sample(args.n, wanted)
         about["sampling_seconds"] = time.monotonic() - began
         out = args.out / f"calls-{about['calls']}" if len(args.calls) > 1 else args.out
-        save_clips(out / "clips.npz", clips.numpy(), data.clips, {"seeds": np.arange(args.n)})  # type: ignore[arg-type]
+        found = Clips.whole(clips, data.clips.fps, data.clips.skeleton)
+        replace(found, seeds=torch.arange(args.n)).save(out / "clips.npz")
         write_durably(out / "run.json", (json.dumps(about, indent=1) + "\n").encode())
         print(out, *(f"{name}={fact(about, name)}" for name in FACTS), flush=True)
 
 
-def comparison(data: PoseDataModule) -> Callable[[Motions], Rows]:
+def comparison(data: PoseDataModule) -> Callable[[Clips], Rows]:
     """Clips -> what `ROWS` names of them, and of as many real clips.
 
     The reference is a window of every recording. The judge has learnt from all of them, so that neither half of the reference is
@@ -139,7 +139,7 @@ def comparison(data: PoseDataModule) -> Callable[[Motions], Rows]:
     judge = train_judge(real, data.clips.labels)
     training, unseen = whole(data, data.train_recordings), reference(data, "held_out").motions
 
-    def rows(generated: Motions) -> Rows:
+    def rows(generated: Clips) -> Rows:
         if generated.positions.shape[1] != data.frames:
             raise SystemExit(f"clips of {generated.positions.shape[1]} frames cannot be compared with those of {data.frames}")
         found = evaluate(generated, real, judge=judge.features)
@@ -166,7 +166,7 @@ def measure(args: argparse.Namespace) -> None:
     for path in sorted({path for directory in args.runs for path in directory.rglob("clips.npz")}):
         record = path.with_name("run.json")
         about = json.loads(record.read_text()) if record.exists() else {"label": path.parent.name}
-        generated = of_skeleton(read_clips(str(path)), data.clips, str(path))
+        generated = comparable(str(path), data.clips)
         runs.append({**about, "n": len(generated), "metrics": rows(generated)})
     if not runs:
         raise SystemExit("no clips.npz in these directories")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from callbacks.render import canonical
+from ddpm.clips import Clips
 from ddpm.files import write_durably
 from ddpm.skeleton import Skeleton
 
@@ -90,6 +91,15 @@ def write_bvh(path: str | Path, positions: np.ndarray, skeleton: Skeleton, fps: 
     away = 1000 * np.linalg.norm(reached - points, axis=-1)
     mean, worst = (dict(zip(skeleton.names, values.tolist(), strict=True)) for values in (away.mean(0), away.max(0)))
     return RoundTrip(mean, worst)
+
+
+def write_bvh_files(path: str | Path, clips: Clips) -> dict[Path, RoundTrip]:
+    """Write each clip to a file of its own, NAME_000.bvh and so on; see `write_bvh` for what is returned and raised."""
+    path, found = Path(path), {}
+    for i, (clip, length) in enumerate(zip(clips.positions.numpy(), clips.lengths.tolist(), strict=True)):
+        file = path.with_name(f"{path.stem}_{i:03d}{path.suffix}")
+        found[file] = write_bvh(file, clip[:length], clips.skeleton, clips.fps)
+    return found
 
 
 def _nodes(points: np.ndarray, skeleton: Skeleton, names: list[str]) -> tuple[list[_Node], np.ndarray]:

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from callbacks.plots import PALETTE, finish, new_figure
+from ddpm.clips import Clips, frame_mean
 from ddpm.judge import Judgement
 from ddpm.metrics.comparison import Measured, measures
 from ddpm.metrics.features import Projection, band_edges
-from ddpm.metrics.motions import Motions, frame_mean
 from ddpm.metrics.suite import Evaluation
 from ddpm.metrics.verdict import is_far
 
@@ -120,7 +120,7 @@ def plot_spectrum(generated: Measured, real: Measured, fps: float) -> "Figure":
     return figure
 
 
-def plot_bones(generated: Motions, real: Motions) -> "Figure":
+def plot_bones(generated: Clips, real: Clips) -> "Figure":
     """Mean length of every bone: its median over the clips, and the middle 80 % of them."""
     bones, names = generated.skeleton.bones, generated.skeleton.names
     child, parent = (list(ends) for ends in zip(*bones, strict=True))
@@ -182,6 +182,6 @@ def plot_judgement(judgement: Judgement, limit: int = 40) -> "Figure":
     return figure
 
 
-def units_of(motions: Motions) -> dict[str, str]:
+def units_of(motions: Clips) -> dict[str, str]:
     """Name of a number of single clips -> its unit."""
     return {name: unit for name, (unit, _) in measures(motions.skeleton).items()}

@@ -8,7 +8,6 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from callbacks.ema import averaged_weights
-from ddpm.metrics.motions import Motions
 from ddpm.metrics.reference import Reference, reference
 from ddpm.metrics.suite import LEAST, Evaluation, evaluate
 from ddpm.metrics.verdict import findings, ratio
@@ -80,12 +79,11 @@ class MotionMetrics(Callback):
             if self._reference is None:
                 self._reference = reference(trainer.datamodule)  # pyright: ignore[reportAttributeAccessIssue]
             with averaged_weights(trainer, module):
-                clips = module.sample(range(self.seed, self.seed + self.n))
-            finite = clips.isfinite().flatten(1).all(1)
-            if not finite.all():
-                self._warn("exploding", f"motion explodes: {int((~finite).sum())} of {self.n} clips are not finite. {DIVERGED}")
+                generated = module.sample(range(self.seed, self.seed + self.n))
+            if not generated.finite.all():
+                bad = int((~generated.finite).sum())
+                self._warn("exploding", f"motion explodes: {bad} of {self.n} clips are not finite. {DIVERGED}")
                 return {}
-            generated = Motions.whole(clips, module.fps, module.skeleton)
             found = evaluate(generated, self._reference.motions, fast=True, seed=self.seed)
             wrong = findings(found)
             self._warned &= {finding.name for finding in wrong}

@@ -12,11 +12,11 @@ import torch
 from callbacks.evaluation_plots import plot_bones, plot_judgement, plot_numbers, plot_planes, plot_scale, plot_spectrum, units_of
 from callbacks.plots import png_bytes
 from callbacks.render import draw_clips, gif_bytes
+from ddpm.clips import Clips
 from ddpm.files import write_durably
 from ddpm.judge import NOTE, Judgement
 from ddpm.metrics.comparison import Measured
 from ddpm.metrics.memorisation import Memorisation, nearest
-from ddpm.metrics.motions import Motions
 from ddpm.metrics.suite import Evaluation, Score
 from ddpm.metrics.table import number, rank
 from ddpm.metrics.verdict import Finding, is_far
@@ -61,9 +61,9 @@ def write_report(
     lead: str,
     evaluation: Evaluation,
     wrong: Sequence[Finding],
-    generated: Motions,
-    real: Motions,
-    training: Motions | None,
+    generated: Clips,
+    real: Clips,
+    training: Clips | None,
     about: Mapping[str, Any],
 ) -> None:
     """Write the page, whole or not at all.
@@ -185,7 +185,7 @@ def _judged(j: Judgement) -> str:
     return _figure(png_bytes(plot_judgement(j)), "png", text)
 
 
-def _copies(found: Memorisation, generated: Motions, training: Motions) -> list[str]:
+def _copies(found: Memorisation, generated: Clips, training: Clips) -> list[str]:
     """The samples closest to training, each beside the window of the recording that it is closest to."""
     order = found.samples.argsort()[:6]
     pairs, titles = [], []
@@ -195,8 +195,8 @@ def _copies(found: Memorisation, generated: Motions, training: Motions) -> list[
         recording = training.positions[k, : int(training.lengths[k])]
         length = min(int(sample.lengths), len(recording))
         windows = recording.unfold(0, length, 1).permute(0, 3, 1, 2)
-        cut = Motions.whole(sample.positions[:, :length], sample.fps, sample.skeleton)
-        window = windows[int(nearest(cut, Motions.whole(windows, sample.fps, sample.skeleton))[1])]
+        cut = Clips.whole(sample.positions[:, :length], sample.fps, sample.skeleton)
+        window = windows[int(nearest(cut, Clips.whole(windows, sample.fps, sample.skeleton))[1])]
         pairs += [cut.positions[0], window]
         titles += [f"sample {i}", f"{100 * float(found.samples[i]):.1f} cm"]
     frames = max(len(p) for p in pairs)
@@ -211,7 +211,7 @@ def _copies(found: Memorisation, generated: Motions, training: Motions) -> list[
     return [_figure(gif_bytes(drawn, generated.fps), "gif", text)]
 
 
-def _clips(motions: Motions) -> bytes:
+def _clips(motions: Clips) -> bytes:
     chosen = motions.take(torch.arange(min(9, len(motions))))
     drawn = draw_clips(chosen.positions.float().numpy(), motions.skeleton, columns=3, size=160, lengths=chosen.lengths.tolist())
     return gif_bytes(drawn, motions.fps)

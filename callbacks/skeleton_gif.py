@@ -3,7 +3,6 @@
 import logging
 from pathlib import Path
 
-import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -55,10 +54,11 @@ class SkeletonGIF(Callback):
         path = Path(trainer.default_root_dir) / "samples" / name
         try:
             with averaged_weights(trainer, module):
-                clips = module.sample(range(self.seed, self.seed + self.n)).numpy()
-            if not np.isfinite(clips).all():
-                log.warning("%s: %d of %d clips are not finite", path, (~np.isfinite(clips)).any((1, 2, 3)).sum(), self.n)
-            frames = draw_clips(clips, module.skeleton, titles=[f"seed {self.seed + i}" for i in range(self.n)], size=self.size)
+                clips = module.sample(range(self.seed, self.seed + self.n))
+            if not clips.finite.all():
+                log.warning("%s: %d of %d clips are not finite", path, int((~clips.finite).sum()), self.n)
+            titles = [f"seed {self.seed + i}" for i in range(self.n)]
+            frames = draw_clips(clips.positions.numpy(), module.skeleton, titles=titles, size=self.size)
             gif = write_gif(path, frames, module.fps)
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):

@@ -110,6 +110,39 @@ def construct_data(config: Any, key: str) -> Any:
     return construct(config, key)
 
 
+def own_clips(
+    config: Mapping[str, Any], changes: Mapping[str, Any], construct: Callable[[Mapping[str, Any], str], Any] = construct_data
+) -> Any:
+    """The recordings that a model was trained on.
+
+    Args:
+        config: of the run, from its checkpoint.
+        changes: values of ``data`` that are others now, e.g. where the files are; None for those that are not.
+        construct: `construct_data`, or that with a cache in front of it.
+
+    Returns:
+        A ``ClipSet``.
+
+    Raises:
+        ConfigError: a run that says nothing of its data, a key that they do not have, or a constructor that is none of data.
+        DataError: data that are not there, or cannot be used.
+    """
+    if not config.get("data") or not config.get("loader"):
+        raise ConfigError("the checkpoint does not say what data it was trained on")
+    changes = {key: value for key, value in changes.items() if value is not None}
+    unknown = sorted(changes.keys() - config["data"].keys())
+    if unknown:
+        raise ConfigError(f"data.{unknown[0]}: the data of this run have {sorted(config['data'].keys() - {'_target_'})}")
+    return construct({**config["data"], **changes}, "data")
+
+
+def own_data(
+    config: Mapping[str, Any], changes: Mapping[str, Any], construct: Callable[[Mapping[str, Any], str], Any] = construct_data
+) -> Any:
+    """The data module of these recordings, split as they were in training; for arguments and errors see `own_clips`."""
+    return construct_data(config["loader"], "loader")(clips=own_clips(config, changes, construct))
+
+
 def build_module(
     config: Mapping[str, Any],
     fps: float,
@@ -134,8 +167,8 @@ def build_module(
             raise ConfigError(f"{key}={config[key]!r} must be a whole number of at least {least}")
     skeleton: Skeleton = construct_part(config["skeleton"], "skeleton")
     project = config.get("project")
-    if project not in (None, "bones"):
-        raise ConfigError(f"project={project!r} must be bones or null")
+    if project not in (None, "none", "bones"):
+        raise ConfigError(f"project={project!r} must be bones or none")
     if not _fits(label_counts, Sequence[int]):
         raise ConfigError(f"label_counts={label_counts!r} must be a list of numbers")
     condition, model = None, config["model"]
@@ -161,7 +194,7 @@ def build_module(
         construct_part(config["sampler"], "sampler"),
         None if motion_loss is None else motion_loss(skeleton, fps),
         condition,
-        project if skeleton.coords == 3 else None,
+        project if skeleton.coords == 3 and project != "none" else None,
         class_names,
         optimizer=construct(config["optimizer"], "optimizer") if trainable else None,
         lr_scheduler=construct(config["lr_scheduler"], "lr_scheduler") if trainable and config["lr_scheduler"] else None,

@@ -1,19 +1,18 @@
-"""What the commands do with a trained model: find a device, show progress, and find the data it was trained on."""
+"""What sampling needs beside a sampler: a device, its cost, and a progress bar."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ddpm.build import construct_data
 from ddpm.errors import ConfigError
 from ddpm.samplers import Observer, Sampler
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str | torch.device) -> torch.device:
     """The device with this name; ``auto`` is the accelerator if there is one.
 
     Raises:
@@ -28,33 +27,6 @@ def choose_device(name: str) -> torch.device:
         raise ConfigError(f"device={name}: not usable here ({str(error).splitlines()[0]})") from error
 
 
-def own_data(
-    config: Mapping[str, Any], changes: Mapping[str, Any], construct: Callable[[Mapping[str, Any], str], Any] = construct_data
-) -> Any:
-    """The data that a model was trained on, split as they were.
-
-    Args:
-        config: of the run, from its checkpoint.
-        changes: values of ``data`` that are others now, e.g. where the files are; None for those that are not.
-        construct: `ddpm.build.construct_data`, or that with a cache in front of it.
-
-    Returns:
-        The data module.
-
-    Raises:
-        ConfigError: a run that says nothing of its data, a key that they do not have, or a constructor that is none of data.
-        DataError: data that are not there, or cannot be used.
-    """
-    if not config.get("data") or not config.get("loader"):
-        raise ConfigError("the checkpoint does not say what data it was trained on")
-    changes = {key: value for key, value in changes.items() if value is not None}
-    unknown = sorted(changes.keys() - config["data"].keys())
-    if unknown:
-        raise ConfigError(f"data.{unknown[0]}: the data of this run have {sorted(config['data'].keys() - {'_target_'})}")
-    clips = construct({**config["data"], **changes}, "data")
-    return construct_data(config["loader"], "loader")(clips=clips)
-
-
 class Cost(NamedTuple):
     """What a sampler does: how many diffusion steps it visits, at each of which it calls its observer, and its network calls."""
 
@@ -62,13 +34,13 @@ class Cost(NamedTuple):
     calls: int
 
 
-def cost(sampler: Sampler, alpha_bar: Tensor, calls_each: int = 1) -> Cost:
+def cost(sampler: Sampler, alpha_bar: Tensor, calls_at: Callable[[int], int] = lambda t: 1) -> Cost:
     """The cost of a sampler, found out on a single number.
 
     Args:
         sampler: to be run.
         alpha_bar: that it will be given.
-        calls_each: network calls each time that it asks, 2 with guidance.
+        calls_at: network calls when it asks at diffusion step t, see `ddpm.module.MotionDiffusion.calls_at`.
 
     Raises:
         ValueError: whatever the sampler has to say of its arguments.
@@ -76,26 +48,35 @@ def cost(sampler: Sampler, alpha_bar: Tensor, calls_each: int = 1) -> Cost:
     noise, seen, asked = torch.zeros(1, 1), [], []
 
     def denoise(xt: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        asked.append(t)
+        asked.append(calls_at(int(t)))
         return xt, xt
 
     sampler(denoise, noise, alpha_bar, randn=lambda: noise, observer=lambda t, xt, x0_hat: seen.append(t))
-    return Cost(len(seen), len(asked) * calls_each)
+    return Cost(len(seen), sum(asked))
 
 
 @contextlib.contextmanager
-def progress(sampler: Sampler, alpha_bar: Tensor, batches: int, label: str) -> Iterator[Observer]:
-    """An observer that moves a progress bar by one for each step of each batch.
+def progress_bar(
+    sampler: Sampler, alpha_bar: Tensor, batches: int, label: str, observer: Observer | None = None, hidden: bool = False
+) -> Iterator[Observer | None]:
+    """An observer that moves a progress bar by one for each step of each batch, and calls another one.
 
     Args:
         sampler: that will be observed.
         alpha_bar: that it will be given.
         batches: how often it will run.
         label: in front of the bar.
+        observer: called as well.
+        hidden: show no bar.
     """
+    if hidden:
+        yield observer
+        return
     with tqdm(total=batches * cost(sampler, alpha_bar).visits, desc=label, unit="step", leave=False, mininterval=0.5) as bar:
 
-        def observer(t: int, xt: Tensor, x0_hat: Tensor) -> None:
+        def observe(t: int, xt: Tensor, x0_hat: Tensor) -> None:
             bar.update()
+            if observer is not None:
+                observer(t, xt, x0_hat)
 
-        yield observer
+        yield observe

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddpm.clips import Clips
 from ddpm.metrics.alignment import anchored, has_heading
-from ddpm.metrics.motions import Motions
 from ddpm.metrics.reference import held_out
 from ddpm.seeding import derive_seed
 
@@ -71,12 +71,12 @@ class Judge(nn.Module):
         return features, self.head(self.dropout(features))
 
     @torch.no_grad()
-    def features(self, motions: Motions) -> Tensor:
+    def features(self, motions: Clips) -> Tensor:
         """``(n, 32)`` float64 penultimate features."""
         return torch.cat([self(*part)[0] for part in _parts(motions)]).double()
 
     @torch.no_grad()
-    def probabilities(self, motions: Motions) -> Tensor:
+    def probabilities(self, motions: Clips) -> Tensor:
         """``(n, classes)`` float64, rows add up to 1."""
         return torch.cat([self(*part)[1].double().softmax(1) for part in _parts(motions)])
 
@@ -85,12 +85,12 @@ def _dilated(dilation: int) -> nn.Conv1d:
     return nn.Conv1d(64, 64, 3, padding=dilation, dilation=dilation)
 
 
-def _parts(motions: Motions) -> list[tuple[Tensor, Tensor]]:
-    x = anchored(motions).flatten(2).float()
+def _parts(motions: Clips) -> list[tuple[Tensor, Tensor]]:
+    x = anchored(motions.require_finite()).flatten(2).float()
     return list(zip(x.split(512), motions.mask.split(512), strict=True))
 
 
-def train_judge(motions: Motions, labels: Tensor, *, seed: int = 0, steps: int = 300) -> Judge:
+def train_judge(motions: Clips, labels: Tensor, *, seed: int = 0, steps: int = 300) -> Judge:
     """Train a judge. Global random states stay as they are; the same seed gives the same judge.
 
     Args:
@@ -215,7 +215,7 @@ def judge_of(data: Any, seed: int = 0) -> Judge | None:
     return train_judge(_middles(data, training), data.clips.labels[training], seed=seed)
 
 
-def judgement(judge: Judge, data: Any, generated: Motions, wanted: Tensor | None, *, seed: int, in_metrics: bool) -> Judgement:
+def judgement(judge: Judge, data: Any, generated: Clips, wanted: Tensor | None, *, seed: int, in_metrics: bool) -> Judgement:
     """Ask a judge about generated clips, and about the held-out recordings.
 
     Args:
@@ -257,6 +257,6 @@ def _labelled(data: Any, recordings: Tensor) -> Tensor:
     return known[torch.linspace(0, len(known) - 1, min(len(known), MOST)).round().long()]
 
 
-def _middles(data: Any, recordings: Tensor) -> Motions:
+def _middles(data: Any, recordings: Tensor) -> Clips:
     batch = data.middle_windows(recordings)
-    return Motions.from_batch(batch["clips"], batch["mask"], fps=data.clips.fps, skeleton=data.clips.skeleton)
+    return Clips.from_batch(batch["clips"], batch["mask"], fps=data.clips.fps, skeleton=data.clips.skeleton)

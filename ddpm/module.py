@@ -1,8 +1,11 @@
 """MotionDiffusion: the LightningModule between clips in metres and the diffusion of normalised ones."""
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,13 +16,15 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from ddpm.bones import rigid_bones
+from ddpm.clips import Clips
 from ddpm.condition import LabelCondition, guided
 from ddpm.diffusion import ClipLosses, Denoised, DenoiseDiffusion, gather
+from ddpm.inference import choose_device, progress_bar
 from ddpm.motion_losses import MotionLoss
 from ddpm.noise_levels import NoiseLevels
 from ddpm.normalizer import Normalizer
 from ddpm.samplers import Observer, Sampler, SeededNoise
-from ddpm.seeding import derive_seed
+from ddpm.seeding import derive_seed, seeds_of
 from ddpm.skeleton import Skeleton
 
 CHECK_EVERY = 50
@@ -229,48 +234,115 @@ class MotionDiffusion(pl.LightningModule):
             "label_counts": [] if self.condition is None else list(self.condition.counts),
         }
 
+    @classmethod
+    def load_from_checkpoint(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls, checkpoint_path: str | Path, map_location: torch.device | str | None = None
+    ) -> "MotionDiffusion":
+        """The trained module of a checkpoint, ready to sample; nothing in the file can run code.
+
+        Args:
+            checkpoint_path: the file, or the directory of a run, for its last checkpoint.
+            map_location: device of the module; None for the CPU.
+
+        Raises:
+            CheckpointError, ConfigError: see `ddpm.checkpoint.load_run`.
+        """
+        from ddpm.checkpoint import load_module  # which imports this module
+
+        return load_module(checkpoint_path).to(map_location or "cpu")
+
     def sample(
         self,
-        seeds: Sequence[int],
+        seeds: int | Sequence[int],
         *,
         frames: int | None = None,
+        action: str | Sequence[str] | None = None,
         labels: Tensor | None = None,
         guidance: float | None = None,
         project: str | None = "",
         sampler: Sampler | None = None,
+        steps: int | None = None,
         batch_size: int = 64,
+        device: str | torch.device | None = None,
+        progress: bool | str = False,
         observer: Observer | None = None,
-    ) -> Tensor:
+    ) -> Clips:
         """New clips, one per seed; a clip depends on its own seed alone, not on the clips beside it.
 
         Args:
-            seeds: one per clip.
+            seeds: one per clip, in 0..2^63-1; a number n is the seeds 0..n-1.
             frames: length, None for that of training.
-            labels: ``(clips,)`` int64 actions, -1 for any; None draws them as often as they are in training.
+            action: name of an action that the model knows, or several that take turns; None draws them as often as they are in
+                training.
+            labels: the same as ``(clips,)`` int64 numbers, -1 for any action.
             guidance: weight, 1 for none; None for that of the condition.
             project: ``bones`` or None; the empty string for the module's own.
             sampler: None for the module's own.
+            steps: network calls of the sampler for a clip, None for as many as it makes.
             batch_size: clips per network call.
+            device: to which the module is moved, e.g. ``cpu``, ``cuda``, or ``auto``; None for where it is.
+            progress: show a progress bar; a text stands in front of it.
             observer: called once a step of every batch, see `ddpm.samplers.Observer`.
 
         Returns:
-            ``(clips, frames, joints, coords)`` float32 in metres, on the CPU.
+            The clips, float32 numbers in metres, with seeds, and with labels if the network is told any.
 
         Raises:
-            ValueError: labels or guidance for a network without a condition.
+            ValueError: no seeds, or some that are none; an action that the model does not know; labels or guidance for a network
+                without a condition; a device that is not there; or what the sampler has to say of ``steps``.
         """
+        seeds = seeds_of(seeds)
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} must be at least 1")
+        if action is not None:
+            if labels is not None:
+                raise ValueError(f"action={action} and labels cannot be combined: give one of them")
+            labels = self.find_labels(action, len(seeds))
+        if device is not None:
+            self.to(choose_device(device))
+        sampler = self.sampler if sampler is None else sampler
+        sampler = sampler if steps is None else functools.partial(sampler, steps=steps)
+        labels = self.labels(seeds) if labels is None else labels
         cond = self.conditions(seeds, labels)
+        parts = [slice(start, start + batch_size) for start in range(0, len(seeds), batch_size)]
         clips = []
-        for start in range(0, len(seeds), batch_size):
-            part = slice(start, start + batch_size)
-            randn = self.noise(seeds[part], frames)
-            clips.append(
-                self.generate(
-                    randn(), randn, cond=None if cond is None else cond[part], guidance=guidance, project=project,
-                    sampler=sampler, observer=observer,
-                )
-            )  # fmt: skip
-        return torch.cat(clips)
+        text = progress if isinstance(progress, str) else "sampling"
+        with progress_bar(sampler, self.diffusion.alpha_bar, len(parts), text, observer, hidden=not progress) as seen:
+            for part in parts:
+                randn = self.noise(seeds[part], frames)
+                clips.append(
+                    self.generate(
+                        randn(), randn, cond=None if cond is None else cond[part], guidance=guidance, project=project,
+                        sampler=sampler, observer=seen,
+                    )
+                )  # fmt: skip
+        return self.as_clips(torch.cat(clips), torch.tensor(seeds), labels)
+
+    def as_clips(self, positions: Tensor, seeds: Tensor | None = None, labels: Tensor | None = None) -> Clips:
+        """Clips of this module's skeleton, frame rate and actions.
+
+        Args:
+            positions: ``(clips, frames, joints, coords)`` in metres, as from `generate`.
+            seeds: ``(clips,)`` int64, if they have any.
+            labels: ``(clips,)`` int64, -1 where unknown; None where the network was told none.
+        """
+        names = None
+        if labels is not None and self.condition is not None:
+            names = tuple(self.condition.names[label] if label >= 0 else "" for label in labels.tolist())
+        return replace(Clips.whole(positions, self.fps, self.skeleton), seeds=seeds, labels=names)
+
+    def find_labels(self, action: str | Sequence[str], n: int) -> Tensor:
+        """``(n,)`` int64 labels of an action, or of several that take turns.
+
+        Raises:
+            ValueError: the model knows no actions, or not this one; or none is named.
+        """
+        names = [action] if isinstance(action, str) else list(action)
+        if not names:
+            raise ValueError("action=[] must name at least one action")
+        if self.condition is None:
+            raise ValueError(f"action={', '.join(names)}: this model knows no actions, its training data had no labels")
+        return self.condition.find(names).repeat(-(-n // len(names)))[:n]
 
     def labels(self, seeds: Sequence[int]) -> Tensor | None:
         """``(clips,)`` the labels that `sample` draws for these seeds; None for an unconditional network."""
@@ -315,7 +387,7 @@ class MotionDiffusion(pl.LightningModule):
             observer: see `sample`.
 
         Returns:
-            As `sample`.
+            ``(clips, frames, joints, coords)`` float32 in metres, on the CPU.
         """
         alpha_bar = self.diffusion.alpha_bar if start is None else self.diffusion.alpha_bar[: start + 1]
         project = self.project if project == "" else project
@@ -327,10 +399,11 @@ class MotionDiffusion(pl.LightningModule):
         clips = clips if project is None else rigid_bones(clips, self.skeleton)
         return clips.permute(0, 3, 1, 2).float().cpu()
 
-    @property
-    def calls_each(self) -> int:
-        """Network calls each time that a sampler asks: with guidance also one without the condition."""
-        return 1 if self.condition is None or self.condition.guidance == 1 else 2
+    def calls_at(self, t: int) -> int:
+        """Network calls when a sampler asks at diffusion step t: where guidance acts also one without the condition."""
+        if self.condition is None or self.condition.guidance == 1:
+            return 1
+        return 1 + int(self.condition.guides(self.diffusion.alpha_bar[t]))
 
     def denoiser(self, cond: Tensor | None, guidance: float | None, project: str | None) -> Callable[[Tensor, Tensor], Denoised]:
         """What a sampler asks: the network, guided, and with rigid bones; for the arguments see `generate`."""
@@ -343,8 +416,12 @@ class MotionDiffusion(pl.LightningModule):
         def denoise(xt: Tensor, t: Tensor) -> Denoised:
             free = None if nothing is None else nothing.expand(len(xt), -1)
             said = self.diffusion.denoise(xt, t, free if cond is None else cond)
-            if weight != 1:
-                said = guided(said, self.diffusion.denoise(xt, t, free), weight)
+            if weight != 1 and self.condition is not None:
+                here = self.condition.guides(gather(self.diffusion.alpha_bar, t, xt))
+                if bool(here.any()):
+                    moved = guided(said, self.diffusion.denoise(xt, t, free), weight)
+                    x0_hat, eps_hat = (torch.where(here, a, b) for a, b in zip(moved[:2], said[:2], strict=True))
+                    said = Denoised(x0_hat, eps_hat, said.fraction)
             return said if project is None else self._with_rigid_bones(said, xt, t)
 
         return denoise

@@ -39,7 +39,7 @@ SAVED = (
 )
 """What of the configuration a checkpoint keeps: all that decides what is learnt."""
 MAY_DIFFER = (
-    *("sampler", "project", "condition.guidance", "data.root", "loader.num_workers"),
+    *("sampler", "project", "condition.guidance", "condition.interval", "data.root", "loader.num_workers"),
     *("trainer.max_", "trainer.accelerator", "trainer.log_every_n_steps", "trainer.check_val", "trainer.fast_dev_run"),
 )
 """What may be changed when a run is resumed; the rest would make it another run."""
@@ -186,7 +186,8 @@ def refuse_another_run(checkpoint: Path, saved: Mapping[str, Any]) -> int:
         if before.get(key) != now.get(key) and not key.startswith(MAY_DIFFER)
     ]
     if differences:
-        raise ConfigError("\n".join([f"{checkpoint} is of another run; start a new one or drop these:", *differences]))
+        why = "is of another run, or of an earlier version with other defaults; start a new one, or give what the checkpoint has"
+        raise ConfigError("\n".join([f"{checkpoint} {why} (~KEY takes away what it has not):", *differences]))
     return int(content["global_step"])
 
 

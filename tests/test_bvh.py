@@ -505,7 +505,7 @@ def test_a_run_needs_the_files_only_to_train(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "data")
     module = load_module(tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert module.skeleton.names[0] == "Hips" and "LeftFoot_end" in module.skeleton.feet
-    assert module.sample([0]).shape == (1, 8, 9, 3)
+    assert module.sample([0]).positions.shape == (1, 8, 9, 3)
 
 
 @pytest.fixture(scope="module")

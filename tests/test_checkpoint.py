@@ -346,18 +346,18 @@ def test_a_loaded_module_samples_bit_for_bit(module: MotionDiffusion, path: Path
     assert loaded.skeleton == module.skeleton and loaded.fps == 15.0 and loaded.frames == 8
     assert loaded.class_names == ("wave", "bow") and loaded.normalizer.fitted
     for arguments in ({}, {"frames": 5}, {"sampler": ddpm}):
-        clips = module.sample(SEEDS, **arguments)
+        clips = module.sample(SEEDS, **arguments).positions
         assert clips.shape == (3, arguments.get("frames", 8), 20, 3) and torch.isfinite(clips).all()
-        assert torch.equal(loaded.sample(SEEDS, **arguments), clips)
+        assert torch.equal(loaded.sample(SEEDS, **arguments).positions, clips)
     assert module.training
 
 
 def test_other_weights_sample_something_else(module: MotionDiffusion, content: dict[str, Any], tmp_path: Path) -> None:
-    clips = module.sample(SEEDS)
+    clips = module.sample(SEEDS).positions
     for name in ("normalizer.mean", "normalizer.scale", "diffusion.eps_model.out.2.weight"):
         other = {**content, "state_dict": {**content["state_dict"], name: content["state_dict"][name] * 1.5}}
         DurableCheckpointIO().save_checkpoint(other, tmp_path / "x.ckpt")
-        assert not torch.allclose(load_module(tmp_path / "x.ckpt").sample(SEEDS), clips, atol=1e-4), name
+        assert not torch.allclose(load_module(tmp_path / "x.ckpt").sample(SEEDS).positions, clips, atol=1e-4), name
 
 
 @pytest.mark.parametrize("missing", [["state_dict"], ["hyper_parameters"], ["motion"], ["state_dict", "motion"]])

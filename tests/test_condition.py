@@ -37,8 +37,16 @@ def condition(**changes: Any) -> LabelCondition:
 
 
 def test_a_label_is_one_number_of_several() -> None:
-    told = condition().encode(torch.tensor([0, 2, -1, 1]))
+    told = condition(counts=(5, 3, 1, 2)).encode(torch.tensor([0, 2, -1, 1]))
     assert told.dtype == torch.float32 and told.tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 1, 0]]
+    assert not condition().encode(torch.tensor([2])).any(), "of waves there is a name and no clip: nothing was learned of them"
+
+
+def test_guidance_needs_clips_whose_label_is_hidden() -> None:
+    with pytest.raises(ValueError, match=r"condition\.guidance=2\.0 with condition\.dropout=0"):
+        condition(counts=(5, 3, 1, 0), dropout=0.0, guidance=2.0)
+    assert condition(counts=(5, 3, 1, 4), dropout=0.0, guidance=2.0).guidance == 2
+    assert condition(counts=(5, 3, 1, 0), dropout=0.0, guidance=1.0).dropout == 0
 
 
 def test_drawn_labels_are_as_frequent_as_in_training() -> None:
@@ -99,11 +107,13 @@ def test_actions_are_found_by_name() -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"dropout": 1.0}, r"condition\.labels: dropout=1\.0 must be in \[0, 1\)"),
+        ({"dropout": 1.0}, r"condition\.dropout=1\.0 must be in \[0, 1\)"),
         ({"dropout": -0.1}, r"dropout=-0\.1"),
         ({"dropout": float("nan")}, "dropout=nan"),
-        ({"guidance": -1.0}, r"guidance=-1\.0 a number that is not negative"),
+        ({"guidance": -1.0}, r"guidance=-1\.0 must be a number that is not negative"),
         ({"guidance": float("nan")}, "guidance=nan"),
+        ({"interval": [2.0, -3.0]}, r"condition\.interval=\[2\.0, -3\.0\] must be \[low, high\]"),
+        ({"interval": [1.0]}, r"condition\.interval=\[1\.0\]"),
         ({"counts": (5, 3, 1)}, r"3 names need 4 counts, got \[5, 3, 1\]"),
         ({"counts": (0, 0, 0, 0)}, r"counts, got \[0, 0, 0, 0\]"),
     ],
@@ -179,11 +189,11 @@ def test_an_action_is_sampled_as_it_is(label: int, sampler: Sampler) -> None:
     """The flow to a Gaussian is a straight line: mean and deviation are within 2 % in every clip, without sampling error."""
     module = knowing(guidance=1.0)
     labels = torch.full((20,), label)
-    clips = module.sample(SEEDS, labels=labels, sampler=sampler).double()
+    clips = module.sample(SEEDS, labels=labels, sampler=sampler).positions
     noise = module.noise(SEEDS)().double().permute(0, 3, 1, 2)
     off = clips - MEANS[label] - STDS[label] * noise
     assert (off.abs() < 0.02 * (MEANS[label].abs() + STDS[label] * noise.abs())).all()
-    assert torch.equal(module.sample(SEEDS, labels=labels, sampler=sampler, guidance=1.0).double(), clips)
+    assert torch.equal(module.sample(SEEDS, labels=labels, sampler=sampler, guidance=1.0).positions, clips)
 
 
 def test_without_guidance_the_network_is_asked_once_a_step() -> None:
@@ -215,9 +225,9 @@ def test_guided_answers_are_a_line_through_the_exact_ones(weight: float) -> None
 
 def test_the_weight_0_forgets_the_action() -> None:
     module = knowing()
-    anything = module.sample(SEEDS, labels=torch.full((20,), -1))
+    anything = module.sample(SEEDS, labels=torch.full((20,), -1)).positions
     for label in (0, 2):
-        free = module.sample(SEEDS, labels=torch.full((20,), label), guidance=0.0)
+        free = module.sample(SEEDS, labels=torch.full((20,), label), guidance=0.0).positions
         torch.testing.assert_close(free, anything, rtol=0, atol=1e-6)
 
 
@@ -225,8 +235,8 @@ def test_actions_that_are_drawn_make_the_mixture() -> None:
     """Told or not, clips are of an action as often as in training: of 300, within 5 standard errors."""
     module, seeds = knowing(guidance=1.0), range(300)
     labels = module.labels(seeds)
-    told, free = module.sample(seeds), module.sample(seeds, labels=torch.full((300,), -1))
-    assert torch.equal(told, module.sample(seeds, labels=labels)) and torch.equal(labels, module.condition.draw(seeds))
+    told, free = module.sample(seeds).positions, module.sample(seeds, labels=torch.full((300,), -1)).positions
+    assert torch.equal(told, module.sample(seeds, labels=labels).positions) and torch.equal(labels, module.condition.draw(seeds))
     for clips in (told, free):
         nearest = torch.cdist(clips[:, :, 0].double().mean(dim=1), MEANS).argmin(dim=1)
         share = torch.bincount(nearest, minlength=3) / 300
@@ -239,24 +249,43 @@ def test_more_guidance_goes_further_from_the_others() -> None:
     labels = torch.zeros(20, dtype=torch.long)
     away = MEANS[0] - SHARES @ MEANS
     along = [
-        (module.sample(SEEDS, labels=labels, guidance=weight).double() @ away).mean().item() for weight in (0.0, 1.0, 2.0, 4.0)
+        (module.sample(SEEDS, labels=labels, guidance=weight).positions @ away).mean().item() for weight in (0.0, 1.0, 2.0, 4.0)
     ]
     assert along == sorted(along) and along[-1] > along[1]
 
 
 def test_the_weight_of_the_condition_is_used_unless_told_otherwise() -> None:
     labels = torch.arange(20) % 3
-    expected = knowing(guidance=2.0).sample(SEEDS, labels=labels)
-    assert torch.equal(knowing(guidance=0.5).sample(SEEDS, labels=labels, guidance=2.0), expected)
-    assert not torch.allclose(knowing(guidance=0.5).sample(SEEDS, labels=labels), expected, atol=1e-2)
+    expected = knowing(guidance=2.0).sample(SEEDS, labels=labels).positions
+    assert torch.equal(knowing(guidance=0.5).sample(SEEDS, labels=labels, guidance=2.0).positions, expected)
+    assert not torch.allclose(knowing(guidance=0.5).sample(SEEDS, labels=labels).positions, expected, atol=1e-2)
+
+
+def test_guidance_acts_within_its_interval_alone() -> None:
+    """Where it does not, answers are those of the condition, and the network is asked once."""
+    everywhere = knowing(guidance=3.0)
+    within = knowing(told=LabelCondition(NAMES, [5, 3, 2, 0], guidance=3.0, interval=[-1.0, 2.0]))
+    logsnr = torch.logit(within.diffusion.alpha_bar)
+    inside = (logsnr >= -1) & (logsnr <= 2)
+    assert inside.any() and not inside.all()
+    cond = within.condition.encode(torch.zeros(len(inside), dtype=torch.long))
+    xt = torch.randn(len(inside), 1, 3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    t = torch.arange(len(inside))
+    one, all_of_it = within.denoiser(cond, None, None)(xt, t), everywhere.denoiser(cond, None, None)(xt, t)
+    told = within.denoiser(cond, 1.0, None)(xt, t)
+    for got, guided_everywhere, unguided in zip(one[:2], all_of_it[:2], told[:2], strict=True):
+        assert torch.equal(got[inside], guided_everywhere[inside]) and torch.equal(got[~inside], unguided[~inside])
+        assert not torch.allclose(got[inside], unguided[inside], atol=1e-2)
+    assert [within.calls_at(k) for k in range(len(inside))] == [2 if k else 1 for k in inside.tolist()]
+    assert knowing(guidance=1.0).calls_at(0) == 1
 
 
 def test_a_clip_does_not_depend_on_its_neighbours() -> None:
     module = knowing(guidance=1.5)
-    together = module.sample(SEEDS)
-    torch.testing.assert_close(module.sample(SEEDS, batch_size=3), together, rtol=0, atol=1e-6)
+    together = module.sample(SEEDS).positions
+    torch.testing.assert_close(module.sample(SEEDS, batch_size=3).positions, together, rtol=0, atol=1e-6)
     for i in (4, 11):
-        torch.testing.assert_close(module.sample([i])[0], together[i], rtol=0, atol=1e-6)
+        torch.testing.assert_close(module.sample([i]).positions[0], together[i], rtol=0, atol=1e-6)
 
 
 # --- training
@@ -327,7 +356,7 @@ def test_a_model_without_labels_knows_no_actions(tiny_config: dict[str, Any]) ->
         with pytest.raises(ValueError, match=rf"guidance={guidance}: this model has no condition.*without labels"):
             module.sample([0, 1], guidance=guidance)
     assert module.labels([0, 1]) is None and module.conditions([0, 1]) is None
-    assert torch.equal(module.sample([0, 1], guidance=1.0), module.sample([0, 1]))
+    assert torch.equal(module.sample([0, 1], guidance=1.0).positions, module.sample([0, 1]).positions)
     module.loss({"clips": torch.randn(4, 20, 3, 8), "mask": None})
 
 
@@ -359,7 +388,7 @@ def test_actions_are_a_condition_where_there_are_several(
         assert module.conditions([0], torch.tensor([1])).tolist() == [[0, 1, 0]]
     module.normalizer.fit(torch.randn(4, 20, 3, 8))
     batch = {"clips": torch.randn(4, 20, 3, 8), "mask": None, "labels": torch.tensor([0, -1, 1, 0])}
-    assert module.loss(batch).isfinite() and module.sample([0, 1]).shape == (2, 8, 20, 3)
+    assert module.loss(batch).isfinite() and module.sample([0, 1]).positions.shape == (2, 8, 20, 3)
     checkpoint: dict[str, Any] = {}
     module.on_save_checkpoint(checkpoint)
     assert checkpoint["motion"]["label_counts"] == (list(counts) if conditional else [])
@@ -384,8 +413,10 @@ def test_a_conditional_model_is_in_the_checkpoint(tiny_config: dict[str, Any], m
     loaded = load_module(tmp_path / "x.ckpt")
     walks, bows = torch.zeros(3, dtype=torch.long), torch.ones(3, dtype=torch.long)
     for arguments in ({}, {"labels": walks}, {"labels": bows, "guidance": 3.0}):
-        assert torch.equal(loaded.sample([1, 2, 3], **arguments), module.sample([1, 2, 3], **arguments))
-    assert not torch.allclose(module.sample([1], labels=walks[:1]), module.sample([1], labels=bows[:1]), atol=1e-3)
+        assert torch.equal(loaded.sample([1, 2, 3], **arguments).positions, module.sample([1, 2, 3], **arguments).positions)
+    assert not torch.allclose(
+        module.sample([1], labels=walks[:1]).positions, module.sample([1], labels=bows[:1]).positions, atol=1e-3
+    )
 
 
 def test_a_run_from_before_there_were_conditions_still_loads(tiny_config: dict[str, Any], tmp_path: Path) -> None:
@@ -400,7 +431,7 @@ def test_a_run_from_before_there_were_conditions_still_loads(tiny_config: dict[s
 def test_bad_values_of_a_configuration_are_named(tiny_config: dict[str, Any]) -> None:
     assert construct_part(LABELS, "condition")(NAMES, COUNTS).guidance == 1.25
     for name, value in (("dropout", 1.5), ("guidance", -2.0)):
-        with pytest.raises(ValueError, match=rf"condition\.labels: .*{name}={value}"):
+        with pytest.raises(ValueError, match=rf"condition\.{name}={value} must be"):
             build_module({**tiny_config, "condition": LABELS | {name: value}}, 15.0, NAMES, COUNTS)
     with pytest.raises(ValueError, match=r"condition\.dropuot.*no such argument"):
         build_module({**tiny_config, "condition": LABELS | {"dropuot": 0.1}}, 15.0, NAMES, COUNTS)

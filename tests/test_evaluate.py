@@ -16,9 +16,9 @@ import train as train_script
 from callbacks.report import write_report
 from datamodules.pose import PoseDataModule
 from datamodules.synthetic import synthetic
+from ddpm.clips import Clips
 from ddpm.errors import ConfigError, DataError
 from ddpm.metrics import degraded, suite
-from ddpm.metrics.motions import Motions
 from ddpm.metrics.reference import held_out, reference, whole
 from ddpm.metrics.table import lines
 from ddpm.metrics.verdict import findings
@@ -47,14 +47,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def real_clips(skeleton: Skeleton, frames: int = 16) -> Motions:
+def real_clips(skeleton: Skeleton, frames: int = 16) -> Clips:
     """The middles of the recordings of `DATA`."""
     data = PoseDataModule(synthetic(skeleton, 100, 20.0, 0), frames)
     batch = data.middle_windows(torch.arange(100))
-    return Motions.from_batch(batch["clips"], batch["mask"], fps=20.0, skeleton=skeleton)
+    return Clips.from_batch(batch["clips"], batch["mask"], fps=20.0, skeleton=skeleton)
 
 
-def written(path: Path, motions: Motions, **arrays: Any) -> str:
+def written(path: Path, motions: Clips, **arrays: Any) -> str:
     np.savez(path, clips=motions.positions.numpy(), **arrays)
     return f"clips={path}"
 
@@ -95,6 +95,19 @@ def test_real_clips_score_like_the_floor_and_the_page_stands_alone(
     assert "frechet/judge" not in found["metrics"], "what it learnt from is no reference for it"
 
 
+def test_millimetres_are_not_taken_for_metres(skeleton: Skeleton, tmp_path: Path) -> None:
+    """Nor one joint for another where a file has another order."""
+    real, options = real_clips(skeleton), (*DATA, "fast=true", "training=0", "report=false")
+    found = judged(tmp_path / "m", written(tmp_path / "m.npz", real), *options)
+    order = torch.arange(19, -1, -1)
+    clips = 1000 * real.positions[:, :, order].numpy()
+    np.savez(tmp_path / "mm.npz", clips=clips, units="mm", joint_names=np.array(skeleton.names)[order], fps=20.0)
+    again = judged(tmp_path / "mm", f"clips={tmp_path / 'mm.npz'}", *options)
+    for name in ("frechet/kinetic", "frechet/pose", "physics/speed", "physics/bone_variation"):
+        value, expected = (result["metrics"][name]["generated"]["value"] for result in (again, found))
+        assert value == pytest.approx(expected, rel=1e-3, abs=1e-6), name
+
+
 def test_a_single_pose_is_called_frozen(skeleton: Skeleton, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     clips = written(tmp_path / "mean.npz", degraded.mean_pose(real_clips(skeleton)))
     found = judged(tmp_path / "out", clips, *DATA, "fast=true", "training=0", "report=false")
@@ -123,7 +136,7 @@ def test_one_joint_is_measured_and_reported(tmp_path: Path) -> None:
     """A body without bones has no bone_variation, and everything else: table, findings, page, and a row of compare.py."""
     point = Skeleton({"root": None})
     motion = torch.randn(80, 16, 1, 3, generator=torch.Generator().manual_seed(0)).double().cumsum(1) / 100
-    mine, real = (Motions.whole(clips, 20.0, point) for clips in motion.split(40))
+    mine, real = (Clips.whole(clips, 20.0, point) for clips in motion.split(40))
     found = suite.evaluate(mine, real, fast=True)
     assert "bone_variation" not in found.means and {"speed", "jerk"} <= found.means.keys()
     assert any("kinetic" in line for line in lines(found))
@@ -139,14 +152,16 @@ def test_files_that_cannot_be_judged_are_named(skeleton: Skeleton, tmp_path: Pat
     np.savez(tmp_path / "poses.npz", poses=np.zeros(3))
     for clips, named in (
         (f"clips={tmp_path / 'missing.npz'}", "missing"),
-        (f"clips={tmp_path / 'text.npz'}", "no .npz"),
-        (f"clips={tmp_path / 'poses.npz'}", "no .npz with clips"),
+        (f"clips={tmp_path / 'text.npz'}", "no sound NumPy file"),
+        (f"clips={tmp_path / 'poses.npz'}", r"holds \['poses'\], none of them clips"),
         (written(tmp_path / "fps.npz", real, fps=30.0), "30 frames per second"),
-        (written(tmp_path / "names.npz", real, joint_names=np.array(["a"])), r"joints are \['a'\]"),
-        (written(tmp_path / "lengths.npz", real, lengths=np.zeros(100, int)), "lengths run from 0"),
+        (written(tmp_path / "names.npz", real, joint_names=np.array(["a"])), "joint_names holds 1 names for 20 joints"),
+        (written(tmp_path / "lengths.npz", real, lengths=np.zeros(100, int)), "lengths must be 100 whole numbers from 1 to 16"),
     ):
         with pytest.raises(DataError, match=named):
             judged(tmp_path / "out", clips, *DATA)
+    with pytest.raises(DataError, match="units 'px' are no length"):
+        judged(tmp_path / "out", written(tmp_path / "pixels.npz", real, units="px"), *DATA)
     np.savez(tmp_path / "few.npz", clips=real.positions.numpy()[:, :, :19])
     with pytest.raises(DataError, match="20 joints"):
         judged(tmp_path / "out", f"clips={tmp_path / 'few.npz'}", *DATA)

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from datamodules.clips import ClipSet
 from datamodules.folder import folder
 from datamodules.readers.msr_action3d import msr_action3d
+from ddpm.clips import Clips
 from ddpm.errors import DataError
+from ddpm.skeleton import Skeleton
 from tests.skeletons import people, shipped
 from tests.test_folder import table
 from tests.test_keypoints2d import COCO, openpose, pictured
@@ -53,7 +55,14 @@ def sound() -> dict[str, bytes]:
     arrays, plain = io.BytesIO(), io.BytesIO()
     extra = {"labels": ["walk", "run"], "subjects": [1, 2], "confidence": np.ones((2, len(motion), 20), np.float32)}
     np.savez_compressed(
-        arrays, clips=np.stack([motion, motion]), fps=15.0, joint_names=KINECT.names, lengths=[len(motion), 20], **extra
+        arrays,
+        clips=np.stack([motion, motion]),
+        fps=15.0,
+        joint_names=KINECT.names,
+        lengths=[len(motion), 20],
+        **extra,
+        parents=KINECT.parents,
+        seeds=[3, 14],
     )  # type: ignore[arg-type]
     np.save(plain, motion)
     flat = pictured(motion, COCO)
@@ -206,6 +215,9 @@ def survives(place: Path, case: Damaged) -> None:
     path = place / case.name
     path.write_bytes(case.content)
     began = time.monotonic()
+    if path.suffix == ".npz":
+        for skeleton in (KINECT, None):
+            loads(path, skeleton)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # an overflow or an empty mean on the way is a case that nobody thought of
@@ -220,6 +232,18 @@ def survives(place: Path, case: Damaged) -> None:
     finally:
         path.unlink()
     assert time.monotonic() - began < SECONDS
+
+
+def loads(path: Path, skeleton: Skeleton | None) -> None:
+    """Clips.load gives clips, or names the file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = Clips.load(path, skeleton)
+    except DataError as e:
+        assert path.name in str(e) and len(str(e)) < 5000 and str(e).isprintable()
+    else:
+        assert len(found) >= 1 and found.finite.all()
 
 
 @pytest.mark.parametrize("name", sorted(sound()))

@@ -708,8 +708,8 @@ def test_what_was_measured_is_in_the_checkpoint(tiny_config: dict[str, Any], cha
     loaded = load_module(tmp_path / "x.ckpt")
     assert not list(loaded.diffusion.prediction.parameters()), "nothing of it is learnt"
     for arguments in ({}, {"frames": 5}, {"frames": 13}):
-        clips = module.sample([3, 14], **arguments)
-        assert clips.isfinite().all() and torch.equal(loaded.sample([3, 14], **arguments), clips)
+        clips = module.sample([3, 14], **arguments).positions
+        assert clips.isfinite().all() and torch.equal(loaded.sample([3, 14], **arguments).positions, clips)
     del checkpoint["state_dict"]["diffusion.prediction.basis"]
     DurableCheckpointIO().save_checkpoint(checkpoint, tmp_path / "y.ckpt")
     with pytest.raises(RuntimeError, match=r"diffusion\.prediction\.basis"):
@@ -723,7 +723,7 @@ def test_a_network_that_was_never_trained_moves_like_the_clips(tiny_config: dict
     module = build_module(config, fps=15.0)
     clips = 0.9 * torch.randn(20, 1, 1).abs() + 0.1 * torch.randn(200, 20, 3, 8).cumsum(-1)
     module.fit({"clips": clips, "mask": None})
-    sampled = module.sample(range(200), sampler=partial(unipc, steps=20)).permute(0, 2, 3, 1)
+    sampled = module.sample(range(200), sampler=partial(unipc, steps=20)).positions.permute(0, 2, 3, 1)
     for what in (lambda x: x - x[:, :1], lambda x: x.diff(dim=-1)):
         ours, theirs = what(sampled), what(clips)
         assert ours.std().item() == pytest.approx(theirs.std().item(), rel=0.06)

@@ -8,14 +8,12 @@ import pytest
 import torch
 
 from datamodules.pose import PoseDataModule
-from datamodules.readers.arrays import labels_of
 from datamodules.synthetic import synthetic
-from ddpm.errors import DataError
+from ddpm.clips import Clips
 from ddpm.judge import Judge, judge_of, judgement, train_judge
 from ddpm.metrics import degraded
 from ddpm.metrics.distances import frechet
 from ddpm.metrics.features import Projection
-from ddpm.metrics.motions import Motions
 from ddpm.metrics.reference import held_out
 from ddpm.metrics.suite import evaluate
 from ddpm.metrics.table import lines
@@ -32,11 +30,11 @@ def data() -> PoseDataModule:
     return PoseDataModule(synthetic(SKELETON, 400, 20.0, 0), FRAMES, val_fraction=0.5)
 
 
-def middles(data: PoseDataModule, recordings: torch.Tensor) -> tuple[Motions, torch.Tensor]:
+def middles(data: PoseDataModule, recordings: torch.Tensor) -> tuple[Clips, torch.Tensor]:
     batch = data.middle_windows(recordings)
     clips, labels = batch["clips"], batch["labels"]
     assert clips is not None and labels is not None
-    return Motions.from_batch(clips, batch["mask"], fps=data.clips.fps, skeleton=data.clips.skeleton), labels
+    return Clips.from_batch(clips, batch["mask"], fps=data.clips.fps, skeleton=data.clips.skeleton), labels
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +69,7 @@ def test_padding_place_and_heading_do_not_matter(judge: Judge, data: PoseDataMod
     x = motions.positions
     expected = judge.features(motions)
     junk = torch.cat([x, 9 * torch.ones_like(x)], dim=1)
-    padded = Motions(junk, motions.lengths, motions.fps, motions.skeleton)
+    padded = Clips(junk, motions.lengths, motions.fps, motions.skeleton)
     torch.testing.assert_close(judge.features(padded), expected, atol=1e-4, rtol=0)
     angle, (a, b) = torch.tensor(2.0), motions.skeleton.ground_axes
     turned = x.clone()
@@ -86,7 +84,7 @@ def test_degraded_clips_are_further_away_than_real_ones(judge: Judge, data: Pose
     one, other = motions.take(torch.arange(0, len(motions), 2)), motions.take(torch.arange(1, len(motions), 2))
     project = Projection.fit(judge.features(motions), 8)
 
-    def distance(candidate: Motions) -> float:
+    def distance(candidate: Clips) -> float:
         return frechet(project(judge.features(one)), project(judge.features(candidate)))
 
     generator = torch.Generator().manual_seed(0)
@@ -171,8 +169,8 @@ def test_labels_of_a_file_are_those_of_the_data(tmp_path: Path) -> None:
     np.savez(tmp_path / "number.npz", clips=clips, labels=[0, -1, 1], class_names=["b", "a"])
     np.savez(tmp_path / "none.npz", clips=clips)
     for name in ("text", "number"):
-        found = labels_of(tmp_path / f"{name}.npz", ("a", "b"))
+        found = Clips.load(tmp_path / f"{name}.npz", SKELETON, 20.0).label_codes(("a", "b"))
         assert found is not None and found.tolist() == [1, -1, 0]
-    assert labels_of(tmp_path / "none.npz", ("a", "b")) is None
-    with pytest.raises(DataError, match="label 'b' is no class"):
-        labels_of(tmp_path / "text.npz", ("a", "c"))
+    assert Clips.load(tmp_path / "none.npz", SKELETON, 20.0).label_codes(("a", "b")) is None
+    with pytest.raises(ValueError, match="label 'b' is no class"):
+        Clips.load(tmp_path / "text.npz", SKELETON, 20.0).label_codes(("a", "c"))

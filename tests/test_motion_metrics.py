@@ -15,7 +15,7 @@ import train as train_script
 from callbacks.motion_metrics import MONITOR, MotionMetrics
 from datamodules.pose import PoseDataModule
 from datamodules.synthetic import synthetic
-from ddpm.metrics.motions import Motions
+from ddpm.clips import Clips
 from ddpm.metrics.reference import reference
 from ddpm.metrics.suite import evaluate
 from ddpm.metrics.verdict import findings
@@ -39,12 +39,13 @@ def held_out(data: PoseDataModule) -> Tensor:
 
 
 def measured(data: PoseDataModule, sampler: Callable[[Any], Tensor]) -> tuple[dict[str, float], MotionMetrics]:
-    """What the callback logs at the end of training of a module with this ``sample``."""
+    """What the callback logs at the end of training of a module that samples these positions."""
     logged: dict[str, float] = {}
     logger = SimpleNamespace(log_metrics=lambda values, step: logged.update(values))
     trainer = SimpleNamespace(datamodule=data, global_step=9, callbacks=[], loggers=[logger], fast_dev_run=False)
     callback = MotionMetrics(n=96, seed=5)
-    callback.on_train_end(trainer, SimpleNamespace(sample=sampler, fps=20.0, skeleton=data.clips.skeleton))  # type: ignore[arg-type]
+    module = SimpleNamespace(sample=lambda seeds: Clips.whole(sampler(seeds), 20.0, data.clips.skeleton))
+    callback.on_train_end(trainer, module)  # type: ignore[arg-type]
     return logged, callback
 
 
@@ -57,7 +58,7 @@ def test_the_values_are_those_of_a_fast_evaluation(data: PoseDataModule, caplog:
 
     logged, callback = measured(data, sampler)
     assert asked == list(range(5, 101))
-    motions = Motions(held_out(data)[:96], torch.full((96,), 24), 20.0, data.clips.skeleton)
+    motions = Clips(held_out(data)[:96], torch.full((96,), 24), 20.0, data.clips.skeleton)
     expected = evaluate(motions, reference(data).motions, fast=True, seed=5)
     assert logged[MONITOR] == expected.metrics["frechet/kinetic"].generated.value
     assert logged["metrics/real/frechet_pose"] == expected.metrics["frechet/pose"].real.value

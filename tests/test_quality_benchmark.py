@@ -5,7 +5,6 @@ import functools
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -15,7 +14,6 @@ from datamodules.pose import PoseDataModule
 from datamodules.synthetic import synthetic
 from ddpm.metrics import degraded
 from ddpm.metrics.reference import reference
-from sample import save_clips
 from tests.test_msr_action3d import SKELETON
 
 FRAMES = 24
@@ -71,7 +69,7 @@ def test_real_clips_are_at_the_floor_and_the_rest_is_written(
         ("frozen", degraded.frozen(real)),
         ("unknown", degraded.noisy(real, torch.Generator())),
     ):
-        save_clips(tmp_path / name / "clips.npz", motions.positions.float().numpy(), data.clips, {"seeds": np.arange(80)})  # type: ignore[arg-type]
+        motions.save(tmp_path / name / "clips.npz")
     for minutes, name in ((2.0, "real"), (5.0, "frozen")):
         about = {"label": name, "minutes": minutes, "calls": 10, "seed": 0, "parameters": 2000000}
         (tmp_path / name / "run.json").write_text(json.dumps(about))

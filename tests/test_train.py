@@ -135,11 +135,11 @@ def test_a_seed_is_a_clip_whatever_is_beside_it(run: tuple[Path, str]) -> None:
     torch.manual_seed(0)
     for parameter in module.parameters():  # after so few steps the network still says the same of any noise
         parameter.data.add_(torch.randn_like(parameter), alpha=0.1)
-    many = module.sample(range(10))
-    torch.testing.assert_close(module.sample([7]), many[7:8], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(module.sample(range(10), batch_size=3), many, atol=1e-5, rtol=1e-5)
+    many = module.sample(range(10)).positions
+    torch.testing.assert_close(module.sample([7]).positions, many[7:8], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(module.sample(range(10), batch_size=3).positions, many, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(many[0], many[1], atol=1e-2)
-    assert module.sample([0], frames=13).shape == (1, 13, 20, 3)
+    assert module.sample([0], frames=13).positions.shape == (1, 13, 20, 3)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_options_train_save_and_sample(options: list[str], tmp_path: Path) -> No
     others = ["T=7", "logger=none", "~callbacks.skeleton_gif", "~callbacks.loss_plot", f"out={tmp_path}"]
     assert math.isfinite(train_script.train(compose("config", [*options, *either_model, *others])))
     module = load_module(tmp_path / "checkpoints" / "last.ckpt")
-    assert module.sample([0, 1]).isfinite().all()
+    assert module.sample([0, 1]).positions.isfinite().all()
     content = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     channels = content["hyper_parameters"]["model"]["out_channels"]
     assert channels == (120 if "variance=learnt" in options else 60)
@@ -334,7 +334,7 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("everything is in") == 1
     module = load_module(tmp_path / "run" / "checkpoints" / "last.ckpt")
-    assert module.sample([0]).isfinite().all()
+    assert module.sample([0]).positions.isfinite().all()
 
 
 def test_a_sweep_of_distributed_runs_is_refused(tmp_path: Path) -> None:
@@ -411,12 +411,12 @@ class Watch(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         ema = next(c for c in trainer.callbacks if isinstance(c, EMA))
-        raw = pl_module.sample([0])
+        raw = pl_module.sample([0]).positions
         with ema.averaged(pl_module):
-            averaged = pl_module.sample([0])
+            averaged = pl_module.sample([0]).positions
         assert not torch.equal(raw, averaged), "samples are of the average, which differs"
-        assert torch.equal(raw, pl_module.sample([0])), "and the raw weights are back"
-        expected = ema._average_model.module.sample([0])
+        assert torch.equal(raw, pl_module.sample([0]).positions), "and the raw weights are back"
+        expected = ema._average_model.module.sample([0]).positions
         assert torch.equal(averaged, expected)
 
 
@@ -466,13 +466,13 @@ def test_one_clip_is_learnt_by_heart(tiny_config: dict[str, Any], skeleton: Skel
     statistics = data.statistics_batch()
     module.normalizer.fit(statistics["clips"], statistics["mask"])
     wanted = statistics["clips"][0].permute(2, 0, 1)
-    before = (module.sample(range(4)) - wanted).norm(dim=-1).mean()
+    before = (module.sample(range(4)).positions - wanted).norm(dim=-1).mean()
     trainer = pl.Trainer(
         max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, use_distributed_sampler=False, gradient_clip_val=1.0,
     )  # fmt: skip
     trainer.fit(module, data)
-    after = (module.sample(range(4)) - wanted).norm(dim=-1).mean()
+    after = (module.sample(range(4)).positions - wanted).norm(dim=-1).mean()
     assert after < 0.02 < before, f"{after:.3f} m off, {before:.3f} m before"
 
 
@@ -526,5 +526,5 @@ def test_flat_poses_train_and_sample(tiny_config: dict[str, Any]) -> None:
         enable_model_summary=False, use_distributed_sampler=False,
     )  # fmt: skip
     trainer.fit(module, data)
-    sampled = module.sample([0, 1])
+    sampled = module.sample([0, 1]).positions
     assert sampled.shape == (2, 8, 3, 2) and sampled.isfinite().all()

@@ -5,7 +5,7 @@ import math
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -13,8 +13,11 @@ import numpy as np
 import torch
 
 from datamodules.clips import Recording
+from datamodules.joints import presets
 from datamodules.readers.files import read_bytes
+from ddpm.clips import Clips
 from ddpm.errors import DataError
+from ddpm.skeleton import UNITS, Skeleton
 
 CLIPS = ("clips", "positions", "keypoints", "arr_0")
 """Names under which an .npz may hold the positions."""
@@ -46,47 +49,91 @@ def read(path: Path, coords: int = 3) -> list[Recording]:
     Raises:
         DataError: the file is damaged, holds Python objects, promises more than it has, or its arrays do not fit together.
     """
+    return _recordings(path, _arrays(path), coords)
+
+
+def read_clips(path: Path, skeleton: Skeleton | None = None, fps: float | None = None) -> Clips:
+    """The clips of a .npz in metres; for the arguments and errors see `ddpm.clips.Clips.load`."""
+
+    def fail(what: str) -> DataError:
+        return DataError(f"{path}: {what}")
+
+    if path.suffix.lower() != ".npz":
+        raise fail("clips are read from .npz; other motion is data for data=folder")
+    arrays = _arrays(path, ("parents", "seeds"))
+    recordings = _recordings(path, arrays, 0 if skeleton is None else skeleton.coords)
+    first = recordings[0]
+    skeleton = _skeleton_of(first, arrays.get("parents"), fail) if skeleton is None else skeleton
+    joints, coords = first.positions.shape[1:]
+    if coords != skeleton.coords:
+        raise fail(f"{coords} coordinates per joint, the skeleton has {skeleton.coords}; give the skeleton of the file")
+    if first.joints is None and joints != len(skeleton.names):
+        raise fail(f"{joints} joints without names, the skeleton has {len(skeleton.names)} joints; save joint_names with them")
+    names = first.joints or skeleton.names
+    missing = [name for name in skeleton.names if name not in names]
+    if missing or len(set(names)) != joints:
+        raise fail(
+            f"its joints are {list(names)}, of which each needs a name of its own, and {missing} of the skeleton are missing"
+        )
+    units = first.units or "m"
+    scale = UNITS.get(units)
+    if scale is None:
+        known = [unit for unit, metres in UNITS.items() if metres is not None]
+        raise fail(f"units {units!r} are no length; expected one of {', '.join(known)}; convert the file")
+    rate = fps if first.fps is None else first.fps
+    if rate is None:
+        raise fail("does not say its frame rate; save fps with it, or give fps=")
+    seeds = arrays.get("seeds")
+    if seeds is not None and (
+        seeds.dtype.kind not in "iu" or seeds.shape != (len(recordings),) or not 0 <= int(seeds.min()) <= int(seeds.max()) < 2**63
+    ):
+        raise fail(f"seeds must be {len(recordings)} whole numbers in 0..2^63-1, found {seeds.tolist()}")
+    width = arrays["clips"].shape[1 if arrays["clips"].ndim == 4 else 0]
+    positions = torch.zeros(len(recordings), width, len(skeleton.names), coords, dtype=torch.float64)
+    order = [names.index(name) for name in skeleton.names]
+    for clip, recording in zip(positions, recordings, strict=True):
+        clip[: len(recording.positions)] = torch.from_numpy(recording.positions[:, order].astype(np.float64) * scale)
+    labels = tuple(recording.label or "" for recording in recordings) if "labels" in arrays else None
+    lengths = torch.tensor([len(recording.positions) for recording in recordings])
+    try:
+        return Clips(
+            positions, lengths, rate, skeleton, None if seeds is None else torch.from_numpy(seeds.astype(np.int64)), labels
+        ).require_finite()
+    except ValueError as error:
+        raise fail(str(error)) from error
+
+
+def _skeleton_of(recording: Recording, parents: np.ndarray | None, fail: Callable[[str], DataError]) -> Skeleton:
+    """The skeleton that a file describes: the shipped one of these joints, or one with nothing but names and parents."""
+    names, coords = recording.joints, recording.positions.shape[2]
+    if names is None or parents is None:
+        raise fail("does not say its joint_names and parents; give skeleton=")
+    if parents.dtype.kind not in "iu" or parents.shape != (len(names),) or parents.min() < -1 or parents.max() >= len(names):
+        raise fail(f"parents must be {len(names)} indices of joints, -1 for the root, found {parents.tolist()[:30]}")
+    for preset in presets().values():
+        if (preset.names, preset.parents, preset.coords) == (names, tuple(parents.tolist()), coords):
+            return preset
+    try:
+        return Skeleton({name: None if k < 0 else names[k] for name, k in zip(names, parents, strict=True)}, coords=coords)
+    except ValueError as error:
+        raise fail(str(error)) from error
+
+
+def _arrays(path: Path, more: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """The arrays of a file that have a meaning, and those called as in ``more``, all of them guarded; see `read`."""
     content = read_bytes(path, MAX_BYTES)
     try:
         if path.suffix.lower() == ".npz":
-            arrays = _unpack(content, path)
-        else:
-            arrays = {"clips": _array(io.BytesIO(content), len(content), str(path))}
+            return _unpack(content, path, more)
+        return {"clips": _array(io.BytesIO(content), len(content), str(path))}
     except DataError:
         raise
     except BROKEN as e:
         raise DataError(f"{path}: no sound NumPy file ({str(e).splitlines()[0][:80] if str(e) else type(e).__name__}); "
                         "it is damaged or truncated, replace or remove it") from e  # fmt: skip
-    return _recordings(path, arrays, coords)
 
 
-def labels_of(path: Path, class_names: Sequence[str]) -> torch.Tensor | None:
-    """``(clips,)`` int64 the action of each clip of a .npz as an index into the names of other data's classes, -1 where unknown.
-
-    Args:
-        path: of the file, see `read`.
-        class_names: of the data with which it is compared.
-
-    Returns:
-        None where the file has no labels.
-
-    Raises:
-        DataError: a label that is none of the classes, or what `read` raises.
-    """
-    with np.load(path, allow_pickle=False) as content:
-        if "labels" not in content.files:
-            return None
-    labels = [recording.label for recording in read(path)]
-    unknown = sorted({label for label in labels if label is not None} - set(class_names))
-    if unknown:
-        raise DataError(
-            f"{path}: label {unknown[0]!r} is no class of the real motion ({', '.join(class_names[:20])}); name the classes as "
-            "it does, or leave labels out"
-        )
-    return torch.tensor([-1 if label is None else class_names.index(label) for label in labels])
-
-
-def _unpack(content: bytes, path: Path) -> dict[str, np.ndarray]:
+def _unpack(content: bytes, path: Path, more: Sequence[str]) -> dict[str, np.ndarray]:
     """The arrays of an archive that have a meaning here."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         sizes = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
@@ -103,7 +150,7 @@ def _unpack(content: bytes, path: Path) -> dict[str, np.ndarray]:
                 "coords) under one of these names"
             )
         arrays = {}
-        for key, source in {"clips": name, **{key: key for key in KEYS if key in sizes}}.items():
+        for key, source in {"clips": name, **{key: key for key in (*KEYS, *more) if key in sizes}}.items():
             with archive.open(sizes[source]) as stream:
                 arrays[key] = _array(stream, sizes[source].file_size, f"{path}: {source}")
         return arrays

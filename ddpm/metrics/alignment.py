@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ddpm.metrics.motions import Motions
+from ddpm.clips import Clips
 from ddpm.skeleton import Skeleton
 
 
@@ -12,7 +12,7 @@ def has_heading(skeleton: Skeleton) -> bool:
     return skeleton.coords == 2 or len(skeleton.left_right) > 0
 
 
-def local_poses(motions: Motions) -> Tensor:
+def local_poses(motions: Clips) -> Tensor:
     """``(n, frames, joints, coords)``: every frame with its root above the origin of the ground and facing one way.
 
     Raises:
@@ -21,7 +21,7 @@ def local_poses(motions: Motions) -> Tensor:
     return _turned(_on_the_spot(motions, motions.positions[:, :, motions.skeleton.root]), motions, per_frame=True)
 
 
-def anchored(motions: Motions) -> Tensor:
+def anchored(motions: Clips) -> Tensor:
     """``(n, frames, joints, coords)``: every clip with its first root above the origin and facing one way on average.
 
     Raises:
@@ -30,13 +30,13 @@ def anchored(motions: Motions) -> Tensor:
     return _turned(_on_the_spot(motions, motions.positions[:, :1, motions.skeleton.root]), motions, per_frame=False)
 
 
-def _on_the_spot(motions: Motions, place: Tensor) -> Tensor:
+def _on_the_spot(motions: Clips, place: Tensor) -> Tensor:
     offset = place.clone()
     offset[..., motions.skeleton.up_axis] = 0
     return motions.positions - offset[:, :, None]
 
 
-def _turned(x: Tensor, motions: Motions, per_frame: bool) -> Tensor:
+def _turned(x: Tensor, motions: Clips, per_frame: bool) -> Tensor:
     """Turned about the vertical so that the person's left lies along the first ground axis."""
     skeleton = motions.skeleton
     if skeleton.coords == 2:

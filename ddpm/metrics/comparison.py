@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ddpm.clips import Clips
 from ddpm.metrics import physics
 from ddpm.metrics.alignment import has_heading
 from ddpm.metrics.distances import (
@@ -20,7 +21,6 @@ from ddpm.metrics.distances import (
 )
 from ddpm.metrics.features import Projection, band_energy, coordinates, kinetic, log_kinetic, pose, rested_log
 from ddpm.metrics.geometric import geometric, has_geometric
-from ddpm.metrics.motions import Motions
 from ddpm.metrics.neighbours import Neighbours
 from ddpm.skeleton import Skeleton
 
@@ -28,9 +28,9 @@ NEIGHBOURS = ("kinetic", "pose")
 """Features in which neighbours are looked for."""
 
 
-def measures(skeleton: Skeleton) -> dict[str, tuple[str, Callable[[Motions], Tensor]]]:
+def measures(skeleton: Skeleton) -> dict[str, tuple[str, Callable[[Clips], Tensor]]]:
     """Name -> unit and function of every number of single clips, as far as the skeleton has what it needs."""
-    found: dict[str, tuple[str, Callable[[Motions], Tensor]]] = {
+    found: dict[str, tuple[str, Callable[[Clips], Tensor]]] = {
         "speed": ("m/s", physics.speed),
         "acceleration": ("m/s^2", physics.acceleration),
         "jerk": ("m/s^3", physics.jerk),
@@ -67,15 +67,18 @@ class Measured:
     published: Tensor | None
 
     @classmethod
-    def of(cls, motions: Motions, legacy: bool = False, judge: Callable[[Motions], Tensor] | None = None) -> "Measured":
+    def of(cls, motions: Clips, legacy: bool = False, judge: Callable[[Clips], Tensor] | None = None) -> "Measured":
         """Measure everything that the skeleton allows.
 
         Args:
             motions: clips of at least 4 frames.
             legacy: also the kinetic features as published.
             judge: features of a trained classifier, ``(n, dim)``, if there is one.
+
+        Raises:
+            ValueError: clips that are not finite, or too short.
         """
-        skeleton, energy = motions.skeleton, band_energy(motions)
+        skeleton, energy = motions.skeleton, band_energy(motions.require_finite())
         features = {"kinetic": log_kinetic(motions), "spectrum": rested_log(energy).flatten(1)}
         if has_heading(skeleton):
             features["pose"] = pose(motions)

@@ -1,12 +1,12 @@
-"""Degraded motion: sets that are wrong in a known way, to show what a metric says of them, ``Motions -> Motions``."""
+"""Degraded motion: sets that are wrong in a known way, to show what a metric says of them, ``Clips -> Clips``."""
 
 import torch
 
+from ddpm.clips import Clips
 from ddpm.metrics.alignment import anchored, local_poses
-from ddpm.metrics.motions import Motions
 
 
-def mean_pose(motions: Motions) -> Motions:
+def mean_pose(motions: Clips) -> Clips:
     """Every clip stands in the mean of all poses, seen from the body: what a model that only learnt the average draws.
 
     Raises:
@@ -16,20 +16,20 @@ def mean_pose(motions: Motions) -> Motions:
     return motions.replace(mean.expand_as(motions.positions))
 
 
-def frozen(motions: Motions) -> Motions:
+def frozen(motions: Clips) -> Clips:
     """Every clip stays in the pose of its middle frame."""
     middle = motions.positions[torch.arange(len(motions)), motions.lengths // 2]
     return motions.replace(middle[:, None].expand_as(motions.positions))
 
 
-def shuffled_frames(motions: Motions, generator: torch.Generator) -> Motions:
+def shuffled_frames(motions: Clips, generator: torch.Generator) -> Clips:
     """The frames of each clip in random order: every pose is real, no movement is."""
     key = torch.rand(motions.mask.shape, generator=generator, dtype=torch.float64)
     order = torch.where(motions.mask, key, 2).argsort(1)
     return motions.replace(motions.positions[torch.arange(len(motions))[:, None], order])
 
 
-def gaussian(motions: Motions, generator: torch.Generator) -> Motions:
+def gaussian(motions: Clips, generator: torch.Generator) -> Clips:
     """Draws from the normal distribution with the mean and covariance of the anchored clips: what a linear model could know.
 
     A normal mixture of the deviations from the mean has exactly their covariance, whatever its rank.
@@ -44,7 +44,7 @@ def gaussian(motions: Motions, generator: torch.Generator) -> Motions:
     return motions.replace((x.mean(0) + weights @ (x - x.mean(0))).reshape(motions.positions.shape))
 
 
-def noisy(motions: Motions, generator: torch.Generator, metres: float = 0.01) -> Motions:
+def noisy(motions: Clips, generator: torch.Generator, metres: float = 0.01) -> Clips:
     """Independent normal noise on every coordinate."""
     noise = torch.randn(motions.positions.shape, generator=generator, dtype=torch.float64)
     return motions.replace(motions.positions + metres * noise)

@@ -1,4 +1,4 @@
-"""Features: what a clip is reduced to, ``Motions -> (n, dim)`` float64, before two sets of clips are compared."""
+"""Features: what a clip is reduced to, ``Clips -> (n, dim)`` float64, before two sets of clips are compared."""
 
 import math
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ddpm.clips import Clips, frame_mean
 from ddpm.metrics.alignment import anchored, local_poses
-from ddpm.metrics.motions import Motions, frame_mean
 
 
-def kinetic(motions: Motions, *, legacy: bool = False) -> Tensor:
+def kinetic(motions: Clips, *, legacy: bool = False) -> Tensor:
     """Energy of each joint: mean squared horizontal speed, mean squared vertical speed, mean length of the acceleration.
 
     The kinetic features of fairmotion (Facebook) and AIST++ (Li et al. 2021), in which velocity and acceleration are averaged
@@ -48,7 +48,7 @@ def kinetic(motions: Motions, *, legacy: bool = False) -> Tensor:
     return torch.stack(parts, dim=-1).flatten(1)
 
 
-def log_kinetic(motions: Motions) -> Tensor:
+def log_kinetic(motions: Clips) -> Tensor:
     """``log(kinetic + 0.001)``, ``(n, 3 * joints)``: the form to compare sets with.
 
     Energies are heavy-tailed: the few most vigorous clips decide their mean and covariance. Between random halves of MSR Action3D
@@ -75,7 +75,7 @@ def _window_mean(values: Tensor, mask: Tensor, half: int, centres: Tensor | None
     return weighted / count.clamp(min=1)[..., None, None], (count > 0) & (mask if centres is None else centres)
 
 
-def pose(motions: Motions) -> Tensor:
+def pose(motions: Clips) -> Tensor:
     """Which poses a clip takes: mean and standard deviation over its frames of every joint seen from the body.
 
     Frames have the root above the origin and face one way, so that neither travel nor turning counts.
@@ -95,7 +95,7 @@ def pose(motions: Motions) -> Tensor:
     return torch.cat([mean, spread], dim=1)
 
 
-def coordinates(motions: Motions, frames: int = 16) -> Tensor:
+def coordinates(motions: Clips, frames: int = 16) -> Tensor:
     """The clip itself, anchored, at ``frames`` moments from its first to its last frame.
 
     Scaled so that the Euclidean distance of two vectors is the root mean square distance of their joints in metres.
@@ -126,7 +126,7 @@ def band_edges(fps: float) -> Tensor:
     return torch.tensor([0.0, *(2.0**i for i in range(octaves)), math.inf], dtype=torch.float64)
 
 
-def band_energy(motions: Motions) -> Tensor:
+def band_energy(motions: Clips) -> Tensor:
     """Mean squared speed of each joint, split by frequency: the DCT-II of the velocity in octaves.
 
     Joints move relative to the root, and the root relative to the ground. The bands add up to the mean squared speed.
@@ -152,7 +152,7 @@ def band_energy(motions: Motions) -> Tensor:
     return torch.einsum("nkj,nkb->njb", energy, (band[..., None] == bands).double())
 
 
-def spectrum(motions: Motions) -> Tensor:
+def spectrum(motions: Clips) -> Tensor:
     """``log(band_energy + 0.001)``, ``(n, joints * bands)``: how fast which joint swings, and whether it shakes."""
     return rested_log(band_energy(motions)).flatten(1)
 

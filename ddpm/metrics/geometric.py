@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddpm.metrics.motions import Motions, frame_mean
+from ddpm.clips import Clips, frame_mean
 from ddpm.skeleton import Skeleton
 
 GEOMETRIC_JOINTS = (
@@ -18,7 +18,7 @@ def has_geometric(skeleton: Skeleton) -> bool:
     return skeleton.coords == 3 and set(GEOMETRIC_JOINTS) <= set(skeleton.names)
 
 
-def geometric(motions: Motions) -> Tensor:
+def geometric(motions: Clips) -> Tensor:
     """For what share of its frames a clip is in each of 32 relations: "the left hand moves up", "the right knee is bent", ...
 
     Relations and thresholds are those of Mueller et al. 2005 in the selection of fairmotion and AIST++, for 3-D skeletons with

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddpm.metrics.motions import Motions
+from ddpm.clips import Clips
 from ddpm.skeleton import Skeleton
 
 BLOCK = 2048
 """Training clips compared at once: some 100 MB for 1,000 samples."""
 
 
-def nearest(samples: Motions, training: Motions, stride: int = 1) -> tuple[Tensor, Tensor]:
+def nearest(samples: Clips, training: Clips, stride: int = 1) -> tuple[Tensor, Tensor]:
     """The training clip to a part of which each sample comes closest, wherever either stands and whichever way it faces.
 
     The distance is the root mean square distance of the joints after the best translation along the ground and the best turn
@@ -31,8 +31,9 @@ def nearest(samples: Motions, training: Motions, stride: int = 1) -> tuple[Tenso
         Distances in metres ``(n,)`` float64 and numbers of training clips ``(n,)`` int64.
 
     Raises:
-        ValueError: another skeleton or frame rate, or a stride below 1.
+        ValueError: another skeleton or frame rate, a stride below 1, or samples that are not finite.
     """
+    samples.require_finite()
     if samples.skeleton != training.skeleton or samples.fps != training.fps or stride < 1:
         raise ValueError(
             f"metrics: clips of one skeleton and frame rate are compared at a stride of at least 1, got {samples.fps} and "
@@ -135,7 +136,7 @@ class Memorisation:
         return float(below.mean())
 
 
-def memorisation(samples: Motions, training: Motions, held_out: Motions) -> Memorisation:
+def memorisation(samples: Clips, training: Clips, held_out: Clips) -> Memorisation:
     """Compare the distances to training of generated and of held-out real clips.
 
     Held-out clips should differ from the training clips as the samples may: if they are of other people, whose bones have other

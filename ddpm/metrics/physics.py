@@ -1,4 +1,4 @@
-"""Physics: what a camera and a ruler would find in a clip, one number per clip, ``Motions -> (n,)`` float64.
+"""Physics: what a camera and a ruler would find in a clip, one number per clip, ``Clips -> (n,)`` float64.
 
 None of them is better the smaller it is, since a frozen clip has no jerk: compare their distribution with that of real clips.
 """
@@ -6,7 +6,7 @@ None of them is better the smaller it is, since a frozen clip has no jerk: compa
 import torch
 from torch import Tensor
 
-from ddpm.metrics.motions import Motions, frame_mean
+from ddpm.clips import Clips, frame_mean
 from ddpm.skeleton import Skeleton
 
 CONTACT_HEIGHT = 0.05
@@ -21,7 +21,7 @@ def has_floor(skeleton: Skeleton) -> bool:
     return skeleton.coords == 3 and len(skeleton.feet) > 0
 
 
-def speed(motions: Motions) -> Tensor:
+def speed(motions: Clips) -> Tensor:
     """Mean speed of the joints, m/s."""
     return _mean_norm(motions, 1)
 
@@ -36,17 +36,17 @@ def freeze_score(reference: Tensor, generated: Tensor) -> float:
     return float((generated < reference.quantile(0.01)).double().mean())
 
 
-def acceleration(motions: Motions) -> Tensor:
+def acceleration(motions: Clips) -> Tensor:
     """Mean length of the joints' acceleration, m/s^2."""
     return _mean_norm(motions, 2)
 
 
-def jerk(motions: Motions) -> Tensor:
+def jerk(motions: Clips) -> Tensor:
     """Mean length of the joints' jerk, m/s^3."""
     return _mean_norm(motions, 3)
 
 
-def bone_variation(motions: Motions) -> Tensor:
+def bone_variation(motions: Clips) -> Tensor:
     """How much bones stretch within a clip: standard deviation over mean of a bone's length, averaged over the bones.
 
     Raises:
@@ -60,7 +60,7 @@ def bone_variation(motions: Motions) -> Tensor:
     return (spread / mean.clamp(min=1e-6)).mean(1)
 
 
-def asymmetry(motions: Motions) -> Tensor:
+def asymmetry(motions: Clips) -> Tensor:
     """Difference between a left and a right bone over their mean length, averaged over the pairs of bones.
 
     Raises:
@@ -79,7 +79,7 @@ def has_bone_pairs(skeleton: Skeleton) -> bool:
     return len(_bone_pairs(skeleton)) > 0
 
 
-def skating_ratio(motions: Motions) -> Tensor:
+def skating_ratio(motions: Clips) -> Tensor:
     """Share of the steps between frames in which a foot joint stays within 5 cm of the floor and moves along it at over 0.5 m/s.
 
     Real clips do not have 0: feet swing close to the floor, and tracked ones shake.
@@ -93,7 +93,7 @@ def skating_ratio(motions: Motions) -> Tensor:
     return frame_mean(skates.double(), motions.mask[:, 1:])
 
 
-def skating_distance(motions: Motions) -> Tensor:
+def skating_distance(motions: Clips) -> Tensor:
     """How far a standing foot slides, cm: between the first and last frame of a contact, averaged over the contacts of a clip.
 
     The way from beginning to end, not the path: the shaking of a tracked foot must not add up. Contacts of a single frame are
@@ -112,7 +112,7 @@ def skating_distance(motions: Motions) -> Tensor:
     return 100 * (slid * ends).sum((1, 2)) / ends.sum((1, 2)).clamp(min=1)
 
 
-def penetration(motions: Motions) -> Tensor:
+def penetration(motions: Clips) -> Tensor:
     """Depth of the lowest joint below the floor, cm, averaged over the frames; 0 where it is above.
 
     Raises:
@@ -122,7 +122,7 @@ def penetration(motions: Motions) -> Tensor:
     return 100 * frame_mean((-motions.heights.amin(2)).clamp(min=0), motions.mask)
 
 
-def pfc(motions: Motions) -> Tensor:
+def pfc(motions: Clips) -> Tensor:
     """Physical foot contact score (Tseng et al. 2022, EDGE, as in their code): bodies speed up only on a standing foot.
 
     10^4 mean_i(|a_i| l_i r_i) / max_i |a_i|, where a is the acceleration of the root with falling taken out, and l and r how far
@@ -154,12 +154,12 @@ def _sided_feet(skeleton: Skeleton) -> tuple[list[int], list[int]]:
     return [j for j in feet if skeleton.side(j) == "left"], [j for j in feet if skeleton.side(j) == "right"]
 
 
-def _mean_norm(motions: Motions, order: int) -> Tensor:
+def _mean_norm(motions: Clips, order: int) -> Tensor:
     values, mask = motions.derivative(order)
     return frame_mean(values.norm(dim=-1).mean(2), mask)
 
 
-def _bone_lengths(motions: Motions) -> Tensor:
+def _bone_lengths(motions: Clips) -> Tensor:
     """``(n, frames, bones)``."""
     child, parent = (list(ends) for ends in zip(*motions.skeleton.bones, strict=True))
     return (motions.positions[:, :, child] - motions.positions[:, :, parent]).norm(dim=-1)
@@ -175,7 +175,7 @@ def _bone_pairs(skeleton: Skeleton) -> list[tuple[int, int]]:
     return [(number[bone], number[other]) for bone, other in reflected.items() if other in number]
 
 
-def _contacts(motions: Motions) -> tuple[Tensor, Tensor]:
+def _contacts(motions: Clips) -> tuple[Tensor, Tensor]:
     """Where a foot joint stands, ``(n, frames, feet)`` bool, and its place on the ground, ``(n, frames, feet, 2)``."""
     _need_floor(motions.skeleton)
     feet = [motions.skeleton.index(name) for name in motions.skeleton.feet]

@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.metrics.motions import Motions
+from ddpm.clips import Clips
 
 ENOUGH = 64
 """Held-out recordings that suffice as a reference: half of them has 32."""
@@ -20,7 +20,7 @@ class Reference(NamedTuple):
         held_out: whether the model was trained on none of them.
     """
 
-    motions: Motions
+    motions: Clips
     subjects: list[str] | None
     held_out: bool
 
@@ -48,13 +48,13 @@ def reference(data: Any, which: Literal["auto", "held_out", "all"] = "auto") -> 
     use_unseen = which == "held_out" or (which == "auto" and len(unseen) >= ENOUGH)
     chosen = unseen if use_unseen else torch.arange(len(data.clips))
     batch = data.middle_windows(chosen)
-    motions = Motions.from_batch(batch["clips"], batch["mask"], fps=data.clips.fps, skeleton=data.clips.skeleton)
+    motions = Clips.from_batch(batch["clips"], batch["mask"], fps=data.clips.fps, skeleton=data.clips.skeleton)
     names = [data.clips.subjects[i] for i in chosen.tolist()]
     known = [name for name in names if name is not None]
     return Reference(motions, known if len(known) == len(names) and len(set(known)) > 1 else None, use_unseen)
 
 
-def whole(data: Any, chosen: Tensor) -> Motions:
+def whole(data: Any, chosen: Tensor) -> Clips:
     """Whole recordings of a data module.
 
     Args:
@@ -64,4 +64,4 @@ def whole(data: Any, chosen: Tensor) -> Motions:
     clips = data.clips
     lengths = clips.lengths[chosen]
     place = torch.minimum(torch.arange(int(lengths.max())), lengths[:, None] - 1)
-    return Motions(clips.frames[clips.starts[chosen][:, None] + place], lengths, clips.fps, clips.skeleton)
+    return Clips(clips.frames[clips.starts[chosen][:, None] + place], lengths, clips.fps, clips.skeleton)

@@ -7,12 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ddpm.clips import Clips
 from ddpm.judge import Judgement
 from ddpm.metrics import degraded
 from ddpm.metrics.alignment import has_heading
 from ddpm.metrics.comparison import Measured, compare, fit, measures
 from ddpm.metrics.memorisation import Memorisation, memorisation
-from ddpm.metrics.motions import Motions
 from ddpm.seeding import derive_seed
 from ddpm.skeleton import Skeleton
 
@@ -99,15 +99,15 @@ class Evaluation:
 
 
 def evaluate(
-    generated: Motions,
-    reference: Motions,
+    generated: Clips,
+    reference: Clips,
     *,
-    training: Motions | None = None,
+    training: Clips | None = None,
     subjects: Sequence[str] | None = None,
     legacy: bool = False,
     fast: bool = False,
     seed: int = 0,
-    judge: Callable[[Motions], Tensor] | None = None,
+    judge: Callable[[Clips], Tensor] | None = None,
 ) -> Evaluation:
     """Every metric of generated clips, beside the same metric of real clips (the floor) and of degraded ones (the ceilings).
 
@@ -214,7 +214,7 @@ def _by_subject(subjects: Sequence[str], generator: torch.Generator) -> tuple[Te
     return order[mine], order[~mine]
 
 
-def _degraded(reference: Motions, rng: Callable[[str], torch.Generator]) -> dict[str, Motions]:
+def _degraded(reference: Clips, rng: Callable[[str], torch.Generator]) -> dict[str, Clips]:
     sets = {
         "frozen": degraded.frozen(reference),
         "shuffled_frames": degraded.shuffled_frames(reference, rng("shuffled_frames")),

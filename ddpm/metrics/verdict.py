@@ -80,8 +80,8 @@ def findings(evaluation: Evaluation) -> list[Finding]:
             Finding(
                 "jittering",
                 f"motion jitters: its jerk is {jerk:.1f} times that of real clips. Likely noise that the network does not "
-                "remove: train longer; else too few sampler.steps, or prediction=epsilon: use x0 or velocity, and "
-                "motion_loss=full",
+                "remove: train longer; else too few sampler.steps, a large condition.guidance, a network without "
+                "model.input_amplitude, or prediction=epsilon: use gaussian",
             )
         )
     elif jerk < SMOOTH and speed >= SLOW:

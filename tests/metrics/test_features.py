@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from ddpm.clips import Clips, frame_mean
 from ddpm.metrics.alignment import anchored, local_poses
 from ddpm.metrics.features import Projection, band_edges, band_energy, coordinates, kinetic, log_kinetic, pose, spectrum
 from ddpm.metrics.geometric import geometric, has_geometric
-from ddpm.metrics.motions import Motions, frame_mean
 from ddpm.skeleton import Skeleton
 
-FEATURES: list[Callable[[Motions], Tensor]] = [kinetic, log_kinetic, pose, spectrum, coordinates, geometric]
+FEATURES: list[Callable[[Clips], Tensor]] = [kinetic, log_kinetic, pose, spectrum, coordinates, geometric]
 
 
-def moved(motions: Motions) -> Motions:
+def moved(motions: Clips) -> Clips:
     """Every clip elsewhere in the room and facing another way."""
     yaw = torch.linspace(0.3, 6, len(motions), dtype=torch.float64)
     turn = torch.zeros(len(motions), 3, 3, dtype=torch.float64)
@@ -46,8 +46,8 @@ def by_the_book(x: np.ndarray, fps: float, window: int, legacy: bool) -> list[fl
 
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize(("fps", "window"), [(20.0, 0), (30.0, 1), (60.0, 2)])
-def test_kinetic_is_the_published_definition(motions: Motions, fps: float, window: int, legacy: bool) -> None:
-    motions = Motions(motions.positions, motions.lengths, fps, motions.skeleton)
+def test_kinetic_is_the_published_definition(motions: Clips, fps: float, window: int, legacy: bool) -> None:
+    motions = Clips(motions.positions, motions.lengths, fps, motions.skeleton)
     features = kinetic(motions, legacy=legacy).reshape(40, 20, 3)
     for clip in (0, 7, 13):
         x = motions.positions[clip, : motions.lengths[clip]].numpy()
@@ -59,7 +59,7 @@ def test_kinetic_of_a_known_motion(skeleton: Skeleton) -> None:
     """3 m/s along the ground and 4 m/s^2 upwards."""
     time = torch.arange(8, dtype=torch.float64) / 20
     x = torch.stack([3 * time, 2 * time**2, 0 * time], -1)[None, :, None].expand(1, 8, 20, 3)
-    features = kinetic(Motions(x, torch.tensor([8]), 20.0, skeleton)).reshape(20, 3)
+    features = kinetic(Clips(x, torch.tensor([8]), 20.0, skeleton)).reshape(20, 3)
     vertical = (2 * time**2).diff().mul(20).square().mean()
     torch.testing.assert_close(
         features, torch.stack([torch.tensor(9.0).double(), vertical, torch.tensor(4.0).double()]).expand(20, 3)
@@ -67,38 +67,38 @@ def test_kinetic_of_a_known_motion(skeleton: Skeleton) -> None:
 
 
 @pytest.mark.parametrize("feature", FEATURES)
-def test_place_and_heading_do_not_matter(motions: Motions, feature: Callable[[Motions], Tensor]) -> None:
+def test_place_and_heading_do_not_matter(motions: Clips, feature: Callable[[Clips], Tensor]) -> None:
     torch.testing.assert_close(feature(moved(motions)), feature(motions), rtol=1e-8, atol=1e-9)
 
 
-def test_the_published_form_depends_on_the_place(motions: Motions) -> None:
+def test_the_published_form_depends_on_the_place(motions: Clips) -> None:
     """The reason why it is not the default."""
     change = kinetic(moved(motions), legacy=True) / kinetic(motions, legacy=True)
     assert float(change.reshape(40, 20, 3)[..., 2].median()) > 1.5
 
 
 @pytest.mark.parametrize("feature", FEATURES)
-def test_each_clip_stands_for_itself(motions: Motions, feature: Callable[[Motions], Tensor]) -> None:
+def test_each_clip_stands_for_itself(motions: Clips, feature: Callable[[Clips], Tensor]) -> None:
     """Neither other clips nor the padding change it."""
     everything = feature(motions)
     for clip in (0, 3, 39):
         length = int(motions.lengths[clip])
-        alone = Motions(motions.positions[clip : clip + 1, :length], torch.tensor([length]), 20.0, motions.skeleton)
+        alone = Clips(motions.positions[clip : clip + 1, :length], torch.tensor([length]), 20.0, motions.skeleton)
         torch.testing.assert_close(feature(alone)[0], everything[clip], rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("feature", FEATURES[:-1])
-def test_two_dimensions(flat: Motions, feature: Callable[[Motions], Tensor]) -> None:
+def test_two_dimensions(flat: Clips, feature: Callable[[Clips], Tensor]) -> None:
     assert feature(flat).shape[0] == 40 and feature(flat).isfinite().all()
 
 
-def test_a_frozen_clip_is_finite_and_an_outlier(motions: Motions) -> None:
+def test_a_frozen_clip_is_finite_and_an_outlier(motions: Clips) -> None:
     frozen = motions.replace(motions.positions[:, :1].expand_as(motions.positions))
     real, still = log_kinetic(motions), log_kinetic(frozen)
     assert still.isfinite().all() and (still < real.min(0).values).all()
 
 
-def test_the_bands_add_up_to_the_mean_squared_speed(motions: Motions) -> None:
+def test_the_bands_add_up_to_the_mean_squared_speed(motions: Clips) -> None:
     """Parseval, for clips of every length; joints relative to the root."""
     relative = motions.positions - motions.positions[:, :, :1]
     relative[:, :, 0] = motions.positions[:, :, 0]
@@ -113,7 +113,7 @@ def test_an_oscillation_lies_in_its_band(skeleton: Skeleton, hertz: float, band:
     time = torch.arange(120, dtype=torch.float64) / 20
     x = torch.zeros(1, 120, 20, 3, dtype=torch.float64)
     x[0, :, 7, 1] = torch.sin(2 * torch.pi * hertz * time)
-    energy = band_energy(Motions(x, torch.tensor([120]), 20.0, skeleton))[0, 7]
+    energy = band_energy(Clips(x, torch.tensor([120]), 20.0, skeleton))[0, 7]
     assert float(energy[band] / energy.sum()) > 0.9
 
 
@@ -123,7 +123,7 @@ def test_bands_are_octaves_below_the_nyquist_frequency() -> None:
     assert band_edges(60).tolist() == [0, 1, 2, 4, 8, 16, math.inf]
 
 
-def test_pose_is_mean_and_spread_in_the_frame_of_the_body(motions: Motions) -> None:
+def test_pose_is_mean_and_spread_in_the_frame_of_the_body(motions: Clips) -> None:
     local = local_poses(motions)
     features = pose(motions).reshape(40, 2, 20, 3)
     for clip in (0, 5):
@@ -132,14 +132,14 @@ def test_pose_is_mean_and_spread_in_the_frame_of_the_body(motions: Motions) -> N
         torch.testing.assert_close(features[clip, 1], frames.std(0, correction=0))
 
 
-def test_distance_of_coordinates_is_metres_per_joint(motions: Motions) -> None:
+def test_distance_of_coordinates_is_metres_per_joint(motions: Clips) -> None:
     """Raised by 30 cm, every joint of every frame is 30 cm away."""
     raised = motions.replace(motions.positions + torch.tensor([0, 0.3, 0]))
     apart = (coordinates(raised) - coordinates(motions)).norm(dim=1)
     torch.testing.assert_close(apart, torch.full((40,), 0.3, dtype=torch.float64))
 
 
-def test_coordinates_run_from_the_first_to_the_last_frame(motions: Motions) -> None:
+def test_coordinates_run_from_the_first_to_the_last_frame(motions: Clips) -> None:
     x = coordinates(motions, frames=3).reshape(40, 3, 20, 3) * 60**0.5
     whole = anchored(motions)
     clips = torch.arange(40)
@@ -149,7 +149,7 @@ def test_coordinates_run_from_the_first_to_the_last_frame(motions: Motions) -> N
     torch.testing.assert_close(x[odd, 1], whole[clips, motions.lengths // 2][odd])
 
 
-def test_headings_are_taken_out(motions: Motions) -> None:
+def test_headings_are_taken_out(motions: Clips) -> None:
     """In every frame, or on average over the clip, the person's left is the first ground axis."""
     hips_and_shoulders = [motions.skeleton.index(f"{side}_{j}") for side in ("left", "right") for j in ("shoulder", "hip")]
     for x, per_clip in ((local_poses(motions), False), (anchored(motions), True)):
@@ -160,13 +160,13 @@ def test_headings_are_taken_out(motions: Motions) -> None:
         assert float(x[:, 0, 0, [0, 2]].abs().max()) < 1e-12
 
 
-def test_a_heading_needs_pairs(motions: Motions) -> None:
+def test_a_heading_needs_pairs(motions: Clips) -> None:
     alone = Skeleton(motions.skeleton.joints)
     with pytest.raises(ValueError, match="left_right"):
-        pose(Motions(motions.positions, motions.lengths, 20.0, alone))
+        pose(Clips(motions.positions, motions.lengths, 20.0, alone))
 
 
-def bent(skeleton: Skeleton) -> Motions:
+def bent(skeleton: Skeleton) -> Clips:
     """Two frames: a person who stands facing z with the right elbow at 90 degrees and the left hand going up at 2 m/s."""
     place = {
         "shoulder_center": (0, 1.4, 0), "left_shoulder": (0.2, 1.4, 0), "right_shoulder": (-0.2, 1.4, 0),
@@ -178,7 +178,7 @@ def bent(skeleton: Skeleton) -> Motions:
     frame = torch.tensor([place.get(name, (0, 0.9, 0)) for name in skeleton.names], dtype=torch.float64)
     after = frame.clone()
     after[skeleton.index("left_wrist"), 1] += 0.1
-    return Motions(torch.stack([frame, after])[None], torch.tensor([2]), 20.0, skeleton)
+    return Clips(torch.stack([frame, after])[None], torch.tensor([2]), 20.0, skeleton)
 
 
 def test_geometric_relations_of_a_known_pose(skeleton: Skeleton) -> None:
@@ -190,7 +190,7 @@ def test_geometric_relations_of_a_known_pose(skeleton: Skeleton) -> None:
     assert whole.tolist() == [0] * 6
 
 
-def test_geometric_features_mirror(motions: Motions) -> None:
+def test_geometric_features_mirror(motions: Clips) -> None:
     """A clip seen in a mirror has the features of the other side."""
     swap = list(range(20))
     for a, b in motions.skeleton.left_right:
@@ -201,7 +201,7 @@ def test_geometric_features_mirror(motions: Motions) -> None:
     torch.testing.assert_close(geometric(mirrored), torch.cat([right, left, whole], 1))
 
 
-def test_geometric_needs_its_joints(flat: Motions) -> None:
+def test_geometric_needs_its_joints(flat: Clips) -> None:
     assert not has_geometric(flat.skeleton)
     with pytest.raises(ValueError, match="3-D skeleton with the joints"):
         geometric(flat)

@@ -5,25 +5,25 @@ import math
 import pytest
 import torch
 
+from ddpm.clips import Clips
 from ddpm.metrics.memorisation import memorisation, nearest
-from ddpm.metrics.motions import Motions
 from ddpm.skeleton import Skeleton
-from tests.metrics.conftest import walk
+from tests.conftest import walk
 from tests.metrics.test_features import moved
 
 
-def long(n: int, skeleton: Skeleton, seed: int) -> Motions:
+def long(n: int, skeleton: Skeleton, seed: int) -> Clips:
     """n recordings of 30 to 39 frames."""
-    return Motions(walk(n, 40, 20, skeleton.coords, seed), torch.arange(n) % 10 + 30, 20.0, skeleton)
+    return Clips(walk(n, 40, 20, skeleton.coords, seed), torch.arange(n) % 10 + 30, 20.0, skeleton)
 
 
-def windows(motions: Motions, start: int, frames: int) -> Motions:
+def windows(motions: Clips, start: int, frames: int) -> Clips:
     part = motions.positions[:, start : start + frames]
-    return Motions(part, torch.full((len(motions),), frames), motions.fps, motions.skeleton)
+    return Clips(part, torch.full((len(motions),), frames), motions.fps, motions.skeleton)
 
 
 @pytest.mark.parametrize("image", [False, True])
-def test_a_copy_is_found_at_distance_zero(skeleton: Skeleton, flat: Motions, image: bool) -> None:
+def test_a_copy_is_found_at_distance_zero(skeleton: Skeleton, flat: Clips, image: bool) -> None:
     """Cut out anywhere, moved, and turned where there is something to turn about."""
     training = long(20, flat.skeleton if image else skeleton, 1)
     for start in (0, 7, 14):
@@ -43,7 +43,7 @@ def test_a_stride_skips_starts(skeleton: Skeleton) -> None:
 
 def test_the_distance_is_that_of_the_best_alignment(skeleton: Skeleton) -> None:
     """Against a search over turns, of one clip and one training clip of equal length."""
-    a, b = (Motions(walk(1, 8, 20, 3, seed), torch.tensor([8]), 20.0, skeleton) for seed in (1, 2))
+    a, b = (Clips(walk(1, 8, 20, 3, seed), torch.tensor([8]), 20.0, skeleton) for seed in (1, 2))
     distance, _ = nearest(a, b)
     x, y = (m.positions[0] - m.positions[0].mean((0, 1)) * torch.tensor([1, 0, 1]) for m in (a, b))
     tried = []
@@ -56,8 +56,8 @@ def test_the_distance_is_that_of_the_best_alignment(skeleton: Skeleton) -> None:
 
 def test_shorter_training_clips_are_compared_as_far_as_they_go(skeleton: Skeleton) -> None:
     """16 frames against 10 of them, which count, and 6 of them, which are less than half of the 15 that another clip offers."""
-    whole = Motions(walk(3, 16, 20, 3, 5), torch.full((3,), 16), 20.0, skeleton)
-    training = Motions(whole.positions, torch.tensor([15, 10, 6]), 20.0, skeleton)
+    whole = Clips(walk(3, 16, 20, 3, 5), torch.full((3,), 16), 20.0, skeleton)
+    training = Clips(whole.positions, torch.tensor([15, 10, 6]), 20.0, skeleton)
     distance, index = nearest(whole, training)
     assert index[:2].tolist() == [0, 1] and float(distance[:2].max()) < 1e-6
     assert float(distance[2]) > 1e-2
@@ -66,7 +66,7 @@ def test_shorter_training_clips_are_compared_as_far_as_they_go(skeleton: Skeleto
 def test_padding_does_not_count(skeleton: Skeleton) -> None:
     training, samples = long(6, skeleton, 1), windows(long(5, skeleton, 2), 0, 12)
     padded = torch.cat([samples.positions, 100 + 0 * samples.positions], 1)
-    more = Motions(padded, samples.lengths, 20.0, skeleton)
+    more = Clips(padded, samples.lengths, 20.0, skeleton)
     torch.testing.assert_close(nearest(more, training)[0], nearest(samples, training)[0])
 
 
@@ -90,9 +90,9 @@ def test_a_reference_that_was_trained_on_is_refused(skeleton: Skeleton) -> None:
         memorisation(windows(long(5, skeleton, 2), 0, 16), training, windows(training, 3, 16))
 
 
-def test_clips_that_cannot_be_compared_are_refused(motions: Motions, flat: Motions) -> None:
+def test_clips_that_cannot_be_compared_are_refused(motions: Clips, flat: Clips) -> None:
     with pytest.raises(ValueError, match=r"20\.0 and 30\.0 frames per second"):
-        nearest(motions, Motions(motions.positions, motions.lengths, 30.0, motions.skeleton))
+        nearest(motions, Clips(motions.positions, motions.lengths, 30.0, motions.skeleton))
     with pytest.raises(ValueError, match="one skeleton"):
         nearest(motions, flat)
     with pytest.raises(ValueError, match="stride=0"):

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from ddpm.clips import Clips
 from ddpm.metrics import physics
 from ddpm.metrics.comparison import measures
-from ddpm.metrics.motions import Motions
 from ddpm.skeleton import Skeleton
 from tests.metrics.test_features import moved
 
@@ -26,8 +26,8 @@ def standing(skeleton: Skeleton, frames: int = 41) -> Tensor:
     return x
 
 
-def clip(x: Tensor, skeleton: Skeleton) -> Motions:
-    return Motions(x, torch.tensor([x.shape[1]]), FPS, skeleton)
+def clip(x: Tensor, skeleton: Skeleton) -> Clips:
+    return Clips(x, torch.tensor([x.shape[1]]), FPS, skeleton)
 
 
 def test_a_clip_that_slides_by_10_cm_reads_10_cm(skeleton: Skeleton) -> None:
@@ -109,7 +109,7 @@ def test_freeze_score() -> None:
     assert physics.freeze_score(real, real + 100) == 0
 
 
-def test_pfc_by_the_book(motions: Motions) -> None:
+def test_pfc_by_the_book(motions: Clips) -> None:
     """EDGE's evaluation, loop for loop, of a clip of full length."""
     skeleton, x = motions.skeleton, motions.positions[7, :12]
     feet = {side: [skeleton.index(f"{side}_{j}") for j in ("foot", "ankle")] for side in ("left", "right")}
@@ -130,29 +130,29 @@ MEASURES = [
 
 
 @pytest.mark.parametrize("function", MEASURES)
-def test_neither_padding_nor_place_nor_heading_count(motions: Motions, function: Callable[[Motions], Tensor]) -> None:
+def test_neither_padding_nor_place_nor_heading_count(motions: Clips, function: Callable[[Clips], Tensor]) -> None:
     low = motions.replace(motions.positions + torch.tensor([0, 1, 0]))  # so that feet are on the floor at times
     values = function(low)
     assert values.shape == (40,) and values.unique().numel() > 5
     torch.testing.assert_close(function(moved(low)), values, rtol=1e-8, atol=1e-9)
     for k in (0, 3, 39):
         length = int(low.lengths[k])
-        alone = Motions(low.positions[k : k + 1, :length], torch.tensor([length]), FPS, low.skeleton)
+        alone = Clips(low.positions[k : k + 1, :length], torch.tensor([length]), FPS, low.skeleton)
         torch.testing.assert_close(function(alone)[0], values[k], rtol=1e-9, atol=1e-10)
 
 
-def test_what_a_skeleton_lacks_is_absent_and_refused(motions: Motions, flat: Motions) -> None:
+def test_what_a_skeleton_lacks_is_absent_and_refused(motions: Clips, flat: Clips) -> None:
     always = {"speed", "acceleration", "jerk", "bone_variation"}
     assert set(measures(motions.skeleton)) == always | {"asymmetry", "skating_ratio", "skating_distance", "penetration", "pfc"}
     assert set(measures(flat.skeleton)) == always | {"asymmetry"}
-    bare = Motions(motions.positions, motions.lengths, FPS, Skeleton(motions.skeleton.joints))
+    bare = Clips(motions.positions, motions.lengths, FPS, Skeleton(motions.skeleton.joints))
     assert set(measures(bare.skeleton)) == always
     for function in (physics.asymmetry, physics.skating_ratio, physics.skating_distance, physics.penetration, physics.pfc):
         with pytest.raises(ValueError, match=r"metrics: .* needs? "):
             function(bare)
     for _, function in measures(flat.skeleton).values():
         assert function(flat).isfinite().all()
-    point = Motions(motions.positions[:, :, :1], motions.lengths, FPS, Skeleton({"hip": None}))
+    point = Clips(motions.positions[:, :, :1], motions.lengths, FPS, Skeleton({"hip": None}))
     assert set(measures(point.skeleton)) == always - {"bone_variation"}
     with pytest.raises(ValueError, match=r"metrics: bone_variation needs"):
         physics.bone_variation(point)

@@ -10,10 +10,10 @@ import torch
 from datamodules.clips import ClipSet
 from datamodules.pose import Windows
 from datamodules.synthetic import synthetic
-from ddpm.metrics.motions import Motions
+from ddpm.clips import Clips
 from ddpm.metrics.suite import Evaluation, evaluate
 from ddpm.skeleton import Skeleton
-from tests.metrics.conftest import walk
+from tests.conftest import walk
 from tests.test_msr_action3d import SKELETON
 
 FRAMES = 32
@@ -25,9 +25,9 @@ def recordings() -> ClipSet:
     return synthetic(SKELETON, n=240)
 
 
-def motions_of(clips: ClipSet, index: range, frames: int = FRAMES) -> Motions:
+def motions_of(clips: ClipSet, index: range, frames: int = FRAMES) -> Clips:
     batch = Windows(clips, frames).__getitems__(torch.tensor([[i, 0] for i in index]))
-    return Motions.from_batch(batch["clips"], batch["mask"], fps=clips.fps, skeleton=clips.skeleton)
+    return Clips.from_batch(batch["clips"], batch["mask"], fps=clips.fps, skeleton=clips.skeleton)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_the_floor_by_subject_keeps_people_apart(skeleton: Skeleton) -> None:
     """A tall and a short person: random halves hold both, halves of the people one each."""
     x = walk(80, 8, 20, 3)
     x[::2] *= 1.5
-    people = Motions(x, torch.full((80,), 8), 20.0, skeleton)
+    people = Clips(x, torch.full((80,), 8), 20.0, skeleton)
     found = evaluate(people, people, subjects=["tall", "short"] * 40, fast=True).metrics["physics/speed"]
     assert found.by_subject is not None
     assert found.by_subject.low > 2 * found.real.high
@@ -124,17 +124,17 @@ def test_copies_are_reported(recordings: ClipSet) -> None:
 @pytest.mark.slow
 def test_the_interval_is_the_sampling_error(skeleton: Skeleton) -> None:
     """Half of 200 clips without replacement scatter like samples of 200: here the mean distance, over 12 sets of clips."""
-    drawn = [Motions(walk(200, 6, 20, 3, seed), torch.full((200,), 6), 20.0, skeleton) for seed in range(12)]
-    reference = Motions(walk(400, 6, 20, 3, 99), torch.full((400,), 6), 20.0, skeleton)
+    drawn = [Clips(walk(200, 6, 20, 3, seed), torch.full((200,), 6), 20.0, skeleton) for seed in range(12)]
+    reference = Clips(walk(400, 6, 20, 3, 99), torch.full((400,), 6), 20.0, skeleton)
     scores = [evaluate(m, reference, fast=True).metrics["apd"].generated for m in drawn]
     spread = torch.tensor([s.value for s in scores]).std()
     width = torch.tensor([s.high - s.low for s in scores]).mean()
     assert 0.5 < float(width / (2 * 1.54 * spread)) < 2  # the 2.5 % quantile of 10 values lies at 1.3 to 1.6 deviations
 
 
-def test_two_dimensions_and_a_bare_skeleton(flat: Motions, motions: Motions) -> None:
+def test_two_dimensions_and_a_bare_skeleton(flat: Clips, motions: Clips) -> None:
     """What the skeleton has no definition for is absent, everything else is there and finite."""
-    bare = Motions(motions.positions, motions.lengths, 20.0, Skeleton(motions.skeleton.joints))
+    bare = Clips(motions.positions, motions.lengths, 20.0, Skeleton(motions.skeleton.joints))
     for case, absent in ((flat, {"geometric", "pfc"}), (bare, {"pfc", "pose", "apd", "asymmetry"})):
         found = evaluate(case.take(torch.arange(20)), case.take(torch.arange(20, 40)), legacy=True, fast=True)
         names = {part for name in found.metrics for part in name.split("/")}
@@ -148,13 +148,13 @@ def test_two_dimensions_and_a_bare_skeleton(flat: Motions, motions: Motions) -> 
     ("change", "message"),
     [
         (lambda m: (m.take(torch.arange(15)), m, None), "at least 16 clips are needed, got 15 generated, 40 reference"),
-        (lambda m: (m, Motions(m.positions, m.lengths, 30.0, m.skeleton), None), r"got 20\.0 and 30\.0 frames per second"),
+        (lambda m: (m, Clips(m.positions, m.lengths, 30.0, m.skeleton), None), r"got 20\.0 and 30\.0 frames per second"),
         (lambda m: (m, m, ["a"] * 39), "40 reference clips need as many subjects and two people at least, got 39 of 1"),
         (lambda m: (m, m, ["a"] * 40), "got 40 of 1"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(
-    motions: Motions, change: Callable[[Motions], tuple[Motions, Motions, list[str] | None]], message: str
+    motions: Clips, change: Callable[[Clips], tuple[Clips, Clips, list[str] | None]], message: str
 ) -> None:
     generated, reference, subjects = change(motions)
     with pytest.raises(ValueError, match=message):
@@ -164,7 +164,7 @@ def test_what_cannot_be_compared_is_refused(
 @pytest.mark.slow
 def test_a_thousand_clips_take_less_than_a_minute(skeleton: Skeleton) -> None:
     """64 frames each, everything, in seconds of processor time on all cores together."""
-    a, b = (Motions(walk(1000, 64, 20, 3, seed), torch.full((1000,), 64), 20.0, skeleton) for seed in (1, 2))
+    a, b = (Clips(walk(1000, 64, 20, 3, seed), torch.full((1000,), 64), 20.0, skeleton) for seed in (1, 2))
     begin = time.process_time()
     evaluate(a, b, legacy=True)
     assert time.process_time() - begin < 60

@@ -1,0 +1,245 @@
+"""Clips: motion in metres with frame rate and skeleton, the one form from sampler and file to metric, picture and file."""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm.files import write_durably
+from ddpm.skeleton import Skeleton
+
+ENDINGS = (".npz", ".gif", ".bvh")
+"""What `Clips.save` can write."""
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Clips of one skeleton and frame rate, padded to a common length. Whatever is behind a clip's length is overwritten.
+
+    Args:
+        positions: ``(n, frames, joints, coords)`` in metres; kept as float64 on the CPU. What a model has sampled may be not
+            finite: see `finite` and `require_finite`.
+        lengths: ``(n,)`` int64, frames of each clip that count; the others repeat its last pose.
+        fps: frames per second.
+        skeleton: what the joints are.
+        seeds: ``(n,)`` int64 from which they were sampled, None if they were not.
+        labels: name of the action of each clip, ``""`` where unknown; None if no clip has one.
+
+    Raises:
+        ValueError: shapes that do not belong together, no clips, a length outside 1..frames, or fps that is not positive.
+    """
+
+    positions: Tensor
+    lengths: Tensor
+    fps: float
+    skeleton: Skeleton
+    seeds: Tensor | None = None
+    labels: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        x, lengths = self.positions.detach().cpu().double(), self.lengths.detach().cpu().long()
+        shape = (len(self.skeleton.names), self.skeleton.coords)
+        if x.ndim != 4 or x.shape[2:] != shape or 0 in x.shape:
+            raise ValueError(
+                f"clips: positions have shape {tuple(x.shape)}, expected (n >= 1, frames >= 1, {shape[0]} joints, "
+                f"{shape[1]} coords)"
+            )
+        for name, values in (("lengths", lengths), ("seeds", self.seeds), ("labels", self.labels)):
+            if values is not None and (len(values) != len(x) or (isinstance(values, Tensor) and values.ndim != 1)):
+                raise ValueError(f"clips: {len(x)} clips need as many {name}, got {len(values)}")
+        if lengths.min() < 1 or lengths.max() > x.shape[1]:
+            raise ValueError(f"clips: lengths run from {lengths.min()} to {lengths.max()}, they must be in 1..{x.shape[1]}")
+        if not 0 < self.fps < math.inf:
+            raise ValueError(f"clips: fps={self.fps} must be a positive number")
+        place = torch.minimum(torch.arange(x.shape[1]), lengths[:, None] - 1)
+        object.__setattr__(self, "positions", x[torch.arange(len(x))[:, None], place])
+        object.__setattr__(self, "lengths", lengths)
+        object.__setattr__(self, "seeds", None if self.seeds is None else self.seeds.detach().cpu().long())
+        object.__setattr__(self, "labels", None if self.labels is None else tuple(self.labels))
+
+    @classmethod
+    def from_batch(cls, clips: Tensor, mask: Tensor | None, *, fps: float, skeleton: Skeleton) -> "Clips":
+        """From the form in which batches are trained on.
+
+        Args:
+            clips: ``(batch, joint, coord, frame)`` in metres.
+            mask: ``(batch, 1, 1, frame)``, 1 for the real frames, which come first; None where all are.
+            fps: frames per second.
+            skeleton: what the joints are.
+        """
+        lengths = torch.full((len(clips),), clips.shape[-1]) if mask is None else mask.flatten(1).sum(1).long()
+        return cls(clips.permute(0, 3, 1, 2), lengths, fps, skeleton)
+
+    @classmethod
+    def whole(cls, positions: Tensor, fps: float, skeleton: Skeleton) -> "Clips":
+        """Clips ``(n, frames, joints, coords)`` of which every frame counts, as a model samples them."""
+        return cls(positions, torch.full((len(positions),), positions.shape[1]), fps, skeleton)
+
+    @classmethod
+    def load(cls, path: str | Path, skeleton: Skeleton | None = None, fps: float | None = None) -> "Clips":
+        """Read a .npz as `save` writes it, or as anybody does; see `datamodules.readers.arrays.read` for its keys.
+
+        Args:
+            path: of the file. Its positions are taken to be in metres unless it says ``units``.
+            skeleton: joints wanted, which are found by name, in any order, where the file names its joints; None takes the
+                shipped skeleton that has the names and parents of the file, or makes one of these, with y up.
+            fps: frames per second if the file does not say.
+
+        Raises:
+            DataError: a file that is damaged, is of another kind or does not fit the skeleton; that says neither its frame rate
+                nor, without ``skeleton``, its joints; that is in pixels, or holds positions that are not finite.
+        """
+        from datamodules.readers.arrays import read_clips  # reading and drawing lie above, and are loaded only where needed
+
+        return read_clips(Path(path), skeleton, fps)
+
+    def save(
+        self, path: str | Path, *, titles: Sequence[str] | None = None, arrays: Mapping[str, np.ndarray] | None = None
+    ) -> list[Path]:
+        """Write the clips in the format that the ending of the name says, each file whole or not at all.
+
+        ``.npz``: ``clips`` float32 ``(n, frames, joints, coords)``, ``fps``, ``joint_names``, ``parents`` (-1 for the root),
+        ``units``; ``seeds`` and ``labels`` if there are any, ``lengths`` where padding does not count. ``.gif``: all clips in a
+        grid. ``.bvh``: a file a clip, ``NAME_000.bvh`` and so on.
+
+        Args:
+            path: of the file; its folder is made.
+            titles: one line per clip of a GIF; None for seed and label.
+            arrays: more for an .npz.
+
+        Returns:
+            The files written.
+
+        Raises:
+            ValueError: another ending, or what the format cannot hold, such as a BVH file of two dimensions.
+            WriteError: a disk that does not take the file.
+        """
+        from callbacks import bvh, render
+
+        path, positions, lengths = Path(path), self.positions.numpy(), self.lengths.tolist()
+        match path.suffix.lower():
+            case ".npz":
+                content = io.BytesIO()
+                named: dict[str, np.ndarray] = {
+                    "fps": np.float64(self.fps),  # type: ignore[dict-item]
+                    "joint_names": np.array(self.skeleton.names),
+                    "parents": np.array(self.skeleton.parents, dtype=np.int64),
+                    "units": np.array("m"),
+                }
+                named |= {} if self.seeds is None else {"seeds": self.seeds.numpy()}
+                named |= {} if self.labels is None else {"labels": np.array(self.labels)}
+                named |= {} if min(lengths) == positions.shape[1] else {"lengths": self.lengths.numpy()}
+                np.savez_compressed(content, clips=positions.astype(np.float32), **named, **(arrays or {}))
+                write_durably(path, content.getbuffer())
+            case ".gif":
+                titles = self.titles if titles is None else titles
+                render.write_gif(path, render.draw_clips(positions, self.skeleton, titles=titles, lengths=lengths), self.fps)
+            case ".bvh":
+                return list(bvh.write_bvh_files(path, self))
+            case ending:
+                raise ValueError(f"{path}: unknown ending {ending!r}; clips are written as {', '.join(ENDINGS)}")
+        return [path]
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        return len(self.positions)
+
+    def take(self, index: Tensor | slice) -> "Clips":
+        """The clips at ``index``: int64 numbers, a bool for each clip, or a slice."""
+        seeds = None if self.seeds is None else self.seeds[index]
+        labels = None if self.labels is None else tuple(self.labels[i] for i in torch.arange(len(self))[index].tolist())
+        return replace(self, positions=self.positions[index], lengths=self.lengths[index], seeds=seeds, labels=labels)
+
+    def replace(self, positions: Tensor) -> "Clips":
+        """Other positions with everything else alike."""
+        return replace(self, positions=positions)
+
+    @property
+    def titles(self) -> list[str] | None:
+        """Seed and label of each clip in a line, None if they have neither."""
+        seeds = [] if self.seeds is None else [f"seed {seed}" for seed in self.seeds.tolist()]
+        return [" ".join(filter(None, pair)) for pair in zip_longest(seeds, self.labels or ())] or None
+
+    def label_codes(self, class_names: Sequence[str]) -> Tensor | None:
+        """``(n,)`` int64 index of each label into ``class_names``, -1 where unknown; None if no clip has a label.
+
+        Raises:
+            ValueError: a label that is none of them.
+        """
+        if self.labels is None:
+            return None
+        unknown = sorted(set(self.labels) - {"", *class_names})
+        if unknown:
+            raise ValueError(f"clips: label {unknown[0]!r} is no class of the real motion ({', '.join(class_names[:20])})")
+        return torch.tensor([class_names.index(label) if label else -1 for label in self.labels])
+
+    @property
+    def finite(self) -> Tensor:
+        """``(n,)`` bool, True for the clips of which every position is finite."""
+        return self.positions.isfinite().flatten(1).all(1)
+
+    def require_finite(self) -> "Clips":
+        """The same clips, which can be measured.
+
+        Raises:
+            ValueError: a position that is not finite; names the first.
+        """
+        bad = (~self.positions.isfinite()).nonzero()
+        if len(bad):
+            clip, frame, joint, coord = bad[0].tolist()
+            raise ValueError(
+                f"clips: clip {clip}, frame {frame}, joint {self.skeleton.names[joint]} is at "
+                f"{self.positions[clip, frame, joint, coord]}; {len(bad[:, 0].unique())} of {len(self)} clips are not finite and "
+                "cannot be measured"
+            )
+        return self
+
+    @property
+    def mask(self) -> Tensor:
+        """``(n, frames)`` bool, True for the frames that count."""
+        return torch.arange(self.positions.shape[1]) < self.lengths[:, None]
+
+    @property
+    def heights(self) -> Tensor:
+        """``(n, frames, joints)`` metres above the floor, which is at 0."""
+        return self.skeleton.up_sign * self.positions[..., self.skeleton.up_axis]
+
+    def derivative(self, order: int) -> tuple[Tensor, Tensor]:
+        """Finite differences of consecutive frames: velocity, acceleration, jerk for the orders 1, 2, 3.
+
+        Args:
+            order: number of differences.
+
+        Returns:
+            ``(n, frames - order, joints, coords)`` in metres per second to the power of ``order``, and ``(n, frames - order)``
+            bool, True where all frames involved count.
+
+        Raises:
+            ValueError: a clip too short to have it.
+        """
+        short = int(self.lengths.min())
+        if short <= order:
+            raise ValueError(
+                f"clips: clip {int(self.lengths.argmin())} has {short} frames; difference number {order} needs {order + 1}"
+            )
+        return self.positions.diff(order, dim=1) * self.fps**order, self.mask[:, order:]
+
+
+def frame_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the frames that count.
+
+    Args:
+        values: ``(n, frames, ...)``.
+        mask: ``(n, frames)`` bool, at least one True in each row.
+
+    Returns:
+        ``(n, ...)`` float64.
+    """
+    weight = mask.double() / mask.sum(1, keepdim=True)
+    return (values * weight.reshape(*mask.shape, *[1] * (values.ndim - 2))).sum(1)

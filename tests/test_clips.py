@@ -1,0 +1,215 @@
+"""Clips: what is refused, what padding may hold, derivatives, and files."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datamodules.readers.bvh import read as read_bvh
+from ddpm.clips import Clips, frame_mean
+from ddpm.errors import DataError
+from ddpm.metrics.comparison import Measured
+from ddpm.metrics.memorisation import nearest
+from ddpm.skeleton import Skeleton
+
+
+def test_padding_is_overwritten_by_the_last_pose(motions: Clips) -> None:
+    garbage = torch.where(motions.mask[..., None, None], motions.positions, torch.nan)
+    again = motions.replace(garbage)
+    assert torch.equal(again.positions, motions.positions)
+    for clip, length in zip(again.positions, again.lengths, strict=True):
+        assert torch.equal(clip[length:], clip[length - 1].expand_as(clip[length:]))
+
+
+def test_from_batch_is_the_inverse_of_the_batch_layout(motions: Clips) -> None:
+    mask = motions.mask.float()[:, None, None]
+    again = Clips.from_batch(motions.positions.permute(0, 2, 3, 1), mask, fps=20.0, skeleton=motions.skeleton)
+    assert torch.equal(again.positions, motions.positions) and torch.equal(again.lengths, motions.lengths)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"positions": torch.zeros(2, 5, 19, 3)}, r"\(2, 5, 19, 3\), expected \(n >= 1, frames >= 1, 20 joints, 3 coords\)"),
+        ({"positions": torch.zeros(0, 5, 20, 3), "lengths": torch.zeros(0)}, "n >= 1"),
+        ({"lengths": torch.tensor([5])}, "2 clips need as many lengths"),
+        ({"lengths": torch.tensor([0, 5])}, r"from 0 to 5, they must be in 1\.\.5"),
+        ({"lengths": torch.tensor([6, 5])}, r"from 5 to 6, they must be in 1\.\.5"),
+        ({"fps": 0.0}, "fps=0"),
+        ({"fps": float("nan")}, "fps=nan"),
+        ({"fps": float("inf")}, "fps=inf"),
+        ({"seeds": torch.arange(3)}, "2 clips need as many seeds, got 3"),
+        ({"labels": ("walk",)}, "2 clips need as many labels, got 1"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(skeleton: Skeleton, change: dict[str, object], message: str) -> None:
+    good = {"positions": torch.zeros(2, 5, 20, 3), "lengths": torch.tensor([5, 4]), "fps": 20.0, "skeleton": skeleton}
+    with pytest.raises(ValueError, match=message):
+        Clips(**{**good, **change})
+
+
+def test_a_position_that_is_not_finite_is_named(motions: Clips) -> None:
+    x = motions.positions.clone()
+    x[7, 2, 4, 1] = torch.inf
+    broken = motions.replace(x)
+    assert broken.finite.tolist() == [i != 7 for i in range(40)]
+    assert motions.finite.all() and motions.require_finite() is motions
+    for measured in (Clips.require_finite, Measured.of, lambda clips: nearest(clips, motions)):
+        with pytest.raises(ValueError, match="clip 7, frame 2, joint left_shoulder is at inf; 1 of 40 clips"):
+            measured(broken)
+
+
+def test_derivatives_of_a_polynomial_are_exact(skeleton: Skeleton) -> None:
+    time = torch.arange(9, dtype=torch.float64) / 25
+    x = (2 * time**3)[None, :, None, None].expand(2, 9, 20, 3)
+    motions = Clips(x, torch.tensor([9, 6]), 25.0, skeleton)
+    jerk, mask = motions.derivative(3)
+    assert mask.sum(1).tolist() == [6, 3]
+    torch.testing.assert_close(jerk[mask], torch.full_like(jerk[mask], 12.0))
+    torch.testing.assert_close(frame_mean(jerk, mask), torch.full((2, 20, 3), 12.0, dtype=torch.float64))
+
+
+def test_a_clip_too_short_for_a_derivative_is_named(motions: Clips) -> None:
+    with pytest.raises(ValueError, match="clip 0 has 5 frames; difference number 5 needs 6"):
+        motions.derivative(5)
+
+
+def test_heights_follow_the_up_axis(motions: Clips, flat: Clips) -> None:
+    assert torch.equal(motions.heights, motions.positions[..., 1])
+    assert torch.equal(flat.heights, -flat.positions[..., 1])
+
+
+def test_what_is_taken_keeps_its_seed_label_and_length(motions: Clips) -> None:
+    labels = tuple("walk" if i % 3 else "" for i in range(40))
+    known = replace(motions, seeds=torch.arange(100, 140), labels=labels)
+    for index in (torch.tensor([5, 3]), torch.arange(40) == 7, slice(2, 9, 2)):
+        numbers = torch.arange(40)[index].tolist()
+        some = known.take(index)
+        assert some.seeds.tolist() == [100 + i for i in numbers] and some.labels == tuple(labels[i] for i in numbers)
+        assert torch.equal(some.positions, motions.positions[numbers]) and torch.equal(some.lengths, motions.lengths[numbers])
+    assert known.replace(known.positions + 1).labels == labels
+    assert known.titles[:2] == ["seed 100", "seed 101 walk"] and motions.titles is None
+    assert replace(motions, labels=labels).titles[:2] == ["", "walk"]
+    assert known.label_codes(("run", "walk")).tolist() == [1 if i % 3 else -1 for i in range(40)]
+
+
+# --- files
+
+
+def test_what_is_saved_is_loaded(motions: Clips, flat: Clips, tmp_path: Path) -> None:
+    """To the precision of the file, whose keys are those that data=folder reads too."""
+    motions = motions.replace(motions.positions.float())
+    labels = tuple("walk" if i % 3 else "" for i in range(40))
+    known = replace(motions, seeds=torch.arange(100, 140), labels=labels)
+    assert known.save(tmp_path / "new" / "a.npz") == [tmp_path / "new" / "a.npz"]
+    for skeleton in (None, motions.skeleton):
+        again = Clips.load(tmp_path / "new" / "a.npz", skeleton)
+        assert torch.equal(again.positions, known.positions) and torch.equal(again.lengths, known.lengths)
+        assert again.seeds.tolist() == known.seeds.tolist() and again.labels == labels and again.fps == 20.0
+        assert again.skeleton == motions.skeleton, "the shipped one, with sides and feet"
+    whole = Clips.whole(flat.positions, 12.5, flat.skeleton)
+    whole.save(tmp_path / "flat.npz", arrays={"noise": np.ones(3)})
+    with np.load(tmp_path / "flat.npz", allow_pickle=False) as content:
+        assert set(content.files) == {"clips", "fps", "joint_names", "parents", "units", "noise"}
+        assert content["clips"].dtype == np.float32 and content["units"] == "m"
+    again = Clips.load(tmp_path / "flat.npz")
+    assert (again.seeds, again.labels, again.fps) == (None, None, 12.5)
+    assert again.skeleton.joints == flat.skeleton.joints and again.skeleton.coords == 2
+    assert Clips.load(tmp_path / "flat.npz", flat.skeleton).skeleton == flat.skeleton
+
+
+@pytest.mark.parametrize(("units", "metres"), [("mm", 0.001), ("cm", 0.01), ("m", 1.0), (None, 1.0)])
+def test_units_become_metres(motions: Clips, tmp_path: Path, units: str | None, metres: float) -> None:
+    said = {} if units is None else {"units": units}
+    np.savez(tmp_path / "a.npz", clips=(motions.positions / metres).numpy(), **said)
+    found = Clips.load(tmp_path / "a.npz", motions.skeleton, 20.0)
+    torch.testing.assert_close(found.positions, motions.replace(motions.positions).positions, atol=1e-6, rtol=1e-6)
+
+
+def test_joints_are_found_by_name_in_any_order(motions: Clips, tmp_path: Path) -> None:
+    order = np.random.default_rng(0).permutation(20)
+    names = np.array([*np.array(motions.skeleton.names)[order], "tail"])
+    clips = np.concatenate([motions.positions.float().numpy()[:, :, order], np.ones((40, 12, 1, 3), np.float32)], axis=2)
+    np.savez(tmp_path / "a.npz", clips=clips, joint_names=names, fps=20, lengths=motions.lengths.numpy())
+    found = Clips.load(tmp_path / "a.npz", motions.skeleton)
+    assert torch.equal(found.positions.float(), motions.positions.float()) and torch.equal(found.lengths, motions.lengths)
+
+
+def test_a_skeleton_that_is_not_shipped_comes_from_the_file(tmp_path: Path) -> None:
+    chain = Skeleton({"tip": "middle", "base": None, "middle": "base"})
+    clips = Clips.whole(torch.rand(2, 3, 3, 3), 30.0, chain)
+    clips.save(tmp_path / "a.npz")
+    assert Clips.load(tmp_path / "a.npz").skeleton == chain
+
+
+GOOD: dict[str, Any] = {"clips": np.zeros((2, 5, 3, 3)), "fps": 20.0, "joint_names": ["a", "b", "c"], "parents": [-1, 0, 1]}
+
+
+@pytest.mark.parametrize(
+    ("change", "skeleton", "named"),
+    [
+        ({"units": "px"}, True, r"units 'px' are no length; expected one of m, cm, mm"),
+        ({"units": "feet"}, True, "units 'feet'"),
+        ({"fps": None}, True, "does not say its frame rate"),
+        ({"fps": -1.0}, True, "fps=-1.0 must be a positive number"),
+        ({"joint_names": None}, False, "does not say its joint_names and parents; give skeleton="),
+        ({"parents": None}, False, "give skeleton="),
+        ({"parents": [-1, 0]}, False, "parents must be 3 indices of joints"),
+        ({"parents": [-1, 0, 3]}, False, "parents must be 3 indices of joints"),
+        ({"parents": [1, 2, 0]}, False, "exactly one joint must have the parent null"),
+        ({"parents": np.array([None] * 3)}, False, "can run code"),
+        ({"joint_names": ["a", "b", "d"]}, True, r"its joints are \['a', 'b', 'd'\].*and \['c'\] of the skeleton are missing"),
+        ({"joint_names": ["a", "b", "b"]}, True, r"each needs a name of its own, and \['c'\]"),
+        ({"clips": np.zeros((2, 5, 3, 2))}, True, "2 coordinates per joint, the skeleton has 3"),
+        ({"clips": np.zeros((2, 5, 2, 3)), "joint_names": None}, True, "2 joints without names, the skeleton has 3 joints"),
+        ({"clips": np.full((2, 5, 3, 3), np.nan)}, True, "clip 0, frame 0, joint a is at nan; 2 of 2 clips"),
+        ({"seeds": [1]}, True, "seeds must be 2 whole numbers"),
+        ({"seeds": [1, -1]}, True, "seeds must be 2 whole numbers in"),
+        ({"seeds": np.array([1, 2**63], np.uint64)}, True, "seeds must be 2 whole numbers in"),
+        ({"lengths": [6, 5]}, True, "lengths must be 2 whole numbers from 1 to 5"),
+        ({"labels": ["walk"]}, True, "labels holds 1 values for 2 clips"),
+    ],
+)
+def test_files_that_do_not_fit_are_named(tmp_path: Path, change: dict[str, Any], skeleton: bool, named: str) -> None:
+    arrays = {key: value for key, value in {**GOOD, **change}.items() if value is not None}
+    np.savez(tmp_path / "bad.npz", **arrays)
+    with pytest.raises(DataError, match=named) as error:
+        Clips.load(tmp_path / "bad.npz", Skeleton({"a": None, "b": "a", "c": "b"}) if skeleton else None)
+    assert str(error.value).startswith(str(tmp_path / "bad.npz"))
+
+
+def test_other_endings_are_refused_with_those_there_are(motions: Clips, tmp_path: Path) -> None:
+    for name in ("a.fbx", "a"):
+        with pytest.raises(ValueError, match=r"unknown ending '.*'; clips are written as \.npz, \.gif, \.bvh"):
+            motions.save(tmp_path / name)
+    with pytest.raises(DataError, match=r"clips are read from \.npz"):
+        Clips.load(tmp_path / "a.bvh")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_shows_every_clip_for_as_long_as_it_plays(motions: Clips, tmp_path: Path) -> None:
+    x = motions.positions[:3].clone()
+    x[1, 2] = torch.nan  # what a diverged model samples can be looked at
+    assert Clips.whole(x, 20.0, motions.skeleton).save(tmp_path / "a.GIF") == [tmp_path / "a.GIF"]
+    with Image.open(tmp_path / "a.GIF") as picture:
+        assert picture.n_frames == 12 and picture.size == (400, 400)
+    replace(motions.take(slice(3)), seeds=torch.arange(3)).save(tmp_path / "b.gif")
+    with Image.open(tmp_path / "b.gif") as picture:
+        assert picture.size[0] == 400 and picture.size[1] > 400, "with titles"
+
+
+def test_bvh_files_hold_a_clip_each_as_long_as_it_is(motions: Clips, flat: Clips, tmp_path: Path) -> None:
+    some = motions.take(slice(3))
+    paths = some.save(tmp_path / "walk.bvh")
+    assert [path.name for path in paths] == ["walk_000.bvh", "walk_001.bvh", "walk_002.bvh"]
+    for path, length, clip in zip(paths, some.lengths.tolist(), some.positions, strict=True):
+        found = read_bvh(path)
+        assert len(found.positions) == length and found.fps == pytest.approx(20)
+        root = found.joints.index(some.skeleton.names[some.skeleton.root])
+        np.testing.assert_allclose(found.positions[:, root], clip[:length, some.skeleton.root], atol=1e-4)
+    with pytest.raises(ValueError, match="rotations need three dimensions"):
+        flat.save(tmp_path / "flat.bvh")
