@@ -31,17 +31,17 @@ from matplotlib.ticker import LogLocator, NullLocator
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from ddpm.files import write_durably
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import train as train_script  # noqa: E402, F401  registers the configuration's schema
 from benchmarks.peers import PEERS, Trained, train_peer  # noqa: E402
 from callbacks.plots import PALETTE, finish, new_figure, save  # noqa: E402
 from datamodules.pose import PoseDataModule  # noqa: E402
 from ddpm.build import construct  # noqa: E402
 from ddpm.checkpoint import load_module, read_checkpoint  # noqa: E402
 from ddpm.clips import Clips  # noqa: E402
+from ddpm.files import write_durably  # noqa: E402
 from ddpm.inference import cost  # noqa: E402
 from ddpm.judge import train_judge  # noqa: E402
 from ddpm.metrics.memorisation import memorisation  # noqa: E402
