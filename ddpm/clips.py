@@ -135,7 +135,8 @@ class Clips:
                 named |= {} if self.seeds is None else {"seeds": self.seeds.numpy()}
                 named |= {} if self.labels is None else {"labels": np.array(self.labels)}
                 named |= {} if min(lengths) == positions.shape[1] else {"lengths": self.lengths.numpy()}
-                np.savez_compressed(content, clips=positions.astype(np.float32), **named, **(arrays or {}))
+                named |= {"clips": positions.astype(np.float32), **(arrays or {})}
+                np.savez_compressed(content, **named)  # pyright: ignore[reportArgumentType]
                 write_durably(path, content.getbuffer())
             case ".gif":
                 titles = self.titles if titles is None else titles
