@@ -157,7 +157,7 @@ def test_known_answers(tmp_path: Path, root: str, inner: str, numbers: str, a: t
 def test_end_sites_are_joints_unless_they_lie_on_theirs(tmp_path: Path) -> None:
     both = read(SMALL)
     assert set(both.joints or ()) - set(read(SMALL, end_sites=False).joints or ()) == {"Head_end", "LeftFoot_end"}
-    assert skeleton_of(SMALL, end_sites=False).feet == ["LeftFoot", "RightFoot"]
+    assert skeleton_of(SMALL, end_sites=False).feet == ("LeftFoot", "RightFoot")
     clash = TEXT.replace("JOINT Spine", "JOINT Head_end")
     assert "Head_end_end" in (read(written(tmp_path, clash)).joints or ())
 
@@ -195,7 +195,7 @@ def test_ways_of_writing_mean_the_same(tmp_path: Path, kind: str) -> None:
 def test_names_may_have_blanks_and_other_letters(tmp_path: Path) -> None:
     text = TEXT.replace("JOINT LeftLeg", "JOINT Bip01 L  Thigh").replace("RightLeg", "Bip01 R Thigh").replace("Spine", "Rücken")
     found = skeleton_of(written(tmp_path, text))
-    assert ["Bip01 L Thigh", "Bip01 R Thigh"] in found.left_right and "Rücken" in found.names
+    assert ("Bip01 L Thigh", "Bip01 R Thigh") in found.left_right and "Rücken" in found.names
 
 
 @pytest.mark.parametrize(
@@ -213,8 +213,8 @@ def test_a_skeleton_follows_from_the_names() -> None:
     found = skeleton_of(SMALL)
     assert found.names[found.root] == "Hips", "the reference above the hips is no joint of the body"
     assert found.joints["LeftLeg"] == "Hips" and found.joints["Head_end"] == "Head"
-    assert found.left_right == [["LeftLeg", "RightLeg"], ["LeftFoot", "RightFoot"]]
-    assert found.feet == ["LeftFoot", "LeftFoot_end", "RightFoot"] and (found.up, found.coords) == ("y", 3)
+    assert found.left_right == (("LeftLeg", "RightLeg"), ("LeftFoot", "RightFoot"))
+    assert found.feet == ("LeftFoot", "LeftFoot_end", "RightFoot") and (found.up, found.coords) == ("y", 3)
 
 
 def test_a_root_at_a_constant_distance_is_a_joint(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_sides_are_found(tmp_path: Path, left: str, right: str) -> None:
 @pytest.mark.parametrize(("one", "other"), [("Lower", "Rower_"), ("Pelvis", "Pervis"), ("LeftArm", "LeftArm2"), ("tail", "tair")])
 def test_no_sides_are_invented(tmp_path: Path, one: str, other: str) -> None:
     text = TEXT.replace("LeftLeg", one).replace("RightLeg", other)
-    assert skeleton_of(written(tmp_path, text)).left_right == [["LeftFoot", "RightFoot"]]
+    assert skeleton_of(written(tmp_path, text)).left_right == (("LeftFoot", "RightFoot"),)
 
 
 def line(text: str, words: str) -> int:

@@ -1,5 +1,6 @@
 """The pictures show what the numbers say: in the right cell, the right way up, in the right colour, for as long."""
 
+import errno
 import io
 import subprocess
 import sys
@@ -121,7 +122,7 @@ def test_writing_is_all_or_nothing_and_repeatable(tmp_path: Path, noise: np.ndar
     assert before == render.gif_bytes(noise, 15)
 
     def full(*_: object) -> None:
-        raise OSError("disc full")
+        raise OSError(errno.ENOSPC, "disc full")
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="disc full"):
         patch.setattr("os.replace", full)

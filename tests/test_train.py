@@ -42,7 +42,7 @@ SMALL = [
 
 def command(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run a script as a user does, from another directory."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"} | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, str(ROOT / script), *arguments],
         cwd=cwd,
