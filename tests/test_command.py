@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,7 +27,21 @@ Run = Callable[..., Ran]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+def logging_as_it_was() -> Iterator[None]:
+    """Hydra configures the logging of the whole process, which other tests share."""
+
+    def levels() -> dict[str, int]:
+        named = logging.root.manager.loggerDict.items()
+        return {"root": logging.root.level} | {name: it.level for name, it in named if isinstance(it, logging.Logger)}
+
+    before = levels()
+    yield
+    for name in levels():
+        logging.getLogger(name).setLevel(before.get(name, logging.NOTSET))
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], logging_as_it_was: None) -> Run:
     """Call a command as from a shell, in an empty directory; gives its status and what it printed."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(command.FULL, raising=False)
@@ -108,6 +122,7 @@ def test_everything_is_raised_if_asked_for(door: str, run: Run, monkeypatch: pyt
 
     replace_work(monkeypatch, door, fail)
     monkeypatch.setattr(command, "WANTS_FULL", True)
+    monkeypatch.setenv(command.FULL, "1")
     with pytest.raises(ValueError, match="an error"):
         run(door, *GIVEN.get(door, []))
 
