@@ -2,7 +2,7 @@
 
     pip install -e ".[bench]" && pip install --no-deps denoising-diffusion-pytorch
 
-(Its dependencies include torchvision, which nothing of one dimension needs.)
+(Its dependencies for images are not needed for anything of one dimension.)
 """
 
 import functools
@@ -62,7 +62,7 @@ def lucidrains(channels: int, frames: int, objective: str) -> Peer:
     spec = importlib.util.find_spec(name)
     if spec is None:
         raise SystemExit("this peer needs: pip install --no-deps denoising-diffusion-pytorch")
-    # The package imports its models of images, and with them torchvision: it is put in place without being executed.
+    # The package imports its models of images, and with them what they depend on: it is put in place without being executed.
     sys.modules.setdefault(name, importlib.util.module_from_spec(spec))
     library = importlib.import_module(f"{name}.{name}_1d")
     network = library.Unet1D(dim=64, dim_mults=(1, 2, 4, 8), channels=channels)
