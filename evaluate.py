@@ -93,7 +93,7 @@ def evaluate(cfg: DictConfig) -> Path:
         judge=judge.features if judge is not None and real.held_out else None,
     )
     if judge is not None:
-        wanted = generated.label_codes(data.clips.class_names) if config["clips"] is not None else None
+        wanted = generated.label_codes(data.clips.class_names)
         said = judgement(judge, data, generated, wanted, seed=config["seed"], in_metrics=real.held_out)
         found = replace(found, judgement=said)
     training = None

@@ -116,9 +116,8 @@ class Gaussian(nn.Module):
     ) -> Tensor:
         """Squared errors of x0_hat mode by mode, each with the weight of its own signal-to-noise ratio over its variance.
 
-        A weighting caps or favours noise levels; here the one that counts is SNR times S, which is 1 where a mode is decided, and
-        not that of the clip. Without emphasis the sum is on the scale of the errors of x0_hat over S. The numbers stand where
-        frequencies stand instead of frames.
+        The weighting sees SNR times S, the signal-to-noise ratio of the mode. The result is ``(batch, component, frequency)`` in
+        the shape of x0; a clip of n real frames has n real frequencies, so that the mask of frames is that of the result too.
         """
         modes, alpha_bar = _Modes(self, x0, mask), _per_clip(alpha_bar)
         power, sigma = modes.power, (1 - alpha_bar).sqrt()

@@ -278,7 +278,7 @@ class MotionDiffusion(pl.LightningModule):
             guidance: weight, 1 for none; None for that of the condition.
             project: ``bones`` or None; the empty string for the module's own.
             sampler: None for the module's own.
-            steps: network calls of the sampler for a clip, None for as many as it makes.
+            steps: of the sampler, None for its own number; a step is one network call, and two where guidance acts.
             batch_size: clips per network call.
             device: to which the module is moved, e.g. ``cpu``, ``cuda``, or ``auto``; None for where it is.
             progress: show a progress bar; a text stands in front of it.
@@ -341,7 +341,9 @@ class MotionDiffusion(pl.LightningModule):
         if not names:
             raise ValueError("action=[] must name at least one action")
         if self.condition is None:
-            raise ValueError(f"action={', '.join(names)}: this model knows no actions, its training data had no labels")
+            raise ValueError(
+                f"action={', '.join(names)}: this model knows no actions, it was trained without labels (condition=labels)"
+            )
         return self.condition.find(names).repeat(-(-n // len(names)))[:n]
 
     def labels(self, seeds: Sequence[int]) -> Tensor | None:

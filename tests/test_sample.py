@@ -276,7 +276,7 @@ def test_a_name_that_looks_like_a_number_is_a_name(run: Path, tmp_path: Path, ac
 
 
 def test_a_model_without_labels_knows_no_actions(unlabelled: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="action=walk: this model knows no actions, its training data had no labels"):
+    with pytest.raises(ValueError, match="action=walk: this model knows no actions, it was trained without labels"):
         sampled(unlabelled, tmp_path / "out", "action=walk")
     with pytest.raises(ValueError, match=r"guidance=2\.0: this model has no condition"):
         sampled(unlabelled, tmp_path / "out", "guidance=2")
