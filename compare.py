@@ -11,20 +11,20 @@ from typing import Any, NamedTuple
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from callbacks.plots import plot_quality
-from callbacks.render import draw_clips, write_gif
 from datamodules.cache import through_cache
-from ddpm.build import construct_data, construct_part, own_data
 from ddpm.checkpoint import load_run
 from ddpm.clips import Clips
 from ddpm.command import command
+from ddpm.config import construct_data, construct_part, own_data
 from ddpm.errors import ConfigError
 from ddpm.files import write_durably
-from ddpm.inference import choose_device, cost
 from ddpm.metrics.reference import reference
 from ddpm.metrics.suite import Evaluation, Score, evaluate
 from ddpm.module import MotionDiffusion
-from ddpm.samplers import Sampler
+from ddpm.process.progress import choose_device, cost
+from ddpm.process.samplers import Sampler
+from ddpm.viz.plots import plot_quality
+from ddpm.viz.render import draw_clips, write_gif
 
 log = logging.getLogger("compare")
 
@@ -118,7 +118,9 @@ def compare(cfg: DictConfig) -> Path:
 def sampler_of(name: str, calls: int | None, spacing: str | None) -> Sampler:
     """The sampler of this name with so many network calls, None for all steps."""
     spaced = {} if spacing is None else {"spacing": spacing}
-    return construct_part({"_target_": f"ddpm.samplers.{name}", "_partial_": True, "steps": calls, **spaced}, f"samplers {name}")
+    return construct_part(
+        {"_target_": f"ddpm.process.samplers.{name}", "_partial_": True, "steps": calls, **spaced}, f"samplers {name}"
+    )
 
 
 def sampled(module: MotionDiffusion, sampler: Sampler, cfg: DictConfig, label: str) -> Clips:

@@ -14,21 +14,21 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from callbacks.report import write_report
 from datamodules.cache import through_cache
-from datamodules.clips import ClipSet
-from ddpm.build import construct_data, construct_part, own_clips
+from datamodules.clip_set import ClipSet
 from ddpm.checkpoint import checkpoint_of, load_run
 from ddpm.clips import Clips
 from ddpm.command import command
+from ddpm.config import construct_data, construct_part, own_clips
 from ddpm.errors import ConfigError, DataError
 from ddpm.files import write_durably
-from ddpm.judge import judge_of, judgement
 from ddpm.metrics import suite
+from ddpm.metrics.classifier import classification, classifier_of
 from ddpm.metrics.memorisation import memorisation
 from ddpm.metrics.reference import held_out, reference, whole
 from ddpm.metrics.table import lines
 from ddpm.metrics.verdict import findings
+from ddpm.viz.report import write_report
 
 log = logging.getLogger("evaluate")
 
@@ -82,7 +82,7 @@ def evaluate(cfg: DictConfig) -> Path:
         f"{'recordings held out from training' if real.held_out else 'all recordings, also those of training'}"
     )
     log.info("%s", lead)
-    judge = None if config["fast"] else judge_of(data, config["seed"])
+    classifier = None if config["fast"] else classifier_of(data, config["seed"])
     found = suite.evaluate(
         generated,
         real.motions,
@@ -90,12 +90,12 @@ def evaluate(cfg: DictConfig) -> Path:
         legacy=config["legacy"],
         fast=config["fast"],
         seed=config["seed"],
-        judge=judge.features if judge is not None and real.held_out else None,
+        classifier=classifier.features if classifier is not None and real.held_out else None,
     )
-    if judge is not None:
+    if classifier is not None:
         wanted = generated.label_codes(data.clips.class_names)
-        said = judgement(judge, data, generated, wanted, seed=config["seed"], in_metrics=real.held_out)
-        found = replace(found, judgement=said)
+        said = classification(classifier, data, generated, wanted, seed=config["seed"], in_metrics=real.held_out)
+        found = replace(found, classification=said)
     training = None
     if config["training"] > 0 and len(held_out(data)) > 0:
         n = len(data.train_recordings)
@@ -146,7 +146,7 @@ def check_values(config: Mapping[str, Any]) -> None:
 
 
 def measured(config: Mapping[str, Any]) -> tuple[Clips, Any, dict[str, Any]]:
-    """The clips to judge, the data to compare them with in windows as long as they are, and where both come from.
+    """The clips to classifier, the data to compare them with in windows as long as they are, and where both come from.
 
     Args:
         config: the composed configuration.

@@ -12,15 +12,15 @@ import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from callbacks.render import draw_clips, write_gif
-from callbacks.skeleton_figure import draw_skeleton
-from datamodules.clips import ClipSet
-from datamodules.folder import fitting_skeletons
+from datamodules.clip_set import ClipSet
+from datamodules.sets.folder import fitting_skeletons
 from datamodules.summary import summarise
-from ddpm.build import construct
 from ddpm.command import command, plain
+from ddpm.config import construct
 from ddpm.errors import ConfigError
 from ddpm.files import write_durably
+from ddpm.viz.figure import draw_skeleton
+from ddpm.viz.render import draw_clips, write_gif
 
 log = logging.getLogger("inspect")
 
@@ -101,7 +101,7 @@ def with_path(arguments: Sequence[str]) -> list[str]:
 def with_fitting_skeleton(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """The configuration with the one shipped skeleton that a folder's first file fits, if none was asked for."""
     asked = any(override.lstrip("+~").startswith("skeleton=") for override in overrides)
-    if asked or cfg.data.get("_target_") != "datamodules.folder.folder" or OmegaConf.is_missing(cfg.data, "root"):
+    if asked or cfg.data.get("_target_") != "datamodules.sets.folder.folder" or OmegaConf.is_missing(cfg.data, "root"):
         return cfg
     fit = fitting_skeletons(cfg.data.root)
     if len(fit) != 1:

@@ -12,20 +12,20 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from callbacks.bvh import write_bvh_files
 from datamodules.cache import through_cache
-from datamodules.folder import read_file
 from datamodules.pose import Windows
 from datamodules.prepare import prepare
-from ddpm.build import construct_data, construct_part, own_data
+from datamodules.sets.folder import read_file
 from ddpm.checkpoint import load_run
 from ddpm.clips import Clips
 from ddpm.command import command
+from ddpm.config import construct_data, construct_part, own_data
 from ddpm.errors import ConfigError, DataError
-from ddpm.inference import choose_device, progress_bar
 from ddpm.module import MotionDiffusion, evaluating
-from ddpm.samplers import Sampler, ddim
-from ddpm.variation import between, ddim_inverse
+from ddpm.process.editing import between, ddim_inverse
+from ddpm.process.progress import choose_device, progress_bar
+from ddpm.process.samplers import Sampler, ddim
+from ddpm.viz.bvh_out import write_bvh_files
 
 log = logging.getLogger("sample")
 

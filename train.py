@@ -20,9 +20,9 @@ from callbacks.motion_metrics import MotionMetrics
 from datamodules.cache import through_cache
 from datamodules.pose import PoseDataModule
 from ddpm import runs
-from ddpm.build import build_module, construct
 from ddpm.checkpoint import DurableCheckpointIO
 from ddpm.command import command, plain
+from ddpm.config import build_module, construct
 from ddpm.errors import ConfigError
 from ddpm.files import write_durably
 from ddpm.training import checked, description, log_configuration, make_loggers, quiet_lightning, refuse_processes, rehearse

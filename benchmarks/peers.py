@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.pose import PoseDataModule, RandomWindows
-from ddpm.diffusion import DenoiseDiffusion
 from ddpm.normalizer import Normalizer
-from ddpm.prediction import X0
-from ddpm.samplers import ddpm
-from ddpm.schedules import cosine
-from ddpm.variance import Fixed
+from ddpm.process.diffusion import DenoiseDiffusion
+from ddpm.process.prediction import X0
+from ddpm.process.samplers import ddpm
+from ddpm.process.schedules import cosine
+from ddpm.process.variance import Fixed
 
 T = 1000
 

@@ -36,24 +36,24 @@ sys.path.insert(0, str(ROOT))
 
 import train as train_script  # noqa: E402, F401  registers the configuration's schema
 from benchmarks.peers import PEERS, Trained, train_peer  # noqa: E402
-from callbacks.plots import PALETTE, finish, new_figure, save  # noqa: E402
 from datamodules.pose import PoseDataModule  # noqa: E402
-from ddpm.build import construct  # noqa: E402
 from ddpm.checkpoint import load_module, read_checkpoint  # noqa: E402
 from ddpm.clips import Clips  # noqa: E402
+from ddpm.config import construct  # noqa: E402
 from ddpm.files import write_durably  # noqa: E402
-from ddpm.inference import cost  # noqa: E402
-from ddpm.judge import train_judge  # noqa: E402
+from ddpm.metrics.classifier import train_classifier  # noqa: E402
 from ddpm.metrics.memorisation import memorisation  # noqa: E402
 from ddpm.metrics.reference import reference, whole  # noqa: E402
 from ddpm.metrics.suite import evaluate  # noqa: E402
 from ddpm.metrics.table import number  # noqa: E402
+from ddpm.process.progress import cost  # noqa: E402
+from ddpm.viz.plots import PALETTE, finish, new_figure, save  # noqa: E402
 from evaluate import comparable, versions  # noqa: E402
 
 OURS = {"ours": [], "ddpm_paper": ["experiment=ddpm_paper"]}
-UNUSED = ("skeleton_gif", "loss_plot", "motion_metrics", "noise_plot", "learning_rate", "progress_bar", "best")
+UNUSED = ("skeleton_gif", "loss_plot", "motion_metrics", "learning_rate", "progress_bar", "best")
 ROWS = (
-    *("frechet/judge", "frechet/pose", "frechet/kinetic", "frechet/spectrum", "frechet/geometric"),
+    *("frechet/classifier", "frechet/pose", "frechet/kinetic", "frechet/spectrum", "frechet/geometric"),
     *("precision/pose", "recall/pose", "recall/kinetic", "spread over real", "bone variation", "speed over real"),
     *("jerk over real", "closer than held out", "suspected copies"),
 )
@@ -132,17 +132,17 @@ def train(args: argparse.Namespace) -> None:
 def comparison(data: PoseDataModule) -> Callable[[Clips], Rows]:
     """Clips -> what `ROWS` names of them, and of as many real clips.
 
-    The reference is a window of every recording. The judge has learnt from all of them, so that neither half of the reference is
-    newer to it than the other.
+    The reference is a window of every recording. The classifier has learned from all of them, so that neither half of the
+    reference is newer to it than the other.
     """
     real = reference(data, "all").motions
-    judge = train_judge(real, data.clips.labels)
+    classifier = train_classifier(real, data.clips.labels)
     training, unseen = whole(data, data.train_recordings), reference(data, "held_out").motions
 
     def rows(generated: Clips) -> Rows:
         if generated.positions.shape[1] != data.frames:
             raise SystemExit(f"clips of {generated.positions.shape[1]} frames cannot be compared with those of {data.frames}")
-        found = evaluate(generated, real, judge=judge.features)
+        found = evaluate(generated, real, classifier=classifier.features)
         pairs: dict[str, Any] = {name: (astuple(m.generated), astuple(m.real)) for name, m in found.metrics.items()}
         apd = found.metrics["apd"].real.value
         pairs["spread over real"] = [tuple(value / apd for value in score) for score in pairs["apd"]]
@@ -211,7 +211,7 @@ def plot(path: Path, runs: Sequence[dict[str, Any]]) -> None:
     labels = list(dict.fromkeys(run["label"] for run in runs))
     colours = {label: PALETTE[k % len(PALETTE)] for k, label in enumerate(labels)}
     figure = new_figure(11, 7)
-    panels = itertools.product(("frechet/judge", "frechet/kinetic"), (("minutes", "calls"), ("calls", "minutes")))
+    panels = itertools.product(("frechet/classifier", "frechet/kinetic"), (("minutes", "calls"), ("calls", "minutes")))
     for axes, (metric, (x, other)) in zip(figure.subplots(2, 2, sharey="row").flat, panels, strict=True):
         _, low, high = runs[-1]["metrics"][metric]["real"]
         axes.axhspan(low, high, color="0.75", alpha=0.5, linewidth=0)

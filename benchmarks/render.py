@@ -10,10 +10,10 @@ from omegaconf import OmegaConf
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from callbacks.render import draw_clips, write_gif  # noqa: E402
 from datamodules.pose import Windows  # noqa: E402
-from datamodules.synthetic import synthetic  # noqa: E402
-from ddpm.build import construct_part  # noqa: E402
+from datamodules.sets.synthetic import synthetic  # noqa: E402
+from ddpm.config import construct_part  # noqa: E402
+from ddpm.viz.render import draw_clips, write_gif  # noqa: E402
 
 
 def main() -> None:

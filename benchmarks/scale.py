@@ -51,8 +51,8 @@ def write(path: Path, n: int) -> None:
     """A store of n clips: a thousand random walks, again and again."""
     import numpy as np
 
-    from datamodules.clips import Recording
-    from datamodules.store import write_store
+    from datamodules.clip_set import Recording
+    from datamodules.sets.store import write_store
     from ddpm.skeleton import Skeleton
 
     skeleton = Skeleton({f"j{i}": f"j{i - 1}" if i else None for i in range(20)})
@@ -65,7 +65,7 @@ def measure(path: str) -> None:
     import torch
 
     from datamodules.pose import PoseDataModule
-    from datamodules.store import open_store
+    from datamodules.sets.store import open_store
 
     torch.set_num_threads(1)
     before = anonymous()

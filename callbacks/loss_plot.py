@@ -1,8 +1,9 @@
-"""LossPlot: the loss curve as a table and a picture."""
+"""LossPlot: the loss as a table and as pictures, over the run and by noise level."""
 
 import csv
 import io
 import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
-from callbacks.plots import plot_losses
+from ddpm.viz.plots import plot_losses, plot_noise_levels
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,8 @@ COLUMNS = ("epoch", "step", "train_loss", "val_loss", "lr")
 class LossPlot(Callback):
     """Writes ``loss.csv`` after every epoch, and ``loss.png`` every few epochs and at the end, in the run's directory.
 
-    train_loss is the mean over the epoch's batches. The table is part of the checkpoint: a resumed run continues it exactly.
+    At the end also ``noise_levels.png``, the last validation's loss and error of x0_hat in cm by noise level. train_loss is the
+    mean over the epoch's batches. The table is part of the checkpoint: a resumed run continues it exactly.
 
     Args:
         every: epochs between two pictures.
@@ -66,8 +68,12 @@ class LossPlot(Callback):
         self._write(trainer, picture=epoch % self.every == 0)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw the whole curve."""
+        """Draw the whole curve, and the noise levels if there was a validation."""
         self._write(trainer, picture=True)
+        levels = [by_level(trainer.callback_metrics, prefix) for prefix in ("val/loss_t/", "val/x0_cm/")]
+        if trainer.is_global_zero and not trainer.fast_dev_run and levels[0]:
+            path = Path(trainer.default_root_dir, "noise_levels.png")
+            self._draw(trainer, "noise_levels", lambda: plot_noise_levels(path, *levels))
 
     def state_dict(self) -> dict[str, Any]:
         """Rows and the sum of the epoch under way."""
@@ -82,15 +88,29 @@ class LossPlot(Callback):
         if not trainer.is_global_zero or trainer.fast_dev_run or not self._rows:
             return
         folder = Path(trainer.default_root_dir)
-        try:
+
+        def draw() -> Any:
             table = io.StringIO()
             csv.writer(table, lineterminator="\n").writerows([COLUMNS, *([int(r[0]), int(r[1]), *r[2:]] for r in self._rows)])
             (folder / "loss.csv").write_text(table.getvalue())
-            if picture:
-                _, steps, train, val, _ = zip(*self._rows, strict=True)
-                figure = plot_losses(folder / "loss.png", {"training": (steps, train), "validation": (steps, val)})
-                for logger in trainer.loggers:
-                    if isinstance(logger, TensorBoardLogger):
-                        logger.experiment.add_figure("loss", figure, trainer.global_step)
+            if not picture:
+                return None
+            _, steps, train, val, _ = zip(*self._rows, strict=True)
+            return plot_losses(folder / "loss.png", {"training": (steps, train), "validation": (steps, val)})
+
+        self._draw(trainer, "loss", draw)
+
+    def _draw(self, trainer: pl.Trainer, name: str, draw: Callable[[], Any]) -> None:
+        try:
+            figure = draw()
+            for logger in trainer.loggers if figure is not None else ():
+                if isinstance(logger, TensorBoardLogger):
+                    logger.experiment.add_figure(name, figure, trainer.global_step)
         except Exception:  # whatever it is, hours of training are worth more than a picture
-            log.warning("%s: the loss curve could not be written; training goes on", folder, exc_info=True)
+            log.warning("%s: %s could not be drawn; training goes on", trainer.default_root_dir, name, exc_info=True)
+
+
+def by_level(metrics: Mapping[str, Tensor], prefix: str) -> dict[float, float]:
+    """Middle of a part of the steps, as a fraction of T -> value, of the metrics with this prefix."""
+    found = {float(name.removeprefix(prefix)): float(value) for name, value in metrics.items() if name.startswith(prefix)}
+    return dict(sorted(found.items()))

@@ -8,8 +8,8 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from callbacks.ema import averaged_weights
-from callbacks.render import draw_clips, write_gif
 from ddpm.module import MotionDiffusion
+from ddpm.viz.render import draw_clips, write_gif
 
 log = logging.getLogger(__name__)
 

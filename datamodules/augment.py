@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datamodules.clips import anchored
+from datamodules.clip_set import anchored
 from ddpm.skeleton import Skeleton
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from datamodules.clips import ClipSet
-from datamodules.store import READ_IN_FULL, open_store, save_store, store
+from datamodules.clip_set import ClipSet
+from datamodules.sets.store import READ_IN_FULL, open_store, save_store, store
 from ddpm.errors import DataError
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from datamodules.clips import Recording
+from datamodules.clip_set import Recording
 from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.augment import Augment
-from datamodules.clips import ClipSet, anchored
+from datamodules.clip_set import ClipSet, anchored
 from ddpm.errors import DataError
 from ddpm.seeding import derive_seed
 from ddpm.skeleton import Skeleton

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from datamodules.cleaning import CleaningReport, clean, resample, set_floor
-from datamodules.clips import ClipSet, Recording
+from datamodules.clip_set import ClipSet, Recording
 from datamodules.joints import plan
 from ddpm.errors import DataError
 from ddpm.skeleton import UNITS, Skeleton

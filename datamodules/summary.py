@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from datamodules.clips import ClipSet
+from datamodules.clip_set import ClipSet
 from ddpm.skeleton import AXES, Skeleton
 
 BARS = " ▁▂▃▄▅▆▇█"

@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ddpm.clips import Clips
-    from ddpm.diffusion import DenoiseDiffusion
     from ddpm.module import MotionDiffusion
+    from ddpm.networks.transformer import MotionTransformer
+    from ddpm.networks.unet import MDM_UNetModel
+    from ddpm.process.diffusion import DenoiseDiffusion
     from ddpm.skeleton import Skeleton
-    from ddpm.transformer import MotionTransformer
-    from ddpm.unet import MDM_UNetModel
 
 __all__ = ["Clips", "DenoiseDiffusion", "MDM_UNetModel", "MotionDiffusion", "MotionTransformer", "Skeleton", "load"]
 
 PUBLIC = {
     "Clips": "ddpm.clips",
-    "DenoiseDiffusion": "ddpm.diffusion",
-    "MDM_UNetModel": "ddpm.unet",
+    "DenoiseDiffusion": "ddpm.process.diffusion",
+    "MDM_UNetModel": "ddpm.networks.unet",
     "MotionDiffusion": "ddpm.module",
-    "MotionTransformer": "ddpm.transformer",
+    "MotionTransformer": "ddpm.networks.transformer",
     "Skeleton": "ddpm.skeleton",
 }
 """Name -> module from which it is imported when it is first used, so that ``import ddpm`` loads neither torch nor Lightning."""

@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from ddpm.build import build_module
+from ddpm.config import build_module, of_today
 from ddpm.errors import CheckpointError
 from ddpm.files import write_durably
 from ddpm.module import MotionDiffusion
@@ -79,6 +79,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: refused, it holds more than tensors and plain values ({reason})") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: not a checkpoint of this project: it holds a {type(content).__name__}")
+    if "hyper_parameters" in content:
+        content["hyper_parameters"] = of_today(content["hyper_parameters"])
     return content
 
 

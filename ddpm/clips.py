@@ -120,7 +120,7 @@ class Clips:
             ValueError: another ending, or what the format cannot hold, such as a BVH file of two dimensions.
             WriteError: a disk that does not take the file.
         """
-        from callbacks import bvh, render
+        from ddpm.viz import bvh_out, render
 
         path, positions, lengths = Path(path), self.positions.numpy(), self.lengths.tolist()
         match path.suffix.lower():
@@ -142,7 +142,7 @@ class Clips:
                 titles = self.titles if titles is None else titles
                 render.write_gif(path, render.draw_clips(positions, self.skeleton, titles=titles, lengths=lengths), self.fps)
             case ".bvh":
-                return list(bvh.write_bvh_files(path, self))
+                return list(bvh_out.write_bvh_files(path, self))
             case ending:
                 raise ValueError(f"{path}: unknown ending {ending!r}; clips are written as {', '.join(ENDINGS)}")
         return [path]

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from ddpm.build import construct
+from ddpm.config import construct
 from ddpm.errors import ProjectError, printable
 from ddpm.skeleton import Skeleton
 

@@ -13,17 +13,17 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LRScheduler
 
 from ddpm.bones import rigid_bones
 from ddpm.clips import Clips
-from ddpm.condition import LabelCondition, guided
-from ddpm.diffusion import ClipLosses, Denoised, DenoiseDiffusion, gather
-from ddpm.inference import choose_device, progress_bar
 from ddpm.motion_losses import MotionLoss
-from ddpm.noise_levels import NoiseLevels
 from ddpm.normalizer import Normalizer
-from ddpm.samplers import Observer, Sampler, SeededNoise
+from ddpm.process.condition import LabelCondition, guided
+from ddpm.process.diffusion import ClipLosses, Denoised, DenoiseDiffusion, gather
+from ddpm.process.noise_levels import NoiseLevels
+from ddpm.process.progress import choose_device, progress_bar
+from ddpm.process.samplers import Observer, Sampler, SeededNoise
 from ddpm.seeding import derive_seed, seeds_of
 from ddpm.skeleton import Skeleton
 
@@ -282,7 +282,7 @@ class MotionDiffusion(pl.LightningModule):
             batch_size: clips per network call.
             device: to which the module is moved, e.g. ``cpu``, ``cuda``, or ``auto``; None for where it is.
             progress: show a progress bar; a text stands in front of it.
-            observer: called once a step of every batch, see `ddpm.samplers.Observer`.
+            observer: called once a step of every batch, see `ddpm.process.samplers.Observer`.
 
         Returns:
             The clips, float32 numbers in metres, with seeds, and with labels if the network is told any.
@@ -459,40 +459,3 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         module.train(was_training)
-
-
-def warmup_cosine(optimizer: Optimizer, total_steps: float, warmup: int = 100, final: float = 0.02) -> LambdaLR:
-    """Learning rate: linear from 0 over ``warmup`` steps, then half a cosine down to ``final`` times its peak.
-
-    Args:
-        optimizer: whose learning rate is the peak.
-        total_steps: length of the run in optimiser steps.
-        warmup: steps of the rise.
-        final: fraction of the peak at the end, in [0, 1].
-
-    Raises:
-        ValueError: a run without an end.
-    """
-    if math.isinf(total_steps):
-        raise ValueError(
-            "lr_scheduler=warmup_cosine needs an end: set trainer.max_epochs or trainer.max_steps, or use warmup_constant"
-        )
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        done = min((step - warmup) / max(total_steps - warmup, 1), 1.0)
-        return final + (1 - final) * (1 + math.cos(math.pi * done)) / 2
-
-    return LambdaLR(optimizer, factor)
-
-
-def warmup_constant(optimizer: Optimizer, total_steps: float, warmup: int = 5000) -> LambdaLR:
-    """Learning rate: linear from 0 over ``warmup`` steps, then constant (Ho et al. 2020, appendix B).
-
-    Args:
-        optimizer: whose learning rate is the peak.
-        total_steps: length of the run; not used, here so that schedules are interchangeable.
-        warmup: steps of the rise.
-    """
-    return LambdaLR(optimizer, lambda step: min((step + 1) / (warmup + 1), 1.0))

@@ -53,7 +53,7 @@ class Normalizer(nn.Module):
             # A root that never moves (a root-centred data set) has no scale of its own: leave it in metres.
             scale[group] = spread if spread > 1e-6 else 1.0
         if bool((var.mean().sqrt() <= 1e-6).item()):
-            raise ValueError("normalizer: all clips are the same single pose; nothing can be learnt from them")
+            raise ValueError("normalizer: all clips are the same single pose; nothing can be learned from them")
         self.mean.copy_(mean[0])
         self.scale.copy_(scale[:, None, None])
         self.fitted.fill_(True)

@@ -37,7 +37,7 @@ SAVED = (
     "trainer",
     "ema",
 )
-"""What of the configuration a checkpoint keeps: all that decides what is learnt."""
+"""What of the configuration a checkpoint keeps: all that decides what is learned."""
 MAY_DIFFER = (
     *("sampler", "project", "condition.guidance", "condition.interval", "data.root", "loader.num_workers"),
     *("trainer.max_", "trainer.accelerator", "trainer.log_every_n_steps", "trainer.check_val", "trainer.fast_dev_run"),
@@ -46,7 +46,7 @@ MAY_DIFFER = (
 
 PRODUCTS = {
     "samples/final.gif": "generated clips",
-    "samples/*.gif": "the same noise, while it learnt",
+    "samples/*.gif": "the same noise, while it learned",
     "loss.png": "the loss curve",
     "loss.csv": "its numbers",
     "noise_levels.png": "the error in cm by noise level",

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from pytorch_lightning.loggers import Logger
 
-from ddpm.build import check, construct, with_channels
+from ddpm.config import check, construct, with_channels
 from ddpm.errors import ConfigError
-from ddpm.inference import cost
 from ddpm.module import MotionDiffusion, evaluating
+from ddpm.process.progress import cost
 from ddpm.runs import flat
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def checked(config: Mapping[str, Any]) -> dict[str, Any]:
         config: plain containers, all interpolations resolved.
 
     Raises:
-        ConfigError: see `ddpm.build.check`; or a value outside its limits.
+        ConfigError: see `ddpm.config.check`; or a value outside its limits.
     """
     if config["out"] is None:
         raise ConfigError("out: the directory of the run must be given")
@@ -82,7 +82,7 @@ def rehearse(module: MotionDiffusion, batch: Mapping[str, Any]) -> None:
     Raises:
         ValueError: whatever the network, the loss or the sampler has to say.
     """
-    # Without dropout, and without memory: `ddpm.timesteps.Importance` learns from losses of the training alone.
+    # Without dropout, and without memory: `ddpm.process.timestep_sampling.Importance` learns from losses of the training alone.
     with torch.no_grad(), evaluating(module):
         module.loss({name: None if value is None else value[:2] for name, value in batch.items()})
         end = module.diffusion.alpha_bar[-1]

@@ -31,14 +31,14 @@ def skeleton(skeleton_config: dict[str, Any]) -> Skeleton:
 
 @pytest.fixture
 def tiny_config(skeleton_config: dict[str, Any]) -> dict[str, Any]:
-    """Everything that `ddpm.build.build_module` reads, for the smallest network that has all its parts."""
+    """Everything that `ddpm.config.build_module` reads, for the smallest network that has all its parts."""
     return {
         "T": 8,
         "frames": 8,
         "seed": 0,
         "skeleton": skeleton_config,
         "model": {
-            "_target_": "ddpm.unet.MDM_UNetModel",
+            "_target_": "ddpm.networks.unet.MDM_UNetModel",
             "image_size": 8,
             "in_channels": 60,
             "model_channels": 8,
@@ -48,15 +48,15 @@ def tiny_config(skeleton_config: dict[str, Any]) -> dict[str, Any]:
             "channel_mult": [1, 2],
             "num_heads": 2,
         },
-        "schedule": {"_target_": "ddpm.schedules.cosine", "_partial_": True},
-        "prediction": {"_target_": "ddpm.prediction.X0"},
-        "timesteps": {"_target_": "ddpm.timesteps.Uniform"},
-        "variance": {"_target_": "ddpm.variance.Fixed", "fraction": 1.0},
+        "schedule": {"_target_": "ddpm.process.schedules.cosine", "_partial_": True},
+        "prediction": {"_target_": "ddpm.process.prediction.X0"},
+        "timesteps": {"_target_": "ddpm.process.timestep_sampling.Uniform"},
+        "variance": {"_target_": "ddpm.process.variance.Fixed", "fraction": 1.0},
         "motion_loss": {},
-        "weighting": {"_target_": "ddpm.weighting.min_snr", "_partial_": True, "gamma": 5.0},
-        "sampler": {"_target_": "ddpm.samplers.dpmpp_2m", "_partial_": True, "steps": 4},
+        "weighting": {"_target_": "ddpm.process.weighting.min_snr", "_partial_": True, "gamma": 5.0},
+        "sampler": {"_target_": "ddpm.process.samplers.dpmpp_2m", "_partial_": True, "steps": 4},
         "optimizer": {"_target_": "torch.optim.AdamW", "_partial_": True, "lr": 1e-3},
-        "lr_scheduler": {"_target_": "ddpm.module.warmup_cosine", "_partial_": True, "warmup": 10},
+        "lr_scheduler": {"_target_": "ddpm.learning_rate.warmup_cosine", "_partial_": True, "warmup": 10},
     }
 
 

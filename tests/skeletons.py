@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import OmegaConf
 
-from datamodules.synthetic import synthetic
+from datamodules.sets.synthetic import synthetic
 from ddpm.skeleton import Skeleton
 
 CONF = Path(__file__).parents[1] / "conf" / "skeleton"

@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 
 import ddpm
-from ddpm.build import build_module
 from ddpm.checkpoint import DurableCheckpointIO, load_module
 from ddpm.clips import Clips
+from ddpm.config import build_module
 from ddpm.errors import CheckpointError
 from ddpm.module import MotionDiffusion
-from ddpm.samplers import unipc
+from ddpm.process.samplers import unipc
 
 NAMES, COUNTS = ("bow", "run", "walk"), (3, 0, 5, 2)
 
@@ -37,7 +37,7 @@ def checkpoint(path: Path, config: dict[str, Any], *labels: Any) -> Path:
 @pytest.fixture
 def run(tiny_config: dict[str, Any], tmp_path: Path) -> Path:
     """A run whose model knows two actions, and a third by name only."""
-    condition = {"_target_": "ddpm.condition.LabelCondition", "_partial_": True}
+    condition = {"_target_": "ddpm.process.condition.LabelCondition", "_partial_": True}
     return checkpoint(tmp_path / "RUN", {**tiny_config, "condition": condition}, NAMES, COUNTS)
 
 

@@ -10,37 +10,38 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 LAYERS = [
-    {"ddpm.schedules", "ddpm.prediction", "ddpm.weighting", "ddpm.timesteps", "ddpm.variance", "ddpm.spacing"}
-    | {"ddpm.skeleton", "ddpm.seeding", "ddpm.gaussian", "ddpm.errors"},
-    {"ddpm.files", "ddpm.blocks"},
-    {"ddpm.clips", "ddpm.metrics", "ddpm.metrics.distances"},
-    {"ddpm.unet", "ddpm.transformer", "ddpm.normalizer", "ddpm.motion_losses", "ddpm.bones"}
-    | {"ddpm.metrics.alignment", "ddpm.metrics.geometric"}
-    | {"ddpm.metrics.physics", "ddpm.metrics.memorisation", "ddpm.metrics.neighbours"},
+    {"ddpm.errors", "ddpm.seeding", "ddpm.skeleton", "ddpm.learning_rate", "ddpm.process", "ddpm.networks", "ddpm.metrics"}
+    | {f"ddpm.process.{name}" for name in ("schedules", "prediction", "gaussian", "weighting", "timestep_sampling")}
+    | {"ddpm.process.variance", "ddpm.process.spacing", "ddpm.viz"},
+    {"ddpm.files", "ddpm.networks.blocks"},
+    {"ddpm.clips", "ddpm.metrics.distances"},
+    {"ddpm.networks.unet", "ddpm.networks.transformer", "ddpm.normalizer", "ddpm.motion_losses", "ddpm.bones"}
+    | {f"ddpm.metrics.{name}" for name in ("alignment", "geometric", "physics", "memorisation", "neighbours")},
     {"ddpm.metrics.features", "ddpm.metrics.degraded", "ddpm.metrics.reference"},
-    {"ddpm.metrics.comparison", "ddpm.judge"},
+    {"ddpm.metrics.comparison", "ddpm.metrics.classifier"},
     {"ddpm.metrics.suite"},
     {"ddpm.metrics.verdict"},
     {"ddpm.metrics.table"},
-    {"ddpm.diffusion"},
-    {"ddpm.samplers", "ddpm.noise_levels", "ddpm.condition"},
-    {"ddpm.variation", "ddpm.inference"},
+    {"ddpm.process.diffusion"},
+    {"ddpm.process.samplers", "ddpm.process.noise_levels", "ddpm.process.condition"},
+    {"ddpm.process.editing", "ddpm.process.progress"},
     {"ddpm.module"},
-    {"ddpm.build"},
-    {"ddpm.checkpoint", "ddpm.command"},
+    {"ddpm.config", "ddpm.viz.render", "ddpm.viz.plots"},
+    {"ddpm.viz.figure", "ddpm.viz.evaluation_plots", "ddpm.viz.bvh_out"},
+    {"ddpm.viz.report", "ddpm.checkpoint", "ddpm.command"},
     {"ddpm.runs"},
     {"ddpm.training"},
 ]
 """Lowest first; a module imports only from lower layers."""
 
 LAZY = {
-    "ddpm.clips": {"callbacks", "datamodules.readers.arrays"},
+    "ddpm.clips": {"ddpm.viz", "datamodules.readers.arrays"},
     "ddpm.module": {"ddpm.checkpoint"},
 }
 """What lies above and is imported inside functions, so that clips save and load themselves, and a module its checkpoint."""
 
 ONLY = {
-    "matplotlib": {"callbacks.plots", "callbacks.skeleton_figure"},
+    "matplotlib": {"ddpm.viz.plots", "ddpm.viz.figure"},
     "hydra": {"ddpm.command", "train", "inspect_data"},
     "omegaconf": {"ddpm.command", "train", "sample", "compare", "evaluate", "inspect_data"},
     "yaml": {"datamodules.joints"},
@@ -48,10 +49,6 @@ ONLY = {
     | {"train", "datamodules.pose"},
 }
 """Libraries that only these modules know; every callback may know Lightning."""
-
-
-MEASURING = {"callbacks.motion_metrics", "callbacks.report", "callbacks.evaluation_plots"}
-"""Callbacks and pictures that know the metrics and the judge."""
 
 
 def modules() -> dict[str, ast.Module]:
@@ -121,12 +118,14 @@ def test_data_knows_no_diffusion() -> None:
             assert own <= {"ddpm.skeleton", "ddpm.seeding", "ddpm.clips", "ddpm.errors", "ddpm.files"}, f"{name} imports {own}"
 
 
-def test_callbacks_know_the_module_and_no_other_part_of_the_core() -> None:
+def test_callbacks_know_the_module_what_measures_and_what_draws() -> None:
     for name, tree in MODULES.items():
         if name.startswith("callbacks"):
-            own = {i for i in imports(tree) if i.startswith(("ddpm", "datamodules"))}
-            if name in MEASURING:
-                own = {i for i in own if not i.startswith(("ddpm.metrics", "ddpm.judge"))}
+            own = {
+                i
+                for i in imports(tree)
+                if i.startswith(("ddpm", "datamodules")) and not i.startswith(("ddpm.metrics", "ddpm.viz"))
+            }
             assert own <= {"ddpm.module", "ddpm.skeleton", "ddpm.clips", "ddpm.errors", "ddpm.files"}, f"{name} imports {own}"
 
 
@@ -175,9 +174,12 @@ def test_public_names_are_typed_and_documented() -> None:
 
 def test_float64_is_computed_on_the_cpu() -> None:
     """Apple's GPUs have none: what samples or trains converts a tensor there only after ``.cpu()``."""
-    names = {"samplers", "spacing", "variation", "timesteps", "motion_losses", "variance", "prediction", "module"}
-    names |= {"bones", "condition"}
-    for name in (f"ddpm.{part}" for part in sorted(names | {"unet", "transformer", "blocks"})):
+    here = [
+        name
+        for name in MODULES
+        if name.startswith(("ddpm.process.", "ddpm.networks.")) and not name.endswith(("schedules", "gaussian", "diffusion"))
+    ]
+    for name in (*sorted(here), "ddpm.motion_losses", "ddpm.module", "ddpm.bones"):
         for node in ast.walk(MODULES[name]):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "double":
                 assert ast.unparse(node.func.value).endswith(".cpu()"), f"{name}:{node.lineno}"

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ddpm.bones import rigid_bones
-from ddpm.build import build_module
+from ddpm.config import build_module
 from ddpm.module import RIGID_SNR, MotionDiffusion
-from ddpm.samplers import ddim, ddpm, dpmpp_2m, dpmpp_2m_sde, heun, unipc
+from ddpm.process.samplers import ddim, ddpm, dpmpp_2m, dpmpp_2m_sde, heun, unipc
 from ddpm.skeleton import Skeleton
 
 # Parents may come after their children, and the root anywhere.

@@ -14,12 +14,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.build import build_module
 from ddpm.checkpoint import DurableCheckpointIO, load_module, read_checkpoint
+from ddpm.config import build_module
 from ddpm.errors import CheckpointError, ConfigError, WriteError
 from ddpm.files import write_durably
 from ddpm.module import MotionDiffusion
-from ddpm.samplers import ddpm
+from ddpm.process.samplers import ddpm
 
 SEEDS = [3, 14, 15]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.readers.bvh import read as read_bvh
+from datamodules.readers.bvh_file import read as read_bvh
 from ddpm.clips import Clips, frame_mean
 from ddpm.errors import DataError
 from ddpm.metrics.comparison import Measured

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.build import build_module, construct_part
+from ddpm.config import build_module, construct_part
 from ddpm.motion_losses import MotionLoss
 from ddpm.skeleton import Skeleton
 

@@ -11,10 +11,10 @@ import torch
 from benchmarks import quality
 from benchmarks.peers import mdm, train_peer
 from datamodules.pose import PoseDataModule
-from datamodules.synthetic import synthetic
+from datamodules.sets.synthetic import synthetic
 from ddpm.metrics import degraded
 from ddpm.metrics.reference import reference
-from tests.test_msr_action3d import SKELETON
+from tests.datamodules.test_msr_action3d import SKELETON
 
 FRAMES = 24
 TINY = {"width": 16, "layers": 1, "heads": 2, "feedforward": 16}

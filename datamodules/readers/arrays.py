@@ -12,7 +12,7 @@ from typing import IO
 import numpy as np
 import torch
 
-from datamodules.clips import Recording
+from datamodules.clip_set import Recording
 from datamodules.joints import presets
 from datamodules.readers.files import read_bytes
 from ddpm.clips import Clips

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.clips import Recording
+from datamodules.clip_set import Recording
 from datamodules.readers.files import read_text
 from ddpm.errors import DataError
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.clips import Recording
+from datamodules.clip_set import Recording
 from datamodules.readers.files import read_text
 from ddpm.errors import DataError
 

@@ -67,13 +67,13 @@ class Measured:
     published: Tensor | None
 
     @classmethod
-    def of(cls, motions: Clips, legacy: bool = False, judge: Callable[[Clips], Tensor] | None = None) -> "Measured":
+    def of(cls, motions: Clips, legacy: bool = False, classifier: Callable[[Clips], Tensor] | None = None) -> "Measured":
         """Measure everything that the skeleton allows.
 
         Args:
             motions: clips of at least 4 frames.
             legacy: also the kinetic features as published.
-            judge: features of a trained classifier, ``(n, dim)``, if there is one.
+            classifier: features of a trained classifier, ``(n, dim)``, if there is one.
 
         Raises:
             ValueError: clips that are not finite, or too short.
@@ -84,8 +84,8 @@ class Measured:
             features["pose"] = pose(motions)
         if has_geometric(skeleton):
             features["geometric"] = geometric(motions)
-        if judge is not None:
-            features["judge"] = judge(motions)
+        if classifier is not None:
+            features["classifier"] = classifier(motions)
         return cls(
             features,
             {name: function(motions) for name, (_, function) in measures(skeleton).items()},
@@ -111,7 +111,7 @@ def compare(
 
     Args:
         reference: real clips.
-        candidate: clips to judge, measured with the same ``legacy``.
+        candidate: clips to classifier, measured with the same ``legacy``.
         projections: of the features, see `fit`.
         i: subsets of the reference, each the numbers of its clips, none twice.
         j: as many subsets of the candidate.

@@ -7,7 +7,7 @@ from ddpm.metrics.alignment import anchored, local_poses
 
 
 def mean_pose(motions: Clips) -> Clips:
-    """Every clip stands in the mean of all poses, seen from the body: what a model that only learnt the average draws.
+    """Every clip stands in the mean of all poses, seen from the body: what a model that only learned the average draws.
 
     Raises:
         ValueError: a 3-D skeleton without left/right pairs.

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ddpm.clips import Clips
-from ddpm.judge import Judgement
 from ddpm.metrics import degraded
 from ddpm.metrics.alignment import has_heading
+from ddpm.metrics.classifier import Classification
 from ddpm.metrics.comparison import Measured, compare, fit, measures
 from ddpm.metrics.memorisation import Memorisation, memorisation
 from ddpm.seeding import derive_seed
@@ -67,7 +67,7 @@ class Evaluation:
             and ``reference_compared``.
         frames: mean length of the ``generated`` and ``reference`` clips.
         memorisation: distances to the training clips, None where these are unknown.
-        judgement: what a trained classifier of actions says, None where there is none.
+        classification: what a trained classifier of actions says, None where there is none.
     """
 
     metrics: dict[str, Metric]
@@ -75,7 +75,7 @@ class Evaluation:
     clips: dict[str, int]
     frames: dict[str, float]
     memorisation: Memorisation | None
-    judgement: Judgement | None = None
+    classification: Classification | None = None
 
     def to_dict(self, suspects: int = 20) -> dict[str, object]:
         """Plain containers for a JSON file, with at most ``suspects`` of the samples that look copied."""
@@ -93,9 +93,9 @@ class Evaluation:
                 ],
             }
         metrics = {name: asdict(metric) for name, metric in self.metrics.items()}
-        judge = {} if self.judgement is None else {"judge": self.judgement.to_dict()}
+        classifier = {} if self.classification is None else {"classifier": self.classification.to_dict()}
         sizes = {"means": self.means, "clips": self.clips, "frames": self.frames}
-        return {"metrics": metrics, **sizes, "memorisation": found, **judge}
+        return {"metrics": metrics, **sizes, "memorisation": found, **classifier}
 
 
 def evaluate(
@@ -107,7 +107,7 @@ def evaluate(
     legacy: bool = False,
     fast: bool = False,
     seed: int = 0,
-    judge: Callable[[Clips], Tensor] | None = None,
+    classifier: Callable[[Clips], Tensor] | None = None,
 ) -> Evaluation:
     """Every metric of generated clips, beside the same metric of real clips (the floor) and of degraded ones (the ceilings).
 
@@ -118,7 +118,7 @@ def evaluate(
     1989), and no clip is in one twice, which would bias kernel and nearest-neighbour metrics.
 
     Args:
-        generated: clips to judge, at least 16.
+        generated: clips to classifier, at least 16.
         reference: real clips, at least 16, best unseen in training.
         training: what the model was trained on, whole recordings, to look for copies; the reference must then be held out.
         subjects: who moves in each reference clip, for a floor with no person on both sides.
@@ -127,8 +127,8 @@ def evaluate(
         fast: 10 repeats, whose interval is little less than their range, and no degraded sets; for use while training. Else 100
             repeats, and 20 for each degraded set.
         seed: of halves and degraded sets.
-        judge: features of a classifier, ``(n, dim)``, that was trained on no clip of the reference: those it learnt from look
-            unlike any new ones to it.
+        classifier: features, ``(n, dim)``, of a classifier that was trained on no clip of the reference: those it learned from
+            look unlike any new ones to it.
 
     Raises:
         ValueError: too few clips, another skeleton or frame rate, a wrong number of subjects or only one, or a reference in which
@@ -155,7 +155,7 @@ def evaluate(
     half = len(reference) // 2
     compared = min(len(generated) // 2, len(reference) - half)
     repeats = 10 if fast else 100
-    real, theirs = Measured.of(reference, legacy, judge), Measured.of(generated, legacy, judge)
+    real, theirs = Measured.of(reference, legacy, classifier), Measured.of(generated, legacy, classifier)
     projections = fit(real, limit=max(1, min(24, compared // 10)))
 
     def score(candidate: Measured, i: list[Tensor], j: list[Tensor]) -> dict[str, Score]:
@@ -171,7 +171,7 @@ def evaluate(
         scores["by_subject"] = score(real, [a[:half] for a, _ in split], [b[:compared] for _, b in split])
     ceilings = {} if fast else _degraded(reference, rng)
     for name, motions in ceilings.items():
-        scores[name] = score(Measured.of(motions, legacy, judge), one[:20], other[:20])
+        scores[name] = score(Measured.of(motions, legacy, classifier), one[:20], other[:20])
 
     metrics = {}
     for name in scores["generated"]:

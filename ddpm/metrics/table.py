@@ -1,6 +1,6 @@
 """Table: an evaluation as lines of text, at most 120 characters wide."""
 
-from ddpm.judge import Judgement
+from ddpm.metrics.classifier import Classification
 from ddpm.metrics.suite import Evaluation, Metric
 from ddpm.metrics.verdict import is_far
 
@@ -43,8 +43,8 @@ def lines(evaluation: Evaluation) -> list[str]:
             f"clip with probability {m.closer_than_held_out:.2f} (0.5: as new as they are); {len(m.suspects)} of "
             f"{len(m.samples)} look copied",
         ]
-    if evaluation.judgement is not None:
-        found += _judged(evaluation.judgement)
+    if evaluation.classification is not None:
+        found += _classified(evaluation.classification)
     return found
 
 
@@ -61,11 +61,11 @@ def number(value: float) -> str:
     return f"{value:.3g}" if 1e-3 <= abs(value) < 100 or value == 0 else f"{value:.1e}"
 
 
-def _judged(j: Judgement) -> list[str]:
+def _classified(j: Classification) -> list[str]:
     """Of the classes those with the largest difference of shares."""
     tested, confidence = int(j.tested.sum()), j.confidence
     found = [
-        f"judge: our own classifier of {len(j.names)} actions, trained on {j.trained} recordings; compares "
+        f"classifier: our own classifier of {len(j.names)} actions, trained on {j.trained} recordings; compares "
         "with nothing published",
         f"  right on {100 * j.accuracy:.0f} % of {tested} held-out clips (the commonest class: {100 * j.chance:.0f} %); mean "
         f"confidence {confidence['generated']:.2f} generated, {confidence['real']:.2f} real",
@@ -75,7 +75,7 @@ def _judged(j: Judgement) -> list[str]:
             f"  {100 * j.generated_accuracy:.0f} % of {int(j.asked.sum())} labelled generated clips are put where they belong"
         )
     if not j.in_metrics:
-        found.append("  no frechet/judge: it learnt from clips of the reference; reference=held_out has it")
+        found.append("  no frechet/classifier: it learned from clips of the reference; reference=held_out has it")
     for k in (j.generated - j.real).abs().argsort(descending=True, stable=True)[:5].tolist():
         shares = f"{100 * float(j.generated[k]):>5.1f} % of generated, {100 * float(j.real[k]):>5.1f} % of real clips"
         accuracy = f"right on {int(j.right[k])} of {int(j.tested[k])}"

@@ -7,14 +7,14 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from datamodules.clips import ClipSet
+from datamodules.clip_set import ClipSet
 from datamodules.pose import Windows
-from datamodules.synthetic import synthetic
+from datamodules.sets.synthetic import synthetic
 from ddpm.clips import Clips
 from ddpm.metrics.suite import Evaluation, evaluate
 from ddpm.skeleton import Skeleton
 from tests.conftest import walk
-from tests.test_msr_action3d import SKELETON
+from tests.datamodules.test_msr_action3d import SKELETON
 
 FRAMES = 32
 

@@ -1,0 +1,122 @@
+"""A data set of BVH files."""
+
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.clip_set import ClipSet, Recording
+from datamodules.joints import SUBSTITUTES
+from datamodules.prepare import Floor, prepare
+from datamodules.readers.bvh_file import Tree, parse, skeleton_of
+from datamodules.readers.files import find_files
+from ddpm.errors import DataError
+from ddpm.skeleton import Skeleton
+
+log = logging.getLogger(__name__)
+
+LABELS = r"dataset-\d+_(?P<label>[^_]+)_.*"
+"""The names ``dataset-1_CONTENT_STYLE_NNN`` of the Bandai-Namco-Research-Motiondataset."""
+
+
+def bvh(
+    skeleton: Skeleton,
+    root: str,
+    scale: float = 0.01,
+    end_sites: bool = True,
+    label_pattern: str = LABELS,
+    retarget: Mapping[str, str | Sequence[str]] | None = None,
+    target_fps: float | None = None,
+    min_seconds: float = 0.0,
+    max_speed: float | None = None,
+    floor: Floor = "common",
+) -> ClipSet:
+    """All BVH files of a directory and of those in it, put on their common floor; one INFO line says how tall people are.
+
+    Args:
+        skeleton: joints to take, by name; ``skeleton=bvh`` takes those of the first file.
+        root: the directory, or a single file.
+        scale: metres per unit of the files.
+        end_sites: see `read`.
+        label_pattern: regular expression for the name of a file without its ending, with groups called ``label``, ``subject`` or
+            both. Where it does not match, the label is the directory in ``root`` that holds the file, and the subject unknown.
+        retarget, target_fps, min_seconds, max_speed, floor: see `datamodules.prepare.prepare`; by default nothing is repaired, as
+            motion capture was before it became a file.
+
+    Raises:
+        DataError: no files, a damaged file, files of different joints or rates, or none of the joints asked for.
+        ValueError: a pattern that is no regular expression, a scale that is not positive, or a limit that makes no sense.
+    """
+    if not 0 < scale < np.inf:
+        raise ValueError(f"data.scale={scale} must be positive, metres per unit of the files")
+    try:
+        pattern = re.compile(label_pattern)
+    except re.error as e:
+        raise ValueError(f"data.label_pattern={label_pattern!r} is no regular expression: {e}") from e
+    folder = Path(root).expanduser()
+    paths, _ = find_files(folder, [".bvh"])
+    known = {*(retarget or {}), *SUBSTITUTES}
+
+    def recordings() -> Iterator[Recording]:
+        first: tuple[float | None, list[str]] | None = None
+        for path in paths:
+            recording, tree = parse(path, scale, end_sites)
+            fps, joints = first = first or (recording.fps, _in_words(tree))
+            for i, (a, b) in enumerate(zip_longest(joints, _in_words(tree), fillvalue="absent")):
+                if a != b:
+                    raise DataError(
+                        f"{path}: joint {i} is {b}, in {paths[0].name} it is {a}; the files of a data set must have the same "
+                        "joints, move the others elsewhere"
+                    )
+            if target_fps is None and recording.fps != fps:
+                raise DataError(
+                    f"{path}: {recording.fps:g} frames per second, {paths[0].name} has {fps:g}; set data.target_fps= or "
+                    "move the others elsewhere"
+                )
+            names = recording.joints or ()
+            missing = [name for name in skeleton.names if name not in names and name not in known]
+            if missing or skeleton.coords != 3:
+                raise DataError(
+                    f"{path}: the skeleton asks for the joints {missing} and coords: {skeleton.coords}; the file has coords: 3 "
+                    f"and the joints {', '.join(names)}; use skeleton=bvh or a part of it, and data.end_sites=false if the files "
+                    "differ in their end sites"
+                )
+            place = path.relative_to(folder) if path != folder else Path(path.name)
+            match = pattern.fullmatch(path.stem)
+            groups = match.groupdict() if match else {"label": place.parts[0] if len(place.parts) > 1 else None}
+            yield replace(recording, source=place.as_posix(), label=groups.get("label"), subject=groups.get("subject"))
+
+    clips = prepare(
+        recordings(), skeleton, name=root, target_fps=target_fps, min_seconds=min_seconds, max_speed=max_speed, floor=floor,
+        retarget=retarget,
+    )  # fmt: skip
+    height = float(np.percentile(np.ptp(clips.frames[..., skeleton.up_axis].numpy(), axis=1), 90))
+    log.log(
+        logging.INFO if 0.5 < height < 3 else logging.WARNING,
+        "BVH: %d files, %d joints, %.3g m from the lowest to the highest; if no body is that tall, change data.scale=%g; %s",
+        len(paths), len(skeleton.names), height, scale, "; ".join(clips.notes),
+    )  # fmt: skip
+    return clips
+
+
+def skeleton(root: str, scale: float = 0.01, end_sites: bool = True) -> Skeleton:
+    """The skeleton of the first BVH file of a directory and of those in it; the arguments are those of `bvh`.
+
+    Raises:
+        DataError: no files, or a damaged file.
+    """
+    return skeleton_of(find_files(Path(root).expanduser(), [".bvh"])[0][0], scale, end_sites)
+
+
+def _in_words(tree: Tree) -> list[str]:
+    """Every joint but the end sites, to compare trees by: exporters are not consistent in how long these are."""
+    names = tree.names
+    return [
+        f"{name!r} below {names[parent]!r}" if parent >= 0 else f"{name!r}"
+        for name, parent, is_end in zip(names, tree.parents, tree.is_end, strict=True)
+        if not is_end
+    ]

@@ -1,0 +1,134 @@
+"""Any motion: a directory, or one file, of arrays, tables, NTU skeletons, keypoints or BVH."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from datamodules.clip_set import ClipSet, Recording
+from datamodules.joints import fitting, named
+from datamodules.prepare import Floor, prepare
+from datamodules.readers import arrays, bvh_file, keypoints2d, ntu, table
+from datamodules.readers.files import find_files
+from ddpm.errors import DataError
+from ddpm.skeleton import Skeleton
+
+log = logging.getLogger(__name__)
+
+ENDINGS = (".npy", ".npz", ".csv", ".skeleton", ".json", ".bvh")
+
+
+def folder(
+    skeleton: Skeleton,
+    root: str,
+    fps: float | None = None,
+    joints: str | Sequence[str] | None = None,
+    retarget: Mapping[str, str | Sequence[str]] | None = None,
+    last_is_confidence: bool = False,
+    lost: Literal["nans", "zeros"] | None = None,
+    min_confidence: float = 0.0,
+    max_gap: float = 0.25,
+    min_seconds: float = 0.5,
+    max_speed: float | None = 6.0,
+    target_fps: float | None = None,
+    floor: Floor = "recording",
+) -> ClipSet:
+    """All motions below a directory, in the order of their names; one INFO line says what was done to them.
+
+    What a file does not say comes from here: its frame rate from ``fps``, its joints from ``joints``, its label from the name of
+    its directory, if files lie in several. A directory with a file for every frame counts as one file. BVH files are taken to be
+    in centimetres; `datamodules.sets.bvh.bvh` has a scale for others.
+
+    Args:
+        skeleton: the joints to train on, found by name where files name theirs.
+        root: the directory, searched with those below it, or one file.
+        fps: frames per second of files that do not say theirs.
+        joints: names of the joints of files that do not name theirs, in their order, or the shipped skeleton that does; None:
+            they are the skeleton's.
+        retarget: joint of the skeleton -> joint of the files, or several, whose mean it is.
+        last_is_confidence: the last coordinate in arrays and tables is no coordinate but how sure it is, 0..1.
+        lost, min_confidence, max_gap, min_seconds, max_speed, target_fps, floor: see `datamodules.prepare.prepare`.
+
+    Raises:
+        DataError: no such directory, no such files, a damaged file, data that do not fit the skeleton, or nothing left.
+        ValueError: a limit that makes no sense.
+    """
+    place = Path(root).expanduser()
+    paths, others = find_files(place, ENDINGS)
+    names = named(joints)
+    width = skeleton.coords + last_is_confidence
+
+    def recordings() -> Iterator[Recording]:
+        groups = list(keypoints2d.sequences(paths))
+        number = Counter(path.parent for path, *_ in groups)
+        # A directory that holds the frames of one clip is that clip, and the one above it may be its label.
+        homes = [path.parent.parent if more and number[path.parent] == 1 else path.parent for path, *more in groups]
+        for (path, *more), home in zip(groups, homes, strict=True):
+            label = home.name if len(set(homes)) > 1 and home.is_relative_to(place) and home != place else None
+            relative = path.relative_to(place) if path != place else Path(path.name)
+            for r in keypoints2d.read_frames([path, *more]) if more else read_file(path, width):
+                yield replace(
+                    _split_confidence(r) if last_is_confidence else r,
+                    source=f"{relative}{r.source.removeprefix(path.name)}",
+                    label=label if r.label is None else r.label,
+                    joints=names if r.joints is None else r.joints,
+                )
+
+    clips = prepare(
+        recordings(), skeleton, name=root, fps=fps, target_fps=target_fps, lost=lost, min_confidence=min_confidence,
+        max_gap=max_gap, min_seconds=min_seconds, max_speed=max_speed, floor=floor, retarget=retarget,
+    )  # fmt: skip
+    clips = replace(clips, notes=(*clips.notes, *([f"{others} other files were not looked at"] if others else [])))
+    log.info("%s: %s", root, "; ".join(clips.notes))
+    return clips
+
+
+def fitting_skeletons(root: str) -> list[str]:
+    """The shipped skeletons that the first file below a directory fits, by the names of its joints or by their number.
+
+    Raises:
+        DataError: no such directory, no such files, or a damaged first one.
+    """
+    paths, _ = find_files(Path(root).expanduser(), ENDINGS)
+    first = read_file(paths[0], 3)[0]
+    return fitting(first.joints or first.positions.shape[1], first.positions.shape[2])
+
+
+def read_file(path: Path, coords: int) -> list[Recording]:
+    """The recordings of one file, read by what its ending says.
+
+    Args:
+        path: of the file.
+        coords: numbers per joint where a file does not tell joints from coordinates.
+
+    Raises:
+        DataError: an unknown ending, or whatever its reader has to say.
+    """
+    if path.is_dir():
+        raise DataError(f"{path}: is a directory; name one file in it")
+    match path.suffix.lower():
+        case ".npy" | ".npz":
+            return arrays.read(path, coords)
+        case ".csv":
+            return [table.read(path, coords)]
+        case ".skeleton":
+            return ntu.read(path)
+        case ".json":
+            return keypoints2d.read(path)
+        case ".bvh":
+            return [bvh_file.read(path)]
+    raise DataError(f"{path}: unknown ending {path.suffix!r}, read are {', '.join(ENDINGS)}; convert or remove the file")
+
+
+def _split_confidence(r: Recording) -> Recording:
+    """The last coordinate as confidence."""
+    if r.confidence is not None or r.positions.shape[2] != 3:
+        raise DataError(
+            f"{r.source}: data.last_is_confidence=true needs x, y and a confidence, found {r.positions.shape[2]} coordinates"
+            + (" and a confidence besides" if r.confidence is not None else "")
+        )
+    return replace(r, positions=r.positions[..., :2], confidence=np.nan_to_num(r.positions[..., 2], nan=0.0))

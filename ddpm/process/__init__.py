@@ -1,0 +1,1 @@
+"""The diffusion process: schedules, predictions, losses, samplers, editing."""

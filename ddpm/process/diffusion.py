@@ -1,0 +1,260 @@
+"""DenoiseDiffusion: the forward process, one reverse step and the loss of Ho et al. 2020."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ddpm.process.prediction import Epsilon, Prediction
+from ddpm.process.schedules import linear
+from ddpm.process.timestep_sampling import Timesteps, Uniform
+from ddpm.process.variance import Fixed, Variance, reverse_variance
+from ddpm.process.weighting import simple
+
+
+class Denoised(NamedTuple):
+    """What a network says of a noisy clip: all that a sampler needs.
+
+    Attributes:
+        x0_hat: the clean clip, ``(batch, ...)``.
+        eps_hat: the noise, shaped like x0_hat.
+        fraction: of the variance of an ancestral step, see `ddpm.process.variance`.
+    """
+
+    x0_hat: Tensor
+    eps_hat: Tensor
+    fraction: Tensor | float = 1.0
+
+
+class ClipLosses(NamedTuple):
+    """What a training or validation step finds out, clip by clip.
+
+    Attributes:
+        total: sums of the weighted errors over the real elements of each clip, ``(batch,)``.
+        count: numbers of real elements, ``(batch,)``; the loss of the batch is ``total.sum() / count.sum()``.
+        x0_hat: the clean clips as the network sees them, ``(batch, ...)``.
+        weight: of the squared error of x0_hat at this noise level, ``(batch, 1, ...)``.
+    """
+
+    total: Tensor
+    count: Tensor
+    x0_hat: Tensor
+    weight: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """The loss of the batch, a scalar: every real element counts alike."""
+        return self.total.sum() / self.count.sum()
+
+
+class DenoiseDiffusion(nn.Module):
+    """A diffusion of T steps over tensors of any shape ``(batch, ...)``.
+
+    A step ``t`` is int64 ``(batch,)`` in 0..T-1, 0 = least noise; alpha_bar before step 0 is 1.
+
+    Args:
+        eps_model: the network, ``(xt, t, cond) -> output``, or ``(xt, t, cond, mask)`` where clips are padded. Its output is
+            shaped like ``xt``, and its meaning is `prediction`'s.
+        n_steps: T, at least 2.
+        device: where the tables go; None leaves them on the CPU until the module is moved.
+        beta_schedule: T -> ``(T,)`` float64 beta.
+        prediction: turns the network's output into (x0_hat, eps_hat).
+        weighting: SNR -> weight on ||x0 - x0_hat||^2.
+        timesteps: which steps a batch is trained at.
+        variance: of a reverse step.
+
+    Raises:
+        ValueError: T below 2, a schedule whose betas leave (0, 1), or one that ends without the signal that prediction needs.
+    """
+
+    beta: Tensor
+    alpha: Tensor
+    alpha_bar: Tensor
+    sigma2: Tensor
+
+    def __init__(
+        self,
+        eps_model: Callable[..., Tensor],
+        n_steps: int,
+        device: torch.device | str | None = None,
+        beta_schedule: Callable[[int], Tensor] = linear,
+        prediction: Prediction | None = None,
+        weighting: Callable[[Tensor], Tensor] = simple,
+        timesteps: Timesteps | None = None,
+        variance: Variance | None = None,
+    ) -> None:
+        super().__init__()
+        self.eps_model = eps_model
+        self.n_steps = n_steps
+        self.prediction = Epsilon() if prediction is None else prediction
+        self.weighting = weighting
+        self.timesteps = Uniform() if timesteps is None else timesteps
+        self.variance = Fixed() if variance is None else variance
+        beta = beta_schedule(n_steps).double()
+        inside = beta.shape == (n_steps,) and bool(((beta > 0) & (beta <= 1)).all() & (beta[:-1] < 1).all())
+        if not inside:
+            raise ValueError(f"schedule: needs {n_steps} betas inside (0, 1), got {tuple(beta.shape)}: {beta}")
+        if beta[-1] == 1 and self.prediction.needs_signal:
+            raise ValueError(
+                "prediction=epsilon is undefined where the schedule ends: alpha_bar is 0 there, xt is the noise itself, and the "
+                "network could answer with its input whatever the clip was; use prediction=velocity or prediction=x0"
+            )
+        # float64 until here: the float32 product of 1000 factors near 1 would already be off in the fourth digit.
+        alpha_bar = torch.log1p(-beta).cumsum(0).exp()
+        before = torch.cat([alpha_bar.new_ones(1), alpha_bar[:-1]])
+        tables = {
+            "beta": beta,
+            "alpha": 1 - beta,
+            "alpha_bar": alpha_bar,
+            "sigma2": reverse_variance(1 - beta, (1 - before) / (1 - alpha_bar), self.variance.fraction),
+        }
+        for name, table in tables.items():
+            # Not in the state_dict: T and the schedule in the configuration say the same, and cannot disagree with themselves.
+            self.register_buffer(name, table.float().to(device), persistent=False)
+
+    def q_xt_x0(self, x0: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of q(xt | x0), equation 4.
+
+        Args:
+            x0: ``(batch, ...)``.
+            t: ``(batch,)`` int64.
+
+        Returns:
+            The mean, shaped like x0, and the variance, ``(batch, 1, ...)``.
+        """
+        alpha_bar = gather(self.alpha_bar, t, x0)
+        return alpha_bar.sqrt() * x0, 1 - alpha_bar
+
+    def q_sample(self, x0: Tensor, t: Tensor, eps: Tensor | None = None) -> Tensor:
+        """A draw from q(xt | x0), with the noise ``eps`` if given.
+
+        Args:
+            x0: ``(batch, ...)``.
+            t: ``(batch,)`` int64.
+            eps: standard normal, shaped like x0; drawn here if None.
+        """
+        mean, var = self.q_xt_x0(x0, t)
+        return mean + var.sqrt() * (torch.randn_like(x0) if eps is None else eps)
+
+    def denoise(self, xt: Tensor, t: Tensor, cond: Tensor | None = None, mask: Tensor | None = None) -> Denoised:
+        """What the network says of clips at step t.
+
+        Args:
+            xt: ``(batch, ...)``.
+            t: ``(batch,)`` int64.
+            cond: ``(batch, clip_dim)``, or None.
+            mask: broadcasts against xt, 1 where it is real and 0 where it is padding; None where all is real.
+        """
+        alpha_bar = gather(self.alpha_bar, t, xt)
+        output, fraction = self.variance.split(self._network(xt, t, alpha_bar, cond, mask), xt)
+        return Denoised(*self.prediction.convert(output, xt, alpha_bar, mask), fraction)
+
+    def p_sample(self, xt: Tensor, t: Tensor, noise: Tensor | None = None) -> Tensor:
+        """One step of Algorithm 2: a draw of x_{t-1} given xt, without noise where t = 0.
+
+        The algorithm's sigma_t^2 = beta_t is the default of `variance`.
+
+        Args:
+            xt: ``(batch, ...)``.
+            t: ``(batch,)`` int64; clips of one batch may be at different steps.
+            noise: the z of the algorithm, shaped like xt; drawn here if None.
+        """
+        x0_hat, eps_theta, fraction = self.denoise(xt, t)
+        alpha, alpha_bar = gather(self.alpha, t, xt), gather(self.alpha_bar, t, xt)
+        before = torch.where(per_clip(t > 0, xt), gather(self.alpha_bar, (t - 1).clamp(min=0), xt), 1.0)
+        sigma2 = gather(self.sigma2, t, xt)
+        if isinstance(fraction, Tensor):
+            # beta-tilde is 0 where t = 0, and infinite to a negative power; the network is untrained there and no noise is added.
+            ratio = torch.where(per_clip(t > 0, xt), (1 - before) / (1 - alpha_bar), 1.0)
+            sigma2 = reverse_variance(alpha, ratio, fraction)
+        z = torch.randn_like(xt) if noise is None else noise
+        return reverse_mean(x0_hat, eps_theta, alpha, alpha_bar, before) + sigma2**0.5 * per_clip(t > 0, xt) * z
+
+    def loss(
+        self,
+        x0: Tensor,
+        noise: Tensor | None = None,
+        *,
+        t: Tensor | None = None,
+        cond: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Algorithm 1: mean weighted ||eps - eps_theta(xt, t)||^2, in expectation over t uniform over all steps.
+
+        Args:
+            x0: ``(batch, ...)``.
+            noise: eps, shaped like x0; drawn here if None.
+            t: ``(batch,)`` int64; drawn by ``timesteps`` if None.
+            cond: ``(batch, clip_dim)``, or None.
+            mask: broadcasts against x0; 1 where x0 is real, 0 where it is padding. Every real element counts alike. None where
+                all is real.
+
+        Returns:
+            A scalar.
+        """
+        return self.clip_losses(x0, noise, t=t, cond=cond, mask=mask).mean
+
+    def clip_losses(
+        self,
+        x0: Tensor,
+        noise: Tensor | None = None,
+        *,
+        t: Tensor | None = None,
+        cond: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> ClipLosses:
+        """The parts of `loss`, which says what the arguments are, clip by clip."""
+        drawn = t is None
+        share = None
+        if t is None:
+            t, share = self.timesteps(len(x0), self.n_steps, x0.device)
+        eps = torch.randn_like(x0) if noise is None else noise
+        alpha_bar = gather(self.alpha_bar, t, x0)
+        xt = self.q_sample(x0, t, eps)
+        output, fraction = self.variance.split(self._network(xt, t, alpha_bar, cond, mask), x0)
+        error = self.prediction.error(output, x0, eps, alpha_bar, self.weighting, mask)
+        weight = self.weighting(alpha_bar / (1 - alpha_bar))
+        x0_hat, _ = self.prediction.convert(output, xt, alpha_bar, mask)
+        before = gather(self.alpha_bar, (t - 1).clamp(min=0), x0)
+        bound = self.variance.loss(fraction, (x0 - x0_hat).detach(), alpha_bar, before, self.n_steps)
+        error = error if bound is None else error + bound
+        real = torch.ones_like(x0) if mask is None else mask.expand_as(x0).to(x0)
+        total, count = ((x * real).reshape(len(x0), -1).sum(1) for x in (error, real))
+        if drawn and self.training:
+            self.timesteps.observe(t, self.n_steps, (total / count).detach())
+        if share is not None:
+            total, weight = share * total, weight * per_clip(share, x0)
+        return ClipLosses(total, count, x0_hat, weight)
+
+    def _network(self, xt: Tensor, t: Tensor, alpha_bar: Tensor, cond: Tensor | None, mask: Tensor | None) -> Tensor:
+        seen = self.prediction.network_input(xt, alpha_bar, mask)
+        return self.eps_model(seen, t, cond) if mask is None else self.eps_model(seen, t, cond, mask)
+
+
+def reverse_mean(
+    x0_hat: Tensor, eps_hat: Tensor, alpha: Tensor | float, alpha_bar: Tensor | float, before: Tensor | float
+) -> Tensor:
+    """Mean of a reverse step, equation 7 of Ho et al. 2020 with xt written in x0_hat and eps_hat.
+
+    With x0_hat written in xt and eps_hat it is their equation 11 and line 4 of Algorithm 2. In this form it is finite where
+    alpha_bar is 0, and x0_hat itself where ``before`` is 1.
+
+    Args:
+        x0_hat: ``(batch, ...)``.
+        eps_hat: shaped like x0_hat.
+        alpha: alpha_bar over before.
+        alpha_bar: at this step.
+        before: alpha_bar at the next step of the sampler (the step before this one), 1 if it is the clean clip.
+    """
+    return before**0.5 * x0_hat + alpha**0.5 * (1 - before) / (1 - alpha_bar) ** 0.5 * eps_hat
+
+
+def gather(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
+    """``table[t]`` as ``(batch, 1, ...)`` with as many axes as ``like``."""
+    return per_clip(table[t], like)
+
+
+def per_clip(values: Tensor, like: Tensor) -> Tensor:
+    """``(batch,)`` -> ``(batch, 1, ...)`` with as many axes as ``like``."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))

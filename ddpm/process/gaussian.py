@@ -1,0 +1,185 @@
+"""Gaussian preconditioning: the network corrects the best linear denoiser of the training clips.
+
+Karras et al. 2022 (arXiv 2206.00364, table 1) scale a network's input and output by one number, sigma_data, and let a share of
+xt skip it. Here the covariance of clips, as that of a stationary Gaussian process over poses, takes the place of that number:
+every mode of a clip, a principal component of the pose at a frequency, has a variance S, and so c_skip, c_out and c_in, of its
+own. A network that outputs 0 is then the exact denoiser of that process, which trained denoisers largely resemble (Wang &
+Vastola 2023, arXiv 2311.10892). S constant is EDM; S = 1 is the velocity but for its sign.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+FLOOR = 1e-8
+"""Smallest variance of a mode, in units of the mean one."""
+
+
+class Gaussian(nn.Module):
+    """The network outputs what a mode is beyond the linear estimate, in units of that estimate's standard deviation.
+
+    The modes of a clip z of L frames are y = E' z D', with E the principal components of poses and D the orthonormal DCT-II of
+    length L. Mode (k, m) has the variance S_k(pi m / L), kept on a grid of frequencies, so that clips of any length are served.
+    With alpha_bar = a^2 and s^2 = 1 - a^2 the network sees y_t / sqrt(a^2 S + s^2), brought back to joints and frames, and
+
+        x0_hat = a S / (a^2 S + s^2) y_t + sqrt(S s^2 / (a^2 S + s^2)) output.
+
+    Frames behind the end of a shorter clip take no part in anything, and x0_hat is 0 there.
+
+    Args:
+        channels: joints times coords.
+        frames: number of frequencies at which S is kept, the length of the clips it is measured on.
+        emphasis: the loss of a mode is multiplied by S^emphasis over its mean. With 0 all modes count alike, also the thousand
+            finest; with 1 they count as their errors do in a clip.
+
+    Raises:
+        ValueError: a number below 1, or an emphasis outside [0, 1].
+    """
+
+    basis: Tensor
+    log_power: Tensor
+    needs_signal = False
+
+    def __init__(self, channels: int, frames: int, emphasis: float = 0.0) -> None:
+        super().__init__()
+        if channels < 1 or frames < 1:
+            raise ValueError(f"prediction.gaussian: channels={channels} and frames={frames} must be at least 1")
+        if not 0 <= emphasis <= 1:
+            raise ValueError(f"prediction.emphasis={emphasis} must be in [0, 1]")
+        self.emphasis = emphasis
+        self.register_buffer("basis", torch.eye(channels))
+        self.register_buffer("log_power", torch.zeros(channels, frames))
+
+    def fit(self, x0: Tensor, mask: Tensor | None) -> None:
+        """Measure the principal components of poses, and the variance of each at every frequency.
+
+        So that a few clips do not make it certain that others never move, S is that of the n clips and one more in which all
+        components have the mean variance of that frequency.
+
+        Args:
+            x0: normalised clips, ``(batch, ..., frame)``.
+            mask: see `ddpm.process.prediction.Prediction`.
+        """
+        clips, bins = x0.flatten(1, -2).double(), self.log_power.shape[1]
+        lengths = _lengths(clips, mask)
+        real = torch.arange(clips.shape[-1], device=clips.device) < lengths[:, None]
+        poses = clips.transpose(1, 2)[real]
+        basis = torch.linalg.eigh(poses.T @ poses / len(poses)).eigenvectors.flip(1)
+        # Each mode counts for the two frequencies of the grid beside its own.
+        count, total = clips.new_zeros(bins), clips.new_zeros(len(basis), bins)
+        for part, length in zip(clips.split(256), lengths.split(256), strict=True):
+            energy = (basis.T @ part @ _cosines(length, part).mT).square()
+            low, share = self._place(length, clips.shape[-1])
+            inside = torch.arange(clips.shape[-1], device=clips.device) < length[:, None]
+            for place, weight in ((low, (1 - share) * inside), ((low + 1).clamp(max=bins - 1), share * inside)):
+                count.index_add_(0, place.flatten(), weight.double().flatten())
+                values = (weight.double()[:, None] * energy).transpose(0, 1).flatten(1)
+                total.index_add_(1, place.flatten(), values)
+        seen = count > 1e-6
+        total = total[:, seen] / count[seen]
+        total = (len(clips) * total + total.mean(0)) / (len(clips) + 1)
+        log_power = total.clamp(min=FLOOR * float(total.mean())).log()
+        # Frequencies that no clip was long enough to have lie on the line between their neighbours.
+        known = seen.nonzero().flatten()
+        right = torch.searchsorted(known, torch.arange(bins, device=known.device)).clamp(max=len(known) - 1)
+        left = (right - 1).clamp(min=0)
+        gap = (known[right] - known[left]).clamp(min=1)
+        part = ((torch.arange(bins, device=known.device) - known[left]) / gap).clamp(0, 1).double()
+        self.basis.copy_(basis)
+        self.log_power.copy_(torch.lerp(log_power[:, left], log_power[:, right], part))
+
+    def network_input(self, xt: Tensor, alpha_bar: Tensor, mask: Tensor | None) -> Tensor:
+        """xt with every mode scaled to variance 1."""
+        modes = _Modes(self, xt, mask)
+        return modes.back(modes.of(xt) / _total(modes.power, _per_clip(alpha_bar)).sqrt(), xt)
+
+    def convert(self, output: Tensor, xt: Tensor, alpha_bar: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The linear estimate plus the scaled output, and the noise that explains xt."""
+        modes, alpha_bar = _Modes(self, xt, mask), _per_clip(alpha_bar)
+        power, total = modes.power, _total(modes.power, alpha_bar)
+        signal, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+        y, output = modes.of(xt), modes.of(output)
+        scale = (power / total).sqrt()
+        x0_hat = signal * power / total * y + sigma * scale * output
+        return modes.back(x0_hat, xt), modes.back(sigma / total * y - signal * scale * output, xt)
+
+    def error(
+        self,
+        output: Tensor,
+        x0: Tensor,
+        eps: Tensor,
+        alpha_bar: Tensor,
+        weighting: Callable[[Tensor], Tensor],
+        mask: Tensor | None,
+    ) -> Tensor:
+        """Squared errors of x0_hat mode by mode, each with the weight of its own signal-to-noise ratio over its variance.
+
+        The weighting sees SNR times S, the signal-to-noise ratio of the mode. The result is ``(batch, component, frequency)`` in
+        the shape of x0; a clip of n real frames has n real frequencies, so that the mask of frames is that of the result too.
+        """
+        modes, alpha_bar = _Modes(self, x0, mask), _per_clip(alpha_bar)
+        power, sigma = modes.power, (1 - alpha_bar).sqrt()
+        total = _total(power, alpha_bar)
+        target = (sigma / power.sqrt() * modes.of(x0) - alpha_bar.sqrt() * power.sqrt() * modes.of(eps)) / total.sqrt()
+        snr = power * alpha_bar / (1 - alpha_bar)
+        share = power**self.emphasis / (self.emphasis * self.log_power).exp().mean()
+        return (share * weighting(snr) / (1 + snr) * (modes.of(output) - target).square()).reshape(x0.shape)
+
+    def _place(self, lengths: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+        """Where on the grid the frequencies of clips lie: the one below, int64, and the way to the next; ``(batch, frames)``."""
+        bins = self.log_power.shape[1]
+        place = torch.arange(frames, device=lengths.device) * bins / lengths[:, None]
+        low = place.long().clamp(max=bins - 1)
+        return low, (place - low).clamp(max=1)
+
+
+class _Modes:
+    """The modes of clips of certain lengths, and their variances ``power``, ``(batch or 1, channels, frame)``."""
+
+    def __init__(self, gaussian: Gaussian, like: Tensor, mask: Tensor | None) -> None:
+        flat = like.flatten(1, -2)
+        lengths = _lengths(flat if mask is not None else flat[:1], mask)
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        low, share = gaussian._place(lengths, like.shape[-1])
+        table = gaussian.log_power.to(dtype)
+        high = (low + 1).clamp(max=table.shape[1] - 1)
+        self.power = torch.lerp(table[:, low], table[:, high], share.to(dtype)).exp().transpose(0, 1)
+        self.basis = gaussian.basis.to(dtype)
+        self.cosines = _cosines(lengths, flat.to(dtype))
+
+    def of(self, x: Tensor) -> Tensor:
+        """``(batch, ..., frame)`` -> ``(batch, component, frequency)``."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self.basis.T @ (x.flatten(1, -2).to(self.basis) @ self.cosines.mT)
+
+    def back(self, y: Tensor, like: Tensor) -> Tensor:
+        """``(batch, component, frequency)`` -> shaped like ``like``."""
+        with torch.autocast(y.device.type, enabled=False):
+            return (self.basis @ (y @ self.cosines)).reshape(like.shape)
+
+
+def _cosines(lengths: Tensor, like: Tensor) -> Tensor:
+    """Orthonormal DCT-II of each length, ``(batch, frequency, frame)``; 0 beyond it, both ways."""
+    place = torch.arange(like.shape[-1], device=like.device)
+    length = lengths[:, None, None]
+    m, frame = place[:, None], place[None, :]
+    # The angle is m (2 frame + 1) pi / (2 length), reduced to one turn while it is a whole number, so that nothing is rounded.
+    angle = (m * (2 * frame + 1)).remainder(4 * length).to(like.dtype) * (math.pi / 2 / length.to(like.dtype))
+    scale = torch.where(m == 0, 1, 2).to(like.dtype) / length.to(like.dtype)
+    return angle.cos() * scale.sqrt() * ((m < length) & (frame < length))
+
+
+def _lengths(clips: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is None:
+        return torch.full((len(clips),), clips.shape[-1], device=clips.device)
+    return mask.flatten(1, -2)[:, 0].sum(dim=1).long()
+
+
+def _per_clip(alpha_bar: Tensor) -> Tensor:
+    return alpha_bar.reshape(-1, 1, 1)
+
+
+def _total(power: Tensor, alpha_bar: Tensor) -> Tensor:
+    return alpha_bar * power + (1 - alpha_bar)

@@ -1,0 +1,230 @@
+"""Clips as BVH files, for Blender and its like: positions become a rest pose and rotations. Nothing here knows a model."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ddpm.clips import Clips
+from ddpm.files import write_durably
+from ddpm.skeleton import Skeleton
+from ddpm.viz.render import canonical
+
+TWIST = 1e-5  # weight of staying unturned, against that of the bones: it decides only what these leave open
+RIGID = 1e-3  # metres by which the child bones of a joint may move against each other and still share its rotation
+POINT = 1e-3  # metres: a shorter bone is no End Site
+
+
+@dataclass(frozen=True)
+class RoundTrip:
+    """How far the joints of the file are from the positions that it was made of, in millimetres, joint by joint."""
+
+    mean: dict[str, float]
+    worst: dict[str, float]
+
+    def summary(self) -> str:
+        """One line."""
+        name = max(self.worst, key=lambda joint: self.worst[joint])
+        mean = sum(self.mean.values()) / len(self.mean)
+        return f"{mean:.2g} mm from the positions on average, {self.worst[name]:.2g} mm at most ({name})"
+
+
+@dataclass(frozen=True)
+class _Node:
+    """A joint of the file."""
+
+    name: str
+    parent: int  # index of a node, -1 for the root
+    offset: np.ndarray  # (3,) metres from the parent, in the rest pose
+    turn: np.ndarray  # (frames, 3, 3) rotation relative to the parent
+    is_end: bool  # an End Site, which does not turn
+
+
+def write_bvh(path: str | Path, positions: np.ndarray, skeleton: Skeleton, fps: float, scale: float = 100.0) -> RoundTrip:
+    """Write a clip as a BVH file: the root with six channels, the others with Zrotation Xrotation Yrotation, in degrees.
+
+    Bones have their mean length. In the rest pose they point where they point on average, and the body is turned to face z. A
+    joint with one child turns the shortest way from the rest direction to the observed one, relative to its parent: positions
+    tell nothing of a twist. A joint with several children is turned to fit all of them (Kabsch 1976); where they move against
+    each other by more than a millimetre, as head and shoulders do, a joint ``PARENT_to_CHILD`` at the place of the parent turns
+    each that is off. Every bone aims at the position of its end from where its beginning came to lie, so that errors of length
+    do not add up. Angles run on beyond 180 degrees where the motion does.
+
+    BVH is y-up: other skeletons are turned so that up becomes y, their axes in cyclic order. A joint ``NAME_end`` that is the
+    only child of NAME becomes its End Site, as the reader has it; other joints without children end where they are.
+
+    Args:
+        path: the file, written whole or not at all.
+        positions: ``(frames, joints, 3)`` metres.
+        skeleton: what the joints are; blanks and braces in their names become ``_``.
+        fps: frames per second, 0.01 to 10000.
+        scale: units of the file per metre; 100 makes centimetres, as is usual (in Blender, import with a scale of 0.01).
+
+    Returns:
+        What the rotations could not reproduce: nothing where bones keep their length, else what the lengths vary.
+
+    Raises:
+        ValueError: a 2-D skeleton, a wrong shape, numbers that are not finite or beyond 10^9 m, names that coincide, or an
+            argument out of limits.
+    """
+    if skeleton.coords != 3:
+        raise ValueError("a skeleton with coords: 2 has no BVH file: rotations need three dimensions")
+    joints = len(skeleton.names)
+    if positions.ndim != 3 or positions.shape[1:] != (joints, 3) or len(positions) == 0:
+        raise ValueError(f"positions have shape {positions.shape}, expected (frames >= 1, {joints}, 3)")
+    points = canonical(positions, skeleton)
+    if np.isnan(points).any():
+        frame, joint, _ = np.argwhere(np.isnan(points))[0]
+        raise ValueError(f"frame {frame}, joint {skeleton.names[joint]}: {positions[frame, joint]} is not a position")
+    if not 0.01 <= fps <= 10000 or not 0 < scale < np.inf:
+        raise ValueError(f"fps={fps} must be in 0.01..10000, and scale={scale} positive")
+    names = [re.sub(r"[\s{}]+", "_", name) for name in skeleton.names]
+    if len(set(names)) < joints:
+        raise ValueError(f"two joints would have one name in the file: {sorted(n for n in set(names) if names.count(n) > 1)}")
+    nodes, reached = _nodes(points, skeleton, names)
+    angles = _continuous(np.stack([_euler(node.turn) for node in nodes if not node.is_end], axis=1))
+    channels = np.concatenate([points[:, skeleton.root] * scale, angles.reshape(len(points), -1)], axis=1)
+    row = " ".join(["%.6f"] * channels.shape[1]) + "\n"
+    motion = f"MOTION\nFrames: {len(points)}\nFrame Time: {1 / fps:.9f}\n" + row * len(points) % tuple(channels.ravel())
+    write_durably(path, (_hierarchy(nodes, scale) + motion).encode())
+    away = 1000 * np.linalg.norm(reached - points, axis=-1)
+    mean, worst = (dict(zip(skeleton.names, values.tolist(), strict=True)) for values in (away.mean(0), away.max(0)))
+    return RoundTrip(mean, worst)
+
+
+def write_bvh_files(path: str | Path, clips: Clips) -> dict[Path, RoundTrip]:
+    """Write each clip to a file of its own, NAME_000.bvh and so on; see `write_bvh` for what is returned and raised."""
+    path, found = Path(path), {}
+    for i, (clip, length) in enumerate(zip(clips.positions.numpy(), clips.lengths.tolist(), strict=True)):
+        file = path.with_name(f"{path.stem}_{i:03d}{path.suffix}")
+        found[file] = write_bvh(file, clip[:length], clips.skeleton, clips.fps)
+    return found
+
+
+def _nodes(points: np.ndarray, skeleton: Skeleton, names: list[str]) -> tuple[list[_Node], np.ndarray]:
+    """The joints of the file, depth first, and where they come to lie, ``(frames, joints, 3)``."""
+    children: list[list[int]] = [[] for _ in names]
+    for child, parent in skeleton.bones:
+        children[parent].append(child)
+    model = int(np.argmax(np.ptp(points[..., 1], axis=1)))  # the rest pose is upright as the body is when it is tallest
+    facing = _facing(points, skeleton, children, model)
+    identity = np.repeat(np.eye(3)[None], len(points), axis=0)
+    reached = points.copy()
+    nodes: list[_Node] = []
+    # joint -> node that carries it, orientation of that, offset, rotation of a joint between, whether the body has not forked yet
+    todo = {skeleton.root: (-1, identity, np.zeros(3), None, True)}
+    while todo:
+        joint, (parent, world, offset, between, trunk) = todo.popitem()
+        if between is not None:
+            name = f"{names[skeleton.parents[joint]]}_to_{names[joint]}"
+            while name in names:
+                name += "_"
+            nodes.append(_Node(name, parent, np.zeros(3), between, False))
+            parent, world = len(nodes) - 1, world @ between
+        if parent >= 0:
+            reached[:, joint] = reached[:, skeleton.parents[joint]] + world @ offset
+        own = children[joint]
+        wanted = points[:, own] - reached[:, [joint]]
+        bones = wanted @ world  # rows times a rotation: turned back by it
+        lengths = np.linalg.norm(points[:, own] - points[:, [joint]], axis=-1).mean(0)
+        rest = wanted[model] @ facing.T if trunk else bones.mean(0)
+        vague = np.linalg.norm(rest, axis=-1) < 0.1 * lengths  # it points everywhere in turn
+        rest[vague] = bones[model, vague]
+        rest = _mean_shape(rest, bones) if len(own) > 1 else rest
+        rest *= (lengths / np.maximum(np.linalg.norm(rest, axis=-1), 1e-12))[:, None]
+        turn = _fit(rest, bones) if own else identity
+        is_end = not own and parent >= 0 and _is_end(joint, names, skeleton, children) and np.linalg.norm(offset) >= POINT
+        nodes.append(_Node(names[joint], parent, offset, turn, is_end))
+        here = len(nodes) - 1
+        for k in reversed(range(len(own))):
+            swing = _fit(rest[[k]], (bones @ turn)[:, [k]])
+            apart = np.linalg.norm(swing @ rest[k] - rest[k], axis=-1).max() > RIGID
+            todo[own[k]] = (here, world @ turn, rest[k], swing if len(own) > 1 and apart else None, trunk and len(own) == 1)
+    return nodes, reached
+
+
+def _facing(points: np.ndarray, skeleton: Skeleton, children: list[list[int]], model: int) -> np.ndarray:
+    """``(3, 3)`` the turn about y after which the body of frame ``model`` faces z: on average its left is towards x.
+
+    Measured against the joint at which the body forks, as limbs and shoulders turn to and fro against the pelvis.
+    """
+    fork = skeleton.root
+    while len(children[fork]) == 1:
+        fork = children[fork][0]
+    bones = points[:, children[fork]] - points[:, [fork]]
+    turn = _fit(_mean_shape(bones[model], bones), bones)
+    left, right = ([skeleton.index(pair[side]) for pair in skeleton.left_right] for side in (0, 1))
+    x, _, z = ((points[:, left] - points[:, right]) @ turn).sum((0, 1))
+    c, s = np.cos(np.arctan2(z, x)), np.sin(np.arctan2(z, x))
+    return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+
+
+def _mean_shape(shape: np.ndarray, bones: np.ndarray) -> np.ndarray:
+    """Mean of ``bones`` ``(frames, k, 3)`` once they are turned onto each other, in the orientation of ``shape`` ``(k, 3)``."""
+    for _ in range(4):
+        shape = (bones @ _fit(shape, bones)).mean(0)
+    return shape
+
+
+def _is_end(joint: int, names: list[str], skeleton: Skeleton, children: list[list[int]]) -> bool:
+    parent = skeleton.parents[joint]
+    return names[joint] == f"{names[parent]}_end" and children[parent] == [joint]
+
+
+def _fit(rest: np.ndarray, bones: np.ndarray) -> np.ndarray:
+    """``(frames, 3, 3)`` rotations that turn ``rest`` ``(k, 3)`` onto ``bones`` ``(frames, k, 3)``: least squares.
+
+    With a single bone, or several along one line, the turn about it is open: of all best rotations the smallest is taken. Both
+    are the rotation of greatest trace with the correlation of the vectors, to which a little of the identity is added.
+    """
+    correlation = np.einsum("fka,kb->fab", bones, rest) + (TWIST * (rest**2).sum() + 1e-12) * np.eye(3)
+    u, _, vt = np.linalg.svd(correlation)
+    u[:, :, 2] *= np.linalg.det(u @ vt)[:, None]
+    return u @ vt
+
+
+def _euler(turn: np.ndarray) -> np.ndarray:
+    """``(frames, 3, 3)`` -> ``(frames, 3)`` degrees about z, x and y, with turn = Rz Rx Ry; exact at x = 90 too."""
+    z = np.arctan2(-turn[:, 0, 1], turn[:, 1, 1])
+    c, s = np.cos(z)[:, None], np.sin(z)[:, None]
+    first, second = c * turn[:, 0] + s * turn[:, 1], c * turn[:, 1] - s * turn[:, 0]  # rows of Rx Ry
+    return np.degrees(np.stack([z, np.arctan2(turn[:, 2, 1], second[:, 1]), np.arctan2(first[:, 2], first[:, 0])], axis=-1))
+
+
+def _continuous(angles: np.ndarray) -> np.ndarray:
+    """The same rotations ``(frames, joints, 3)`` with angles that change as little as they can from frame to frame.
+
+    (z, x, y) and (z + 180, 180 - x, y + 180) are one rotation. Whether to exchange them from one frame to the next does not
+    depend on which was taken in the first, so that the choices add up.
+    """
+    other = angles * (1, -1, 1) + 180
+
+    def change(after: np.ndarray) -> np.ndarray:
+        return np.abs((after[1:] - angles[:-1] + 180) % 360 - 180).sum(-1)
+
+    flips = np.cumsum(change(other) < change(angles), axis=0) % 2 == 1
+    chosen = angles.copy()
+    chosen[1:][flips] = other[1:][flips]
+    return np.unwrap(chosen, period=360, axis=0)
+
+
+def _hierarchy(nodes: list[_Node], scale: float) -> str:
+    """The first part of the file."""
+    lines, depths = ["HIERARCHY"], [0] * len(nodes)
+    for i, node in enumerate(nodes):
+        depths[i] = depths[node.parent] + 1 if node.parent >= 0 else 0
+        tab = "\t" * depths[i]
+        x, y, z = node.offset * scale
+        kind = "End Site" if node.is_end else f"{'JOINT' if depths[i] else 'ROOT'} {node.name}"
+        lines += [tab + kind, tab + "{", f"{tab}\tOFFSET {x:.6f} {y:.6f} {z:.6f}"]
+        if not node.is_end:
+            place = "" if depths[i] else "Xposition Yposition Zposition "
+            lines.append(f"{tab}\tCHANNELS {3 if depths[i] else 6} {place}Zrotation Xrotation Yrotation")
+        below = nodes[i + 1].parent == i if i + 1 < len(nodes) else False
+        if not below and not node.is_end:
+            lines += [f"{tab}\tEnd Site", f"{tab}\t{{", f"{tab}\t\tOFFSET 0.000000 0.000000 0.000000", f"{tab}\t}}"]
+        if not below:
+            upto = depths[nodes[i + 1].parent] + 1 if i + 1 < len(nodes) else 0
+            lines += ["\t" * depth + "}" for depth in range(depths[i], upto - 1, -1)]
+    return "\n".join(lines) + "\n"

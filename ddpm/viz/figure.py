@@ -1,0 +1,128 @@
+"""The skeleton as a figure: every joint with its name and number, the sides in their colours."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ddpm.files import write_durably
+from ddpm.skeleton import Skeleton
+from ddpm.viz.render import SIDE_COLOURS, canonical, facing
+
+GAP = 0.034  # of the figure's height, between two lines of text
+
+
+def draw_skeleton(path: str | Path, skeleton: Skeleton, poses: np.ndarray) -> None:
+    """Draw one pose from the front with the names and numbers of its joints, as PNG, PDF or SVG by the ending of the path.
+
+    Of the poses one is taken that stands upright and whose joints can be told apart.
+
+    Args:
+        path: the file, written whole or not at all.
+        skeleton: what the joints are.
+        poses: ``(poses, joints, coords)`` metres, at least one of them finite.
+
+    Raises:
+        ValueError: no such pose, or an ending that is none of these.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # half a second that only figures should cost
+    from matplotlib.figure import Figure
+
+    path = Path(path)
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in ("png", "pdf", "svg"):
+        raise ValueError(f"{path}: a figure is a .png, .pdf or .svg")
+    poses = poses[np.isfinite(poses).all((1, 2))]
+    if poses.ndim != 3 or poses.shape[1:] != (len(skeleton.names), skeleton.coords) or not len(poses):
+        raise ValueError(f"poses have shape {poses.shape}, expected (poses, {len(skeleton.names)}, {skeleton.coords}), finite")
+    flat = _clearest(_from_the_front(poses, skeleton), skeleton)
+
+    figure = Figure(figsize=(6.4, max(4.2, 0.13 * len(skeleton.names) + 2.2)), dpi=200)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.0, 0.07, 1.0, 0.9))
+    axes.set_axis_off()
+    low, high = flat.min(0), flat.max(0)
+    middle = (low + high) / 2
+    # The names take the outer 29 % on either side, the body what is left between them.
+    shape = figure.get_figwidth() / (0.9 * figure.get_figheight())
+    height = max(float(high[1] - low[1]) / 0.94, float(high[0] - low[0]) / (0.42 * shape), 1e-6)
+    width = height * shape
+    axes.set_xlim(middle[0] - width / 2, middle[0] + width / 2)
+    axes.set_ylim(middle[1] - height / 2, middle[1] + height / 2)
+    colours = [tuple(c / 255 for c in SIDE_COLOURS[skeleton.side(j)]) for j in range(len(skeleton.names))]
+    for child, parent in skeleton.bones:
+        axes.plot(*flat[[child, parent]].T, color=colours[child], linewidth=3.2, solid_capstyle="round", zorder=2)
+    axes.scatter(*flat.T, s=26, c=colours, edgecolors="white", linewidths=0.9, zorder=3)
+    axes.scatter(*flat[skeleton.root], s=95, facecolors="none", edgecolors=[colours[skeleton.root]], linewidths=1.2, zorder=3)
+    feet = [skeleton.index(name) for name in skeleton.feet]
+    if feet:
+        reach = middle[0] + 0.21 * width * np.array([-1, 1])
+        axes.plot(reach, [flat[feet, 1].min()] * 2, color="0.85", linewidth=1.0, zorder=0)
+
+    for side, joints in _columns(flat, skeleton).items():
+        heights = _spread(flat[joints, 1], GAP * height)
+        edge = middle[0] + side * 0.30 * width
+        for joint, y in zip(joints, heights.tolist(), strict=True):
+            start, bend = edge - side * 0.012 * width, edge - side * 0.06 * width
+            axes.plot([start, bend, flat[joint, 0]], [y, y, flat[joint, 1]], color="0.72", linewidth=0.6, zorder=1)
+            align = "left" if side > 0 else "right"
+            text = f"{joint}  {skeleton.names[joint]}" if side > 0 else f"{skeleton.names[joint]}  {joint}"
+            axes.text(edge, y, text, color=colours[joint], fontsize=8, ha=align, va="center")
+    marks = [("left", "left"), ("right", "right"), ("centre", "neither")] if skeleton.left_right else []
+    for k, (side, word) in enumerate(marks):
+        figure.text(0.36 + 0.14 * k, 0.03, f"● {word}", color=tuple(c / 255 for c in SIDE_COLOURS[side]), fontsize=8, ha="center")
+    buffer = io.BytesIO()
+    canvas.print_figure(buffer, format=kind, facecolor="white")
+    write_durably(path, buffer.getvalue())
+
+
+def _from_the_front(poses: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """``(poses, joints, 2)``: to the right and up, as someone sees them who stands before each."""
+    points = canonical(poses[:, None], skeleton)
+    if skeleton.coords == 2:
+        return points[:, 0, :, :2]
+    turn = facing(points, skeleton)[:, None]
+    points = points[:, 0]
+    return np.stack([np.cos(turn) * points[..., 0] - np.sin(turn) * points[..., 2], points[..., 1]], axis=-1)
+
+
+def _clearest(flat: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """The pose ``(joints, 2)`` that stands, has its sides on their sides and every joint far from its nearest neighbour."""
+    apart = np.linalg.norm(flat[:, :, None] - flat[:, None], axis=-1)
+    apart[:, np.arange(flat.shape[1]), np.arange(flat.shape[1])] = np.inf
+    size = np.median(np.ptp(flat, axis=1).max(-1)) + 1e-9
+    feet = [skeleton.index(name) for name in skeleton.feet]
+    # Both feet are on the ground and the rest is above them, rather than a leg or a trunk across the picture.
+    stature = flat[..., 1].mean(1) - flat[:, feet, 1].max(1) if feet else np.ptp(flat[..., 1], axis=1)
+    score = np.log(apart.min(-1) / size + 1e-3).mean(1) + 8 * stature / size
+    for left, right in skeleton.left_right:
+        score -= 0.3 * (flat[:, skeleton.index(left), 0] < flat[:, skeleton.index(right), 0] + 0.03 * size)
+    return flat[int(score.argmax())]
+
+
+def _columns(flat: np.ndarray, skeleton: Skeleton) -> dict[int, list[int]]:
+    """Right or left of the figure, 1 or -1, -> joints named there, lowest first; those of neither side fill up the shorter."""
+    columns: dict[int, list[int]] = {1: [], -1: []}
+    middle = float(np.median(flat[:, 0]))
+    centre = []
+    for joint in range(len(flat)):
+        if skeleton.side(joint) == "centre":
+            centre.append(joint)
+        else:
+            columns[1 if flat[joint, 0] > middle else -1].append(joint)
+    for joint in sorted(centre, key=lambda j: -flat[j, 1]):
+        columns[min(columns, key=lambda side: len(columns[side]))].append(joint)
+    return {side: sorted(joints, key=lambda j: float(flat[j, 1])) for side, joints in columns.items()}
+
+
+def _spread(heights: Sequence[float] | np.ndarray, gap: float) -> np.ndarray:
+    """Ascending heights moved as little as it takes to have neighbours ``gap`` apart; those that push each other move as one."""
+    pools: list[tuple[float, int]] = []  # mean of the shifted heights, number
+    for k, height in enumerate(heights):
+        mean, number = float(height) - k * gap, 1
+        while pools and pools[-1][0] >= mean:
+            before, count = pools.pop()
+            mean, number = (before * count + mean * number) / (count + number), count + number
+        pools.append((mean, number))
+    return np.repeat([mean for mean, _ in pools], [number for _, number in pools]) + gap * np.arange(len(heights))

@@ -1,0 +1,234 @@
+"""Report: an evaluation as one HTML page that needs nothing beside itself."""
+
+import base64
+import html
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddpm.clips import Clips
+from ddpm.files import write_durably
+from ddpm.metrics.classifier import NOTE, Classification
+from ddpm.metrics.comparison import Measured
+from ddpm.metrics.memorisation import Memorisation, nearest
+from ddpm.metrics.suite import Evaluation, Score
+from ddpm.metrics.table import number, rank
+from ddpm.metrics.verdict import Finding, is_far
+from ddpm.viz.evaluation_plots import (
+    plot_bones,
+    plot_classification,
+    plot_numbers,
+    plot_planes,
+    plot_scale,
+    plot_spectrum,
+    units_of,
+)
+from ddpm.viz.plots import png_bytes
+from ddpm.viz.render import draw_clips, gif_bytes
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #22262b; max-width: 1180px; margin: 2em auto; padding: 0 1em; }
+h1 { font-size: 1.5em; margin-bottom: 0; } h2 { font-size: 1.15em; margin: 2em 0 .3em; border-bottom: 1px solid #dde1e6; }
+p.note, figcaption { color: #5a6270; font-size: .88em; max-width: 68em; margin: .3em 0; } img { max-width: 100%; height: auto; }
+table { border-collapse: collapse; font-size: .84em; font-variant-numeric: tabular-nums; }
+th, td { text-align: right; padding: .16em .6em; white-space: nowrap; } th:first-child, td:first-child { text-align: left; }
+thead th { border-bottom: 2px solid #40444b; }
+tr.group td { padding-top: .9em; font-weight: 600; border-bottom: 1px solid #dde1e6; }
+tbody tr:hover td { background: #f4f6f8; } td.far { background: #fbe6da; font-weight: 600; } td.near { background: #e2f0f8; }
+td.pale { color: #7b8390; } .warning { border-left: 5px solid #D55E00; background: #fdf3ec; padding: .5em .9em; margin: .6em 0; }
+.fine { border-left: 5px solid #0072B2; background: #eef6fb; padding: .5em .9em; margin: .6em 0; }
+.wide { overflow-x: auto; }
+.sides { display: flex; flex-wrap: wrap; gap: 1.2em; align-items: flex-start; } figure { margin: .6em 0; }
+pre { font-size: .8em; }
+"""
+
+HEADINGS = ("How far apart the distributions are", "How real, and how varied", "What a camera and a ruler find")
+
+MEANING = {
+    "frechet": "Fréchet distance of Gaussians fitted to the features",
+    "kid": "kernel distance of the features, unbiased: about 0 for real, may be negative",
+    "mmd": "kernel distance of the clips' coordinates, unbiased",
+    "precision": "share of generated clips that lie among real ones",
+    "recall": "share of real clips that lie among generated ones",
+    "density": "how densely generated clips lie among real ones",
+    "coverage": "share of real clips with a generated one nearby",
+    "diversity": "mean distance of two clips in the features",
+    "apd": "average pairwise distance of two clips, joint by joint",
+    "physics": "Wasserstein-1 distance of the two distributions over clips",
+    "freeze": "share of clips that move less than 99 in 100 real ones",
+}
+ARROW = {"lower": "↓", "higher": "↑", "real": "≈"}
+
+
+def write_report(
+    path: Path,
+    name: str,
+    lead: str,
+    evaluation: Evaluation,
+    wrong: Sequence[Finding],
+    generated: Clips,
+    real: Clips,
+    training: Clips | None,
+    about: Mapping[str, Any],
+) -> None:
+    """Write the page, whole or not at all.
+
+    Args:
+        path: of the HTML file.
+        name: of what was judged.
+        lead: one sentence on both sets.
+        evaluation: the numbers.
+        wrong: what the verdict found.
+        generated: the clips judged.
+        real: the reference.
+        training: whole training recordings, None where copies were not looked for.
+        about: where everything comes from.
+    """
+    mine, theirs = Measured.of(generated), Measured.of(real)
+    planes = [feature for feature in ("kinetic", "pose") if feature in theirs.features]
+    warnings = "".join(f'<div class="warning"><b>{html.escape(f.name)}</b>: {html.escape(f.text)}.</div>' for f in wrong)
+    far = sum(is_far(m) for m in evaluation.metrics.values())
+    parts = [
+        f"<h1>Motion, measured</h1><p class='note'>{html.escape(name)}<br>{html.escape(lead)}.</p>",
+        warnings or '<div class="fine">Nothing freezes, explodes, jitters or collapses.</div>',
+        f"<p>{far} of {len(evaluation.metrics)} metrics are further from real than real clips are from each other (shaded).</p>",
+        "<h2>Look at it first</h2>",
+        '<div class="sides">',
+        _figure(_clips(generated), "gif", "<b>Generated</b>: the first 9 clips, not chosen. Orange is the person's right."),
+        _figure(_clips(real.take(_spread(len(real), 9))), "gif", "<b>Real</b>: 9 reference clips, evenly chosen."),
+        "</div>",
+        "<h2>Between real and degraded</h2>",
+        _figure(png_bytes(plot_scale(evaluation)), "png", SCALE),
+        "<h2>All metrics</h2>",
+        f"<p class='note'>{TABLE} Each repeat compares {evaluation.clips['generated_compared']} generated and "
+        f"{evaluation.clips['reference_compared']} real clips.</p>",
+        _table(evaluation),
+        "<h2>Speed, jerk and the rest, clip by clip</h2>",
+        _figure(png_bytes(plot_numbers(mine, theirs, units_of(real))), "png", NUMBERS),
+        "<h2>Bones and frequencies</h2>",
+        *([_figure(png_bytes(plot_bones(generated, real)), "png", BONES)] if real.skeleton.bones else []),
+        _figure(png_bytes(plot_spectrum(mine, theirs, real.fps)), "png", SPECTRUM),
+        "<h2>Both sets in the plane</h2>",
+        _figure(png_bytes(plot_planes(mine, theirs, planes)), "png", PLANES),
+    ]
+    if evaluation.classification is not None:
+        parts += ["<h2>Which actions a classifier sees</h2>", _classified(evaluation.classification)]
+    if evaluation.memorisation is not None and training is not None:
+        parts += ["<h2>Copied from training?</h2>", *_copies(evaluation.memorisation, generated, training)]
+    parts += ["<h2>Where this comes from</h2>", f"<pre>{html.escape(json.dumps(about, indent=1, default=str))}</pre>"]
+    title = html.escape(f"Motion, measured: {name}")
+    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style><body>'
+    write_durably(path, (head + "\n".join(parts) + "</body></html>\n").encode())
+
+
+SCALE = (
+    "Distances between generated and real clips, divided by the distance between two halves of the real ones: 1 is as good as "
+    "real. A filled dot is further away than real clips and other people are. Grey: real clips made worse on purpose, as a "
+    "scale. What is beyond 1000 is drawn there. Kernel distances are left out, since theirs between real clips is about 0."
+)
+TABLE = (
+    "↓ lower is better, ↑ higher, ≈ as close to real as can be. <b>Real</b>: one half of the real clips against the other, "
+    "what a perfect model would reach. <b>People</b>: the same with nobody on both sides. Grey: real clips, degraded. "
+    "Brackets: 95 % over random halves. Features are computed from positions, without a trained network, except those of the "
+    "classifier where there is one."
+)
+NUMBERS = (
+    "Each clip is one number. A good model has the distribution of real clips; low values are not better, since a frozen clip "
+    "has no jerk. The outermost bars hold everything beyond them."
+)
+BONES = (
+    "Median over the clips and the middle 80 %: bones should be as long, and differ as much between clips, as those of real "
+    "people."
+)
+SPECTRUM = (
+    "How fast joints swing: median clip and middle 80 %. Too much on the right is shaking, too little is smoothing; joints count "
+    "relative to the root."
+)
+PLANES = (
+    "Principal components fitted to the real clips. Orange where there is no blue is motion that does not exist; blue without "
+    "orange is motion that is missing. Two of many dimensions: overlap here does not prove overlap."
+)
+
+
+def _table(evaluation: Evaluation) -> str:
+    ceilings = list(next(iter(evaluation.metrics.values())).degraded)
+    head = "".join(f"<th>{c.replace('_', ' ')}</th>" for c in ceilings)
+    rows, group = [], -1
+    for name, m in sorted(evaluation.metrics.items(), key=lambda item: rank(item[0])):
+        if rank(name) != group:
+            group = rank(name)
+            rows.append(f'<tr class="group"><td colspan="{4 + len(ceilings)}">{HEADINGS[group]}</td></tr>')
+        unit = f" [{m.unit.replace('^2', '²').replace('^3', '³')}]" if m.unit else ""
+        people = "" if m.by_subject is None else number(m.by_subject.value)
+        worse = "".join(f'<td class="pale">{number(score.value)}</td>' for score in m.degraded.values())
+        rows.append(
+            f'<tr title="{MEANING[name.partition("/")[0]]}"><td>{ARROW[m.better]} {name.replace("_", " ")}{unit}</td>'
+            f'<td class="{"far" if is_far(m) else "near"}">{_with_interval(m.generated)}</td><td>{_with_interval(m.real)}</td>'
+            f"<td>{people}</td>{worse}</tr>"
+        )
+    columns = f"<th>metric</th><th>generated</th><th>real</th><th>people</th>{head}"
+    return f"<div class='wide'><table><thead><tr>{columns}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+
+
+def _with_interval(score: Score) -> str:
+    return f"{number(score.value)} [{number(score.low)}, {number(score.high)}]"
+
+
+def _classified(j: Classification) -> str:
+    asked = ""
+    if j.generated_accuracy is not None and j.asked is not None:
+        asked = (
+            f" Of {int(j.asked.sum())} generated clips with a label it puts {100 * j.generated_accuracy:.0f} % where they belong."
+        )
+    metric = "" if j.in_metrics else " No distance in its features is given: it learned from clips of the reference."
+    text = (
+        f"Share of clips that the classifier puts into each class. {NOTE[0].upper()}{NOTE[1:]}. It learned from {j.trained} and "
+        f"is right on {100 * j.accuracy:.0f} % of {int(j.tested.sum())} held-out ones, which are the real clips here; the "
+        f"commonest class would be right on {100 * j.chance:.0f} %. Its mean confidence is {j.confidence['generated']:.2f} on generated "
+        f"clips, {j.confidence['real']:.2f} on real ones.{asked}{metric}"
+    )
+    return _figure(png_bytes(plot_classification(j)), "png", text)
+
+
+def _copies(found: Memorisation, generated: Clips, training: Clips) -> list[str]:
+    """The samples closest to training, each beside the window of the recording that it is closest to."""
+    order = found.samples.argsort()[:6]
+    pairs, titles = [], []
+    for i in order.tolist():
+        k = int(found.neighbours[i])
+        sample = generated.take(torch.tensor([i]))
+        recording = training.positions[k, : int(training.lengths[k])]
+        length = min(int(sample.lengths), len(recording))
+        windows = recording.unfold(0, length, 1).permute(0, 3, 1, 2)
+        cut = Clips.whole(sample.positions[:, :length], sample.fps, sample.skeleton)
+        window = windows[int(nearest(cut, Clips.whole(windows, sample.fps, sample.skeleton))[1])]
+        pairs += [cut.positions[0], window]
+        titles += [f"sample {i}", f"{100 * float(found.samples[i]):.1f} cm"]
+    frames = max(len(p) for p in pairs)
+    clips = torch.stack([torch.cat([p, p[-1:].expand(frames - len(p), -1, -1)]) for p in pairs]).float().numpy()
+    drawn = draw_clips(clips, generated.skeleton, titles=titles, columns=6, size=140, lengths=[len(p) for p in pairs])
+    text = (
+        f"The 6 samples closest to training, each with the training motion beside it and their distance. {len(found.suspects)} "
+        f"of {len(found.samples)} samples are closer than {100 * found.limit:.1f} cm, which one in a hundred held-out real "
+        f"clips is. A sample is closer to training than a held-out clip with probability {found.closer_than_held_out:.2f}: 0.5 "
+        "if it is as new as those, 1 for copies; more than 0.5 is expected where the held-out people are others."
+    )
+    return [_figure(gif_bytes(drawn, generated.fps), "gif", text)]
+
+
+def _clips(motions: Clips) -> bytes:
+    chosen = motions.take(torch.arange(min(9, len(motions))))
+    drawn = draw_clips(chosen.positions.float().numpy(), motions.skeleton, columns=3, size=160, lengths=chosen.lengths.tolist())
+    return gif_bytes(drawn, motions.fps)
+
+
+def _spread(n: int, count: int) -> torch.Tensor:
+    return torch.linspace(0, n - 1, min(n, count)).round().long()
+
+
+def _figure(content: bytes, kind: str, caption: str) -> str:
+    data = base64.b64encode(content).decode()
+    return f'<figure><img alt="" src="data:image/{kind};base64,{data}"><figcaption>{caption}</figcaption></figure>'

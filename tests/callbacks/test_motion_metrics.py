@@ -1,0 +1,145 @@
+"""MotionMetrics: what it logs, what it warns of, and that it never ends training."""
+
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import train as train_script
+from callbacks.motion_metrics import MONITOR, MotionMetrics
+from datamodules.pose import PoseDataModule
+from datamodules.sets.synthetic import synthetic
+from ddpm.clips import Clips
+from ddpm.metrics.reference import reference
+from ddpm.metrics.suite import evaluate
+from ddpm.metrics.verdict import findings
+from ddpm.module import MotionDiffusion
+from ddpm.skeleton import Skeleton
+from tests.commands.test_train import small
+
+
+@pytest.fixture(scope="module")
+def data() -> PoseDataModule:
+    from omegaconf import OmegaConf
+
+    node = OmegaConf.to_container(OmegaConf.load(Path(__file__).parents[2] / "conf" / "skeleton" / "kinect20.yaml"))
+    skeleton = Skeleton(**{key: value for key, value in node.items() if key != "_target_"})
+    return PoseDataModule(synthetic(skeleton, 240, 20.0, 0), frames=24, val_fraction=0.3)
+
+
+def held_out(data: PoseDataModule) -> Tensor:
+    """``(n, frames, joints, coords)`` real clips that are not the reference."""
+    return data.middle_windows(data.train_recordings)["clips"].permute(0, 3, 1, 2)
+
+
+def measured(data: PoseDataModule, sampler: Callable[[Any], Tensor]) -> tuple[dict[str, float], MotionMetrics]:
+    """What the callback logs at the end of training of a module that samples these positions."""
+    logged: dict[str, float] = {}
+    logger = SimpleNamespace(log_metrics=lambda values, step: logged.update(values))
+    trainer = SimpleNamespace(datamodule=data, global_step=9, callbacks=[], loggers=[logger], fast_dev_run=False)
+    callback = MotionMetrics(n=96, seed=5)
+    module = SimpleNamespace(sample=lambda seeds: Clips.whole(sampler(seeds), 20.0, data.clips.skeleton))
+    callback.on_train_end(trainer, module)  # type: ignore[arg-type]
+    return logged, callback
+
+
+def test_the_values_are_those_of_a_fast_evaluation(data: PoseDataModule, caplog: pytest.LogCaptureFixture) -> None:
+    asked: list[Any] = []
+
+    def sampler(seeds: Any) -> Tensor:
+        asked.extend(seeds)
+        return held_out(data)[:96]
+
+    logged, callback = measured(data, sampler)
+    assert asked == list(range(5, 101))
+    motions = Clips(held_out(data)[:96], torch.full((96,), 24), 20.0, data.clips.skeleton)
+    expected = evaluate(motions, reference(data).motions, fast=True, seed=5)
+    assert logged[MONITOR] == expected.metrics["frechet/kinetic"].generated.value
+    assert logged["metrics/real/frechet_pose"] == expected.metrics["frechet/pose"].real.value
+    assert logged["metrics/jerk_ratio"] == pytest.approx(
+        expected.means["jerk"]["generated"] / expected.means["jerk"]["reference"]
+    )
+    assert not findings(expected) and "WARNING" not in caplog.text, "real clips are no reason to warn"
+    assert "Fréchet distance" in callback.summary
+
+
+def noisy(x: Tensor) -> Tensor:
+    return x + 0.03 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+
+
+def smoothed(x: Tensor) -> Tensor:
+    """A running mean over five frames, as an over-smoothing network moves."""
+    frames = x.movedim(1, -1).flatten(1, -2)
+    padded = torch.nn.functional.pad(frames, (2, 2), mode="replicate")
+    return torch.nn.functional.avg_pool1d(padded, 5, 1).reshape(*x.movedim(1, -1).shape).movedim(-1, 1)
+
+
+def nearer(x: Tensor) -> Tensor:
+    """All clips moved towards the mean clip."""
+    return torch.lerp(x, x.mean(0, keepdim=True), 0.25)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "name", "said"),
+    [
+        (smoothed, "smooth", "over-smooth"),
+        (nearer, "alike", "too alike"),
+        (lambda x: x[:, :1].expand_as(x), "frozen", "train longer"),
+        (lambda x: 5 * x, "exploding", "not normalised or not in metres"),
+        (lambda x: x / 0, "exploding", "96 of 96 clips are not finite"),
+        (noisy, "jittering", "sampler.steps"),
+        (lambda x: x[torch.arange(96) % 3], "collapsed", "few modes"),
+    ],
+)
+def test_it_says_what_is_wrong(
+    data: PoseDataModule, caplog: pytest.LogCaptureFixture, spoil: Callable[[Tensor], Tensor], name: str, said: str
+) -> None:
+    _, callback = measured(data, lambda seeds: spoil(held_out(data)[:96]))
+    assert said in caplog.text and "Likely" in caplog.text and "step 9" in caplog.text
+    assert name in callback._warned
+    if name in ("exploding", "jittering"):
+        assert callback._warned == {name}
+
+
+def test_a_failure_is_a_warning(data: PoseDataModule, caplog: pytest.LogCaptureFixture) -> None:
+    def fails(seeds: Any) -> Tensor:
+        raise RuntimeError("out of memory")
+
+    logged, _ = measured(data, fails)
+    assert logged == {} and "training goes on" in caplog.text and "out of memory" in caplog.text
+
+
+@pytest.mark.parametrize("arguments", [{"every": 0}, {"n": 31}])
+def test_bad_values_are_named(arguments: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        MotionMetrics(**arguments)
+
+
+def test_the_best_checkpoint_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The measurement at the end is worse, and the failed one in between is none: the first one stays the best."""
+    caplog.set_level(logging.INFO)
+    values = iter([{MONITOR: 2.0}, {}, {MONITOR: 3.0}])
+
+    def measure(self: MotionMetrics, trainer: Any, module: MotionDiffusion) -> dict[str, float]:
+        self._step = trainer.global_step
+        return next(values)
+
+    monkeypatch.setattr(MotionMetrics, "_measure", measure)
+    overrides = ["callbacks.motion_metrics.every=2", f"callbacks.best.monitor={MONITOR}", "trainer.max_epochs=5"]
+    assert math.isfinite(train_script.train(small(tmp_path, *overrides)))
+    assert next(values, None) is None, "epochs 2, 4 and 5"
+    best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["global_step"] == 2 * 3
+    assert (tmp_path / "noise_levels.png").stat().st_size > 0
+
+
+def test_training_measures_and_logs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    train_script.train(small(tmp_path, "callbacks.motion_metrics.n=32", "trainer.max_epochs=1"))
+    assert "ones: Fréchet distance of poses" in caplog.text and "training goes on" not in caplog.text

@@ -1,0 +1,111 @@
+"""The command that looks at data: what it writes, what it finds out by itself, and how it ends."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import hydra
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+
+from ddpm.errors import DataError
+from ddpm.viz.figure import _spread, draw_skeleton
+from inspect_data import Config, inspect_data, with_fitting_skeleton, with_path
+from tests.configs import compose
+from tests.datamodules.test_ntu import NAME, widened
+from tests.datamodules.test_ntu import text as ntu
+from tests.skeletons import people, shipped
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_summary_and_two_pictures(tmp_path: Path) -> None:
+    out = inspect_data(compose("inspect", ["data.n=26", f"out={tmp_path / 'o'}", "frames=12", "gif_clips=4"]))
+    assert sorted(path.name for path in out.iterdir()) == ["clips.gif", "skeleton.png", "summary.txt"]
+    assert "26 recordings" in (out / "summary.txt").read_text() and "none found" in (out / "summary.txt").read_text()
+    with Image.open(out / "clips.gif") as gif:
+        assert gif.n_frames == 12
+    with Image.open(out / "skeleton.png") as png:
+        colours = {colour for _, colour in png.convert("RGB").getcolors(1 << 20)}
+        assert {(0, 114, 178), (213, 94, 0), (64, 68, 75)} <= colours, "left, right and centre"
+
+
+def test_the_keys_are_those_of_the_schema() -> None:
+    assert set(compose("inspect")) == set(OmegaConf.structured(Config))
+
+
+def test_a_bare_path_finds_its_skeleton(tmp_path: Path) -> None:
+    folder = tmp_path / "it's = here, [1]"
+    folder.mkdir()
+    motion = widened(people(1, 30.0)[0])
+    (folder / NAME).write_text(ntu(("1", 0, motion), frames=len(motion)))
+    given = with_path([str(folder), f"out={tmp_path / 'o'}"])
+    with hydra.initialize(version_base="1.3", config_path="../conf"):
+        cfg = with_fitting_skeleton(hydra.compose("inspect", overrides=given), given)
+        assert with_fitting_skeleton(hydra.compose("inspect", overrides=[*given, "skeleton=smpl22"]), ["skeleton=smpl22"]) != cfg
+    text = (inspect_data(cfg) / "summary.txt").read_text()
+    assert "25 joints x 3 coordinates" in text and "P003 1" in text and "A013 1" in text
+
+
+def test_the_command_ends_with_one_message(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text("3\n")
+    command = [sys.executable, str(ROOT / "inspect_data.py"), str(tmp_path), f"out={tmp_path / 'p'}"]
+    bad = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert bad.returncode == 1 and "DataError" in bad.stdout and NAME in bad.stdout and "Traceback" not in bad.stdout + bad.stderr
+    assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.parametrize("name", ["summary.txt", pytest.param("skeleton.png", marks=pytest.mark.slow)])
+def test_a_place_that_cannot_be_written_to_is_one_message(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    command = [sys.executable, str(ROOT / "inspect_data.py"), f"out={tmp_path}", "data.n=2", "frames=8", "gif_clips=0"]
+    bad = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert bad.returncode == 1 and name in bad.stdout and "Traceback" not in bad.stdout + bad.stderr
+
+
+def test_arguments_are_those_of_train_py() -> None:
+    assert with_path(["data=folder", "data.root=x", "~loader", "+a.b=1", "--cfg", "-c"]) == [
+        "data=folder", "data.root=x", "~loader", "+a.b=1", "--cfg", "-c",
+    ]  # fmt: skip
+    assert with_path(["a b"]) == ["data=folder", "data.root='a b'"]
+    bvh = Path(__file__).parents[1] / "bvh"
+    assert with_path([str(bvh)])[0] == with_path([str(next(bvh.glob("*.bvh")))])[0] == "data=bvh"
+    assert compose("inspect", with_path(["it's"])).data.root == "it's"
+
+
+def test_data_that_cannot_be_used(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", people(1)[0])
+    with pytest.raises(DataError, match=r"data\.fps="):
+        inspect_data(compose("inspect", ["data=folder", f"data.root={tmp_path}", f"out={tmp_path / 'o'}"]))
+    with pytest.raises(ValueError, match="frames=0"):
+        inspect_data(compose("inspect", ["frames=0"]))
+
+
+@pytest.mark.parametrize("ending", ["png", "pdf", "svg"])
+def test_the_figure_names_every_joint(tmp_path: Path, ending: str) -> None:
+    skeleton = shipped("ntu25")
+    draw_skeleton(tmp_path / f"a.{ending}", skeleton, widened(people(1)[0]))
+    content = (tmp_path / f"a.{ending}").read_bytes()
+    assert content.startswith({"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[ending])
+    if ending == "svg":
+        assert all(
+            f"{k}  {name}" in content.decode() or f"{name}  {k}" in content.decode() for k, name in enumerate(skeleton.names)
+        )
+
+
+def test_what_cannot_be_drawn(tmp_path: Path) -> None:
+    skeleton = shipped("kinect20")
+    with pytest.raises(ValueError, match=r"a\.bmp"):
+        draw_skeleton(tmp_path / "a.bmp", skeleton, people(1)[0])
+    with pytest.raises(ValueError, match="poses have shape"):
+        draw_skeleton(tmp_path / "a.png", skeleton, np.full((2, 20, 3), np.nan))
+
+
+def test_names_keep_their_distance_and_move_as_little_as_it_takes() -> None:
+    heights = np.array([0.0, 0.1, 0.2, 5.0, 6.0, 6.0])
+    moved = _spread(heights, 1.0)
+    assert (np.diff(moved) >= 1 - 1e-12).all()
+    np.testing.assert_allclose(moved, [-0.9, 0.1, 1.1, 14 / 3, 17 / 3, 20 / 3])
+    assert _spread([1.0, 3.0], 1.0).tolist() == [1.0, 3.0] and len(_spread([], 1.0)) == 0

@@ -1,0 +1,42 @@
+"""What a run does when it is told to stop."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.commands.test_resume import SMALL
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_the_run_can_be_resumed(sent: signal.Signals, status: int, tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "train.py"), *SMALL, f"out={tmp_path}", "callbacks.last.every_n_steps=1000000"]
+    log = (tmp_path / "printed").open("w")
+    run = subprocess.Popen(
+        [*command, "trainer.max_epochs=100000"], stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 120
+    while not last.exists():
+        assert run.poll() is None and time.monotonic() < deadline, (tmp_path / "printed").read_text()
+        time.sleep(0.05)
+    run.send_signal(sent)
+    assert run.wait(60) == status, (tmp_path / "printed").read_text()
+    content = torch.load(last, weights_only=True)
+    batches = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]
+    assert content["global_step"] == batches["processed"] > 0, "weights and counters agree"
+    assert not list(last.parent.glob(".*")), "no temporary file is left"
+    epochs = content["epoch"] + 1
+    resumed = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), f"resume={last}", f"trainer.max_epochs={epochs}"],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert torch.load(last, weights_only=True)["global_step"] == 4 * epochs

@@ -1,0 +1,273 @@
+"""Files of every kind, damaged in every way: each ends in a DataError or in clips that can be trained on, and soon."""
+
+import io
+import json
+import os
+import re
+import time
+import warnings
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from datamodules.clip_set import ClipSet
+from datamodules.sets.folder import folder
+from datamodules.sets.msr_action3d import msr_action3d
+from ddpm.clips import Clips
+from ddpm.errors import DataError
+from ddpm.skeleton import Skeleton
+from tests.datamodules.test_folder import table
+from tests.datamodules.test_keypoints2d import COCO, openpose, pictured
+from tests.datamodules.test_ntu import NAME, widened
+from tests.datamodules.test_ntu import text as ntu
+from tests.skeletons import people, shipped
+
+KINECT = shipped("kinect20")
+SECONDS = 5.0
+NUMBERS = (
+    *(b"nan", b"inf", b"-inf", b"1e999", b"-1", b"0", b"1", b"2", b"25", b"1e5", b"1e30", b"1e-30", b"0.5"),
+    *(b"999999999", b"99999999999999999999", b"-0", b"1_0", b"0x10", b""),
+)
+TOKENS = (
+    *(*NUMBERS, b"\x00", b"\xff\xfe", b"{", b"}", b"[" * 40, b"]", b'"', b",", b":", b"null", b"true", b"\n", b"\r", b" ", b";"),
+    *(b"\t", b"(", b")", b"'", b"|O", b"people", b"keypoints", b"image_id", b"lengths.npy", b"<f8", b"True", b"frame", b"_x"),
+)
+VALUES = (
+    *(None, True, False, 0, -1, 1, 7, 1e30, 1e300, -1e-30, float("nan"), float("inf"), 10**19, "", "x", "7", "nan", "ü" * 300),
+    *([], {}, [[]], [1], [1, 2], [[1, 2, 3]], [["a"]], {"people": [{}]}, {"x": 1}, {"keypoints": [1, 2, 3], "image_id": 3}),
+)
+"""What a value in a JSON file may turn into."""
+
+
+@cache
+def sound() -> dict[str, bytes]:
+    """A sound file of every kind by its name; motions of real people where they are at hand."""
+    motion = people(1, 15.0)[0][:24]
+    real = sorted(Path(os.environ.get("POSE_DDPM_MSR", "nowhere")).glob("a0[1-5]_s01_e01_skeleton3D.txt"))
+    if real:
+        lines = np.loadtxt(real[0]).reshape(-1, 20, 4)[:24, :, :3]
+        motion = lines.astype(np.float32)
+    arrays, plain = io.BytesIO(), io.BytesIO()
+    extra = {"labels": ["walk", "run"], "subjects": [1, 2], "confidence": np.ones((2, len(motion), 20), np.float32)}
+    np.savez_compressed(
+        arrays,
+        clips=np.stack([motion, motion]),
+        fps=15.0,
+        joint_names=KINECT.names,
+        lengths=[len(motion), 20],
+        **extra,
+        parents=KINECT.parents,
+        seeds=[3, 14],
+    )  # type: ignore[arg-type]
+    np.save(plain, motion)
+    flat = pictured(motion, COCO)
+    results = [
+        {"image_id": f"{k}.jpg", "keypoints": np.concatenate([b, np.ones((17, 1))], 1).ravel().round(1).tolist()}
+        for k, b in enumerate(flat)
+    ]
+    marks = [{"landmarks": [{"x": x, "y": y, "visibility": 0.9} for x, y in (b / 2000).round(4).tolist()]} for b in flat]
+    names = list(COCO)
+    wide = widened(motion)
+    return {
+        "a.npy": plain.getvalue(),
+        "a.npz": arrays.getvalue(),
+        "a.csv": table(motion, 15).encode(),
+        NAME: ntu(("7", 0, wide), ("8", 3, wide[:14]), frames=len(wide)).encode(),
+        "openpose.json": json.dumps([openpose(body, body + 300) for body in flat]).encode(),
+        "coco.json": json.dumps({"annotations": results}).encode(),
+        "mediapipe.json": json.dumps({"width": 2000, "height": 2000, "fps": 15, "joint_names": names, "frames": marks}).encode(),
+        "a01_s01_e01_skeleton3D.txt": "".join(
+            f"{x:.4f} {y:.4f} {z + 2:.4f} 1\n" for x, y, z in motion.reshape(-1, 3).tolist()
+        ).encode(),
+    }  # fmt: skip
+
+
+def in_bytes(draw: st.DrawFn, content: bytes) -> bytes:
+    """An accident of a disk, a transfer or an editor."""
+    kind = draw(st.sampled_from(["number", "number", "number", "cut", "bytes", "token", "delete", "double", "foreign"]))
+    place = draw(st.one_of(st.integers(0, len(content)), st.integers(0, min(300, len(content)))))
+    length = draw(st.sampled_from([1, 2, 8, 40, 400]))
+    if kind == "cut":
+        return content[:place]
+    if kind == "bytes":
+        new = draw(st.binary(min_size=1, max_size=4))
+        return content[:place] + new + content[place + len(new) :]
+    if kind == "token":
+        return content[:place] + draw(st.sampled_from(TOKENS)) + content[place:]
+    if kind == "number":
+        number = re.compile(rb"-?[\d.]+").search(content, place)
+        a, b = number.span() if number else (place, place)
+        return content[:a] + draw(st.sampled_from(NUMBERS)) + content[b:]
+    if kind == "delete":
+        return content[:place] + content[place + length :]
+    if kind == "double":
+        return content[:place] + content[place : place + length] * 2 + content[place + length :]
+    other = sound()[draw(st.sampled_from(sorted(sound())))]
+    return content[:place] + other[place : place + length] + content[place:]
+
+
+def in_json(draw: st.DrawFn, content: bytes) -> bytes:
+    """One value, at any depth, is another or is gone."""
+    document = json.loads(content)
+    node = document
+    for _ in range(draw(st.integers(0, 6))):
+        keys = list(node) if isinstance(node, dict) else list(range(len(node)))
+        key = draw(st.sampled_from(keys)) if keys else None
+        inner = node[key] if key is not None else None
+        if not isinstance(inner, dict | list) or not inner:
+            break
+        node = inner
+    keys = list(node) if isinstance(node, dict) else list(range(len(node)))
+    key = draw(st.sampled_from(keys))
+    if draw(st.booleans()):
+        node[key] = draw(st.sampled_from(VALUES))
+    elif draw(st.booleans()):
+        del node[key]
+    else:
+        new = draw(st.sampled_from(["fps", "joint_names", "track_id", "label", "person_id", "width"]))
+        target = node if isinstance(node, dict) else document if isinstance(document, dict) else node[key]
+        if isinstance(target, dict):
+            target[new] = draw(st.sampled_from(VALUES))
+    return json.dumps(document).encode()
+
+
+def in_arrays(draw: st.DrawFn, content: bytes, packed: bool) -> bytes:
+    """One array has other values, another type or shape, or is gone."""
+    loaded = np.load(io.BytesIO(content))
+    arrays = {key: loaded[key] for key in loaded.files} if packed else {"clips": loaded}
+    key = draw(st.sampled_from(sorted(arrays)))
+    array = arrays[key]
+    kind = draw(st.sampled_from(["value", "value", "type", "shape", "drop", "less", "objects", "order"]))
+    if kind == "value" and array.size and array.dtype.kind in "fiu":
+        value = draw(st.sampled_from([0, -1, 1, 1000, 2**31 - 1, *([np.nan, np.inf, 1e30] if array.dtype.kind == "f" else [])]))
+        start = draw(st.integers(0, array.size - 1))
+        array = array.copy()
+        array.reshape(-1)[start : start + draw(st.sampled_from([1, 3, 60, 10**6]))] = value
+    elif kind == "type":
+        kinds = ["f2", "f8", ">f4", "i2", "i8", "u1", "?", "S5", "U3", "c8"]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                array = array.astype(draw(st.sampled_from(kinds)))
+            except ValueError:
+                array = array[None]
+    elif kind == "shape":
+        array = draw(st.sampled_from([array[None], array.reshape(-1), array.reshape(-1, 1), array[..., None], array.T]))
+    elif kind == "less" and array.ndim:
+        array = array[..., : draw(st.integers(0, array.shape[-1]))]
+    elif kind == "objects":
+        array = array.astype(object)
+    elif kind == "order":
+        array = np.asfortranarray(array)
+    arrays[key] = array
+    if kind == "drop":
+        del arrays[key]
+    buffer = io.BytesIO()
+    if packed:
+        np.savez_compressed(buffer, **arrays)
+    else:
+        np.save(buffer, array, allow_pickle=True)
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A file; hypothesis prints how to make the same again, so its content need not be."""
+
+    name: str
+    content: bytes = field(repr=False)
+
+
+@st.composite
+def damage(draw: st.DrawFn) -> Damaged:
+    """The name of a file and its content after one to three accidents."""
+    name = draw(st.sampled_from(sorted(sound())))
+    content = sound()[name]
+    ending = Path(name).suffix
+    if ending in (".json", ".npy", ".npz") and draw(st.integers(0, 2)):
+        for _ in range(draw(st.integers(1, 3))):
+            if ending == ".json":
+                content = in_json(draw, content) if isinstance(json.loads(content) or None, dict | list) else content
+            else:
+                return Damaged(name, in_arrays(draw, content, ending == ".npz"))
+    else:
+        for _ in range(draw(st.integers(1, 3))):
+            content = in_bytes(draw, content)
+    return Damaged(name, content)
+
+
+def load(path: Path) -> ClipSet:
+    """What training would load."""
+    if path.name.endswith("skeleton3D.txt"):
+        return msr_action3d(KINECT, str(path.parent))
+    if path.suffix == ".json":
+        return folder(shipped("coco17"), str(path), fps=15, min_seconds=0.2)
+    return folder(shipped("ntu25") if path.suffix == ".skeleton" else KINECT, str(path), fps=15, lost="zeros", min_seconds=0.2)
+
+
+def survives(place: Path, case: Damaged) -> None:
+    """Read it, and check what comes of it."""
+    path = place / case.name
+    path.write_bytes(case.content)
+    began = time.monotonic()
+    if path.suffix == ".npz":
+        for skeleton in (KINECT, None):
+            loads(path, skeleton)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # an overflow or an empty mean on the way is a case that nobody thought of
+            clips = load(path)
+    except DataError as e:
+        assert case.name in str(e) or str(place) in str(e), f"the file is not named: {e}"
+        assert len(str(e)) < 5000 and str(e).isprintable()
+    else:
+        assert len(clips) >= 1 and clips.frames.shape[1:] == (len(clips.skeleton.names), clips.skeleton.coords)
+        assert clips.frames.isfinite().all() and clips.frames.abs().max() <= 1001 and 0.1 <= clips.fps <= 10_000
+        assert int(clips.lengths.sum()) == len(clips.frames) and int(clips.lengths.min()) >= 1
+    finally:
+        path.unlink()
+    assert time.monotonic() - began < SECONDS
+
+
+def loads(path: Path, skeleton: Skeleton | None) -> None:
+    """Clips.load gives clips, or names the file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = Clips.load(path, skeleton)
+    except DataError as e:
+        assert path.name in str(e) and len(str(e)) < 5000 and str(e).isprintable()
+    else:
+        assert len(found) >= 1 and found.finite.all()
+
+
+@pytest.mark.parametrize("name", sorted(sound()))
+def test_sound_files_are_clips(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(sound()[name])
+    assert len(load(tmp_path / name)) >= 1
+
+
+RELAXED = settings(
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@settings(RELAXED, max_examples=200)
+@given(case=damage())
+def test_no_damage_escapes(tmp_path: Path, case: Damaged) -> None:
+    survives(tmp_path, case)
+
+
+@pytest.mark.slow
+@settings(RELAXED, max_examples=2000, derandomize=False)
+@given(case=damage())
+def test_no_damage_escapes_at_length(tmp_path: Path, case: Damaged) -> None:
+    survives(tmp_path, case)

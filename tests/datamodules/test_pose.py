@@ -1,0 +1,155 @@
+"""Windows, their order, and the split."""
+
+import numpy as np
+import pytest
+import torch
+
+from datamodules.clip_set import ClipSet, Recording
+from datamodules.pose import PoseDataModule, RandomWindows, Windows, split_recordings
+from ddpm.errors import DataError
+from ddpm.skeleton import Skeleton
+
+PAIR = Skeleton({"root": None, "tip": "root"}, feet=["tip"])
+
+
+def counted(lengths: list[int], subjects: list[str | None] | None = None) -> ClipSet:
+    """Recordings in which every number says where it is: x = recording, y = frame, z = joint; the root walks along x and z."""
+    recordings = []
+    for i, n in enumerate(lengths):
+        x, y, z = np.meshgrid([float(i)], np.arange(n), [0.0, 1.0], indexing="ij")
+        positions = np.stack([x[0] + y[0], y[0], z[0] + 2 * y[0]], axis=-1).astype(np.float32)
+        recordings.append(Recording(positions, f"r{i}", f"a{i % 2}", None if subjects is None else subjects[i]))
+    return ClipSet.from_recordings(recordings, fps=10, skeleton=PAIR)
+
+
+def test_a_window_is_the_recording_anchored_at_its_first_root() -> None:
+    clips = counted([10, 20, 5])
+    batch = Windows(clips, 6).__getitems__(torch.tensor([[1, 7], [0, 0]]))
+    for row, (recording, first) in enumerate([(1, 7), (0, 0)]):
+        expected = clips.recording(recording)[first : first + 6].clone()
+        expected -= expected[0, 0] * torch.tensor([1.0, 0.0, 1.0])
+        assert torch.equal(batch["clips"][row], expected.permute(1, 2, 0))
+    assert torch.equal(batch["clips"][:, 0, [0, 2], 0], torch.zeros(2, 2)), "the root starts at the origin of the ground"
+    assert torch.equal(batch["clips"][0, 0, 1], torch.arange(7.0, 13.0)), "heights are kept"
+    assert batch["mask"].min() == 1 and torch.equal(batch["labels"], torch.tensor([1, 0]))
+
+
+def test_without_short_recordings_there_is_no_mask() -> None:
+    assert Windows(counted([10, 20]), 6).__getitems__(torch.tensor([[1, 7], [0, 0]]))["mask"] is None
+
+
+def test_a_short_recording_is_continued_by_its_last_pose_and_masked() -> None:
+    batch = Windows(counted([4, 9]), 6).__getitems__(torch.tensor([[0, 0]]))
+    assert torch.equal(batch["mask"][0, 0, 0], torch.tensor([1.0, 1, 1, 1, 0, 0]))
+    assert torch.equal(batch["clips"][0, ..., 4], batch["clips"][0, ..., 3])
+    assert torch.equal(batch["clips"][0, ..., 5], batch["clips"][0, ..., 3])
+
+
+def sampler(n: int = 10, batch_size: int = 4, batches: int = 5, **changes: object) -> RandomWindows:
+    lengths = torch.arange(n) * 3 + 5
+    arguments = {"seed": 0, "position": lambda: 0, "rank": 0, "world_size": 1} | changes
+    return RandomWindows(torch.arange(n) + 100, lengths, 8, batch_size, batches, **arguments)  # type: ignore[arg-type]
+
+
+def test_every_pass_visits_every_recording_once() -> None:
+    walk = torch.cat([sampler().batch(k)[:, 0] for k in range(10)])
+    for start in range(0, 40, 10):
+        assert sorted(walk[start : start + 10].tolist()) == list(range(100, 110))
+    assert not torch.equal(walk[:10], walk[10:20]), "passes are shuffled anew"
+
+
+def test_windows_lie_inside_their_recording_and_reach_both_ends() -> None:
+    index = torch.cat([sampler().batch(k) for k in range(500)])
+    last = (3 * (index[:, 0] - 100) + 5 - 8).clamp(min=0)
+    assert bool((index[:, 1] >= 0).all() and (index[:, 1] <= last).all())
+    longest = index[index[:, 0] == 109]
+    assert longest[:, 1].min() == 0 and longest[:, 1].max() == 24
+
+
+def test_a_resumed_epoch_yields_what_was_left_of_it() -> None:
+    whole = list(sampler())
+    for k in range(5):
+        rest = list(sampler(position=lambda k=k: k))
+        assert len(rest) == 5 - k and all(torch.equal(a, b) for a, b in zip(rest, whole[k:], strict=True))
+    second = list(sampler(position=lambda: 5))
+    assert len(second) == 5 and not torch.equal(second[0], whole[0])
+
+
+def test_two_processes_share_the_walk_of_one() -> None:
+    ranks = [sampler(batch_size=2, rank=r, world_size=2) for r in range(2)]
+    for k in range(10):
+        together = torch.cat([r.batch(k)[:, 0] for r in ranks])
+        assert torch.equal(together, sampler().batch(k)[:, 0])
+
+
+def test_the_seed_decides() -> None:
+    assert torch.equal(sampler().batch(3), sampler().batch(3))
+    assert not torch.equal(sampler().batch(3), sampler(seed=1).batch(3))
+
+
+@pytest.mark.parametrize("split", ["subject", "sequence"])
+def test_nothing_is_on_both_sides(split: str) -> None:
+    clips = counted([9] * 40, [f"s{i % 8}" for i in range(40)])
+    train, val = split_recordings(clips, 0.2, split, seed=3)
+    assert sorted([*train.tolist(), *val.tolist()]) == list(range(40))
+    assert len(val) >= 8
+    if split == "subject":
+        assert not {clips.subjects[i] for i in train} & {clips.subjects[i] for i in val}
+    assert torch.equal(val, split_recordings(clips, 0.2, split, seed=3)[1])
+
+
+def test_impossible_splits_are_refused() -> None:
+    with pytest.raises(DataError, match=r"r0.*split=sequence"):
+        split_recordings(counted([9, 9]), 0.5, "subject", 0)
+    with pytest.raises(DataError, match="one side stays empty"):
+        split_recordings(counted([9, 9], ["s", "s"]), 0.5, "subject", 0)
+    with pytest.raises(ValueError, match="room"):
+        split_recordings(counted([9, 9]), 0.5, "room", 0)
+
+
+def test_without_held_out_data_training_data_validate() -> None:
+    train, val = split_recordings(counted([9]), 0.0, "subject", 0)
+    assert train.tolist() == val.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [({"frames": 0}, "frames=0"), ({"batch_size": 0}, "batch_size=0"), ({"steps_per_epoch": 0}, "steps_per_epoch=0"),
+     ({"val_fraction": 1.0}, r"val_fraction=1\.0")],
+)  # fmt: skip
+def test_limits_are_named(arguments: dict, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        PoseDataModule(counted([9]), **({"frames": 4} | arguments))
+
+
+def test_loaders_serve_whole_batches() -> None:
+    data = PoseDataModule(counted([9] * 20, [f"s{i % 5}" for i in range(20)]), 6, batch_size=4, val_fraction=0.2)
+    train, val = list(data.train_dataloader()), list(data.val_dataloader())
+    assert len(train) == 4 and all(b["clips"].shape == (4, 2, 3, 6) for b in train)
+    assert sum(len(b["clips"]) for b in val) == len(data.val_recordings)
+    assert torch.equal(val[0]["clips"], next(iter(data.val_dataloader()))["clips"]), "validation does not change"
+
+
+def test_statistics_cover_the_training_recordings() -> None:
+    data = PoseDataModule(counted([30] * 20, [f"s{i % 5}" for i in range(20)]), 6, val_fraction=0.2)
+    batch = data.statistics_batch()
+    assert len(batch["clips"]) == 4 * len(data.train_recordings)
+    assert len(data.statistics_batch(limit=7)["clips"]) == 7
+
+
+def test_clip_sets_refuse_what_is_no_motion() -> None:
+    good = np.zeros((4, 2, 3), np.float32)
+    bad = good.copy()
+    bad[2, 1, 0] = np.nan
+    with pytest.raises(DataError, match=r"f\.txt.*frame 2.*tip.*nan"):
+        ClipSet.from_recordings([Recording(bad, "f.txt")], fps=10, skeleton=PAIR)
+    with pytest.raises(DataError, match=r"f\.txt.*\(4, 1, 3\).*2 joints"):
+        ClipSet.from_recordings([Recording(good[:, :1], "f.txt")], fps=10, skeleton=PAIR)
+    with pytest.raises(DataError, match="no recordings"):
+        ClipSet.from_recordings([], fps=10, skeleton=PAIR)
+
+
+def test_errors_quote_damaged_files_safely() -> None:
+    assert str(DataError("a.csv: 'Knie links: ü' \x1b[2J\x00")) == "a.csv: 'Knie links: ü' \\x1b[2J\\x00"
+    long = str(DataError("start" + "x" * 10_000 + "remedy"))
+    assert len(long) < 4100 and long.startswith("start") and long.endswith("remedy") and "[...]" in long
