@@ -14,7 +14,7 @@ from torch import Tensor
 from ddpm.files import write_durably
 from ddpm.skeleton import Skeleton
 
-ENDINGS = (".npz", ".gif", ".bvh")
+ENDINGS = (".npz", ".gif", ".bvh", ".mp4")
 """What `Clips.save` can write."""
 
 
@@ -105,12 +105,12 @@ class Clips:
         """Write the clips in the format that the ending of the name says, each file whole or not at all.
 
         ``.npz``: ``clips`` float32 ``(n, frames, joints, coords)``, ``fps``, ``joint_names``, ``parents`` (-1 for the root),
-        ``units``; ``seeds`` and ``labels`` if there are any, ``lengths`` where padding does not count. ``.gif``: all clips in a
-        grid. ``.bvh``: a file a clip, ``NAME_000.bvh`` and so on.
+        ``units``; ``seeds`` and ``labels`` if there are any, ``lengths`` where padding does not count. ``.gif``, ``.mp4``: all
+        clips in a grid, the latter with the extra ``video``. ``.bvh``: a file a clip, ``NAME_000.bvh`` and so on.
 
         Args:
             path: of the file; its folder is made.
-            titles: one line per clip of a GIF; None for seed and label.
+            titles: one line per clip of a GIF or video; None for seed and label.
             arrays: more for an .npz.
 
         Returns:
@@ -138,9 +138,10 @@ class Clips:
                 named |= {"clips": positions.astype(np.float32), **(arrays or {})}
                 np.savez_compressed(content, **named)  # pyright: ignore[reportArgumentType]
                 write_durably(path, content.getbuffer())
-            case ".gif":
+            case ".gif" | ".mp4" as ending:
                 titles = self.titles if titles is None else titles
-                render.write_gif(path, render.draw_clips(positions, self.skeleton, titles=titles, lengths=lengths), self.fps)
+                frames = render.draw_clips(positions, self.skeleton, titles=titles, lengths=lengths)
+                write_durably(path, (render.gif_bytes if ending == ".gif" else render.mp4_bytes)(frames, self.fps))
             case ".bvh":
                 return list(bvh_out.write_bvh_files(path, self))
             case ending:

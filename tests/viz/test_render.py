@@ -67,6 +67,24 @@ def seconds(gif: bytes) -> float:
     return sum(frame.info["duration"] for frame in ImageSequence.Iterator(Image.open(io.BytesIO(gif)))) / 1000
 
 
+@pytest.mark.parametrize("fps", [20, 29.97, 100])
+def test_a_video_shows_the_frames_at_their_rate(tmp_path: Path, fps: float) -> None:
+    pytest.importorskip("imageio_ffmpeg")
+    frames = render.draw_clips(person()[None], SKELETON, size=97)  # H.264 has no odd sizes
+    (tmp_path / "a.mp4").write_bytes(render.mp4_bytes(frames, fps))
+    assert iio.immeta(tmp_path / "a.mp4", plugin="FFMPEG")["fps"] == pytest.approx(fps, rel=1e-3)
+    read = iio.imread(tmp_path / "a.mp4", plugin="FFMPEG")
+    assert read.shape == (8, 98, 98, 3)
+    assert np.abs(read[:, :97, :97].astype(int) - frames).mean() < 6
+
+
+def test_a_video_without_ffmpeg_says_what_to_install(noise: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    monkeypatch.delitem(sys.modules, "imageio.plugins.ffmpeg", raising=False)
+    with pytest.raises(ImportError, match=r"pip install 'pose-ddpm\[video\]'"):
+        render.mp4_bytes(noise, 20)
+
+
 @pytest.fixture
 def noise() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (47, 12, 16, 3), dtype=np.uint8)
