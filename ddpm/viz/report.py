@@ -186,8 +186,9 @@ def _classified(j: Classification) -> str:
     metric = "" if j.in_metrics else " No distance in its features is given: it learned from clips of the reference."
     text = (
         f"Share of clips that the classifier puts into each class. {NOTE[0].upper()}{NOTE[1:]}. It learned from {j.trained} and "
-        f"is right on {100 * j.accuracy:.0f} % of {int(j.tested.sum())} held-out ones, which are the real clips here; the "
-        f"commonest class would be right on {100 * j.chance:.0f} %. Its mean confidence is {j.confidence['generated']:.2f} on generated "
+        f"is right on {100 * j.accuracy:.0f} % of {int(j.tested.sum())} held-out ones, which are the real clips here; "
+        f"the commonest class would be right on {100 * j.chance:.0f} %. Its mean confidence is "
+        f"{j.confidence['generated']:.2f} on generated "
         f"clips, {j.confidence['real']:.2f} on real ones.{asked}{metric}"
     )
     return _figure(png_bytes(plot_classification(j)), "png", text)
