@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 LARGEST = 10.0
-"""What sampling takes sigma^2 for at most, times beta: right for clips of three times the deviation of noise. Over few steps the
-ratio of beta-tilde to beta is small, and a fraction slightly above 1 would mean a hundred times beta."""
+"""Largest sigma^2 in sampling, times beta: right for clips of three times the deviation of noise. Over few steps the ratio of
+beta-tilde to beta is small, and a fraction slightly above 1 would mean a hundred times beta."""
 
 
 def reverse_variance(alpha: Tensor | float, ratio: Tensor | float, fraction: Tensor | float) -> Tensor | float:
@@ -20,14 +20,14 @@ def reverse_variance(alpha: Tensor | float, ratio: Tensor | float, fraction: Ten
     Args:
         alpha: alpha_bar at this step over alpha_bar at the next one; beta is 1 - alpha.
         ratio: beta-tilde / beta = (1 - alpha_bar at the next step) / (1 - alpha_bar at this step).
-        fraction: see above; a tensor shaped like the clips where a network says it, and then sigma^2 is at most `LARGEST` beta.
+        fraction: a tensor shaped like the clips where it is learned, and then sigma^2 is at most `LARGEST` beta.
     """
     sigma2 = (1 - alpha) * ratio ** (1 - fraction)
     return sigma2.clamp(max=LARGEST * (1 - alpha)) if isinstance(fraction, Tensor) else sigma2
 
 
 class Variance(Protocol):
-    """Where ``fraction`` comes from.
+    """Source of ``fraction``.
 
     Attributes:
         outputs: numbers that the network must output for each number of a clip.
@@ -38,7 +38,7 @@ class Variance(Protocol):
     fraction: float
 
     def split(self, output: Tensor, like: Tensor) -> tuple[Tensor, Tensor | float]:
-        """(what the prediction converts, shaped like ``like``; fraction) from the network's output."""
+        """(the prediction's part of the network's output, shaped like ``like``; fraction)."""
         ...
 
     def loss(self, fraction: Tensor | float, x0_error: Tensor, alpha_bar: Tensor, before: Tensor, n_steps: int) -> Tensor | None:
@@ -55,14 +55,7 @@ class Variance(Protocol):
 
 
 class Fixed:
-    """The same fraction at every step.
-
-    Args:
-        fraction: 1 is beta, as in Algorithm 2 of Ho et al. 2020; 0 is beta-tilde.
-
-    Raises:
-        ValueError: a fraction outside 0..1.
-    """
+    """The same fraction at every step, in 0..1: 1 is beta, as in Algorithm 2 of Ho et al. 2020; 0 is beta-tilde."""
 
     outputs = 1
 
@@ -76,19 +69,14 @@ class Fixed:
         return output, self.fraction
 
     def loss(self, fraction: Tensor | float, x0_error: Tensor, alpha_bar: Tensor, before: Tensor, n_steps: int) -> None:
-        """There is nothing to learn."""
+        """Nothing."""
 
 
 class Learned:
     """The network outputs the fraction, for each number of a clip, in a second set of channels (Nichol & Dhariwal 2021).
 
-    It is trained by the variational bound with the mean held fixed, which is added to the loss: their L_hybrid.
-
-    Args:
-        vlb_weight: weight of the bound, positive; 0.001 is theirs.
-
-    Raises:
-        ValueError: vlb_weight is not positive.
+    It is trained by the variational bound with the mean held fixed, which is added to the loss with the positive weight
+    ``vlb_weight``: their L_hybrid.
     """
 
     outputs = 2
