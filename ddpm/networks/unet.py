@@ -1,4 +1,4 @@
-"""MDM_UNetModel: the temporal UNet with attention that looks at a noisy clip and says what is in it."""
+"""MDM_UNetModel: a temporal UNet with attention."""
 
 from collections.abc import Sequence
 from typing import get_args
@@ -45,8 +45,8 @@ class MDM_UNetModel(nn.Module):
         padding: frames of padding of every 3-tap convolution, which is also the distance of its taps.
         padding_mode: zeros, reflect, replicate or circular. Circular makes the network equivariant to cyclic shifts by
             multiples of its stride.
-        clip_dim: width of an optional embedding of the whole clip (text, class, ...), None for none.
-        input_amplitude: tell the network how large its input is, see `InputAmplitude`.
+        clip_dim: width of the condition of a clip (text, class, ...), None for none.
+        input_amplitude: see `InputAmplitude`.
 
     Raises:
         ValueError: a value outside its limits, named with its key.
@@ -73,12 +73,8 @@ class MDM_UNetModel(nn.Module):
     ) -> None:
         super().__init__()
         self.stride = 2 ** (len(channel_mult) - 1)
-        require(
-            image_size >= self.stride,
-            "image_size",
-            image_size,
-            f"at least {self.stride}, the stride of the network: more frames, or fewer levels in model.channel_mult",
-        )
+        enough = f"at least {self.stride}, the stride of the network: more frames, or fewer levels in model.channel_mult"
+        require(image_size >= self.stride, "image_size", image_size, enough)
         require(in_channels > 0, "in_channels", in_channels, "positive")
         require(out_channels > 0, "out_channels", out_channels, "positive")
         require(model_channels > 0 and model_channels % 4 == 0, "model_channels", model_channels, "a positive multiple of 4")
@@ -86,19 +82,14 @@ class MDM_UNetModel(nn.Module):
         require(0 <= dropout < 1, "dropout", dropout, "in [0, 1)")
         require(len(channel_mult) > 0 and min(channel_mult) > 0, "channel_mult", channel_mult, "a list of positive numbers")
         rates = [2**level for level in range(len(channel_mult))]
-        require(
-            set(attention_resolutions) <= set(rates),
-            "attention_resolutions",
-            attention_resolutions,
-            f"among {rates}, the rates of the levels in model.channel_mult",
-        )
+        among = f"among {rates}, the rates of the levels in model.channel_mult"
+        require(set(attention_resolutions) <= set(rates), "attention_resolutions", attention_resolutions, among)
         require(num_heads > 0, "num_heads", num_heads, "positive")
         require(padding > 0, "padding", padding, "positive: a convolution without padding would lose frames")
         require(padding_mode in get_args(PaddingMode), "padding_mode", padding_mode, f"one of {get_args(PaddingMode)}")
         require(clip_dim is None or clip_dim > 0, "clip_dim", clip_dim, "positive, or null")
-        require(
-            not input_amplitude or out_channels >= in_channels, "input_amplitude", True, "false with fewer outputs than inputs"
-        )
+        fits = not input_amplitude or out_channels >= in_channels
+        require(fits, "input_amplitude", True, "false with fewer outputs than inputs")
         self.levels = len(channel_mult)
         self.in_channels = in_channels
         self.padding = padding
@@ -155,15 +146,7 @@ class MDM_UNetModel(nn.Module):
     def forward(self, xt: Tensor, t: Tensor, cond: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """The network's output for a noisy clip.
 
-        Args:
-            xt: ``(batch, ..., frame)``, the axes between are its channels: joints and coords.
-            t: ``(batch,)`` int64, diffusion step.
-            cond: ``(batch, clip_dim)``, or None.
-            mask: ``(batch, 1, 1, frame)``, 1 where a frame is real, 0 behind the end of a shorter clip; None where all are real.
-                What is said of real frames is what it would be without padding.
-
-        Returns:
-            ``(batch, ..., frame)``, shaped like xt if out_channels = in_channels, else ``(batch, out_channels, frame)``.
+        Arguments and result are those of `ddpm.networks.transformer.MotionTransformer.forward`.
 
         Raises:
             ValueError: a wrong number of channels, more padding than frames, frames that break circular padding, a condition
@@ -178,7 +161,6 @@ class MDM_UNetModel(nn.Module):
         coarsest = -(-frames // self.stride)
         if self.padding_mode in ("circular", "reflect") and coarsest < self.padding + (self.padding_mode == "reflect"):
             raise ValueError(f"frames={frames} leaves {coarsest} at the coarsest level, too few to pad by {self.padding}")
-
         if mask is not None and self.padding_mode != "zeros":
             raise ValueError(
                 f"model.padding_mode={self.padding_mode}: clips shorter than frames={frames} end in zeros; use "
