@@ -54,14 +54,12 @@ class MotionDiffusion(pl.LightningModule):
     Args:
         diffusion: schedule, network, prediction and loss.
         normalizer: metres <-> normalised; fitted before training, or loaded.
-        skeleton: of the clips.
-        fps: frames per second of the clips.
-        frames: length of the clips.
+        skeleton: of the clips, as ``fps``, frames per second, and ``frames``, their length.
         sampler: the default of `sample`.
-        motion_loss: added to the loss, in metres; None for nothing.
+        motion_loss: added to the loss.
         condition: the labels that condition the network; None for an unconditional one.
         project: the default of `sample`: ``bones`` makes them rigid in the last steps of a sampler; None for nothing.
-        class_names: names of the actions of the training data.
+        class_names: of the actions of the training data.
         optimizer: parameters -> optimiser; None for a module that is not trained.
         lr_scheduler: (optimiser, total steps, inf if none are set) -> scheduler stepped after every step; None for none.
         seed: of t, noise and dropout in training.
@@ -169,10 +167,7 @@ class MotionDiffusion(pl.LightningModule):
                 self.log_dict({f"val/loss_t/{part}": loss, f"val/x0_cm/{part}": centimetres}, sync_dist=True)
 
     def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: int | float | None = None,
-        gradient_clip_algorithm: str | None = None,
+        self, optimizer: Optimizer, gradient_clip_val: int | float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Clip the norm of the gradient and log it.
 
@@ -292,11 +287,7 @@ class MotionDiffusion(pl.LightningModule):
         return self.as_clips(torch.cat(clips), torch.tensor(seeds), labels)
 
     def find_labels(self, action: str | Sequence[str], n: int) -> Tensor:
-        """``(n,)`` int64 labels of an action, or of several that take turns.
-
-        Raises:
-            ValueError: the model knows no actions, or not this one; or none is named.
-        """
+        """``(n,)`` int64 labels of an action, or of several that take turns; a ValueError for one that is not known."""
         names = [action] if isinstance(action, str) else list(action)
         if not names:
             raise ValueError("action=[] must name at least one action")
@@ -398,10 +389,7 @@ class MotionDiffusion(pl.LightningModule):
     def as_clips(self, positions: Tensor, seeds: Tensor | None = None, labels: Tensor | None = None) -> Clips:
         """Clips with this module's skeleton, frame rate and names of actions.
 
-        Args:
-            positions: ``(clips, frames, joints, coords)`` in metres, as from `generate`.
-            seeds: ``(clips,)`` int64, if they have any.
-            labels: ``(clips,)`` int64, -1 where unknown; None for an unconditional network.
+        positions are as from `generate`, seeds and labels ``(clips,)`` int64, -1 for an unknown label.
         """
         names = None
         if labels is not None and self.condition is not None:

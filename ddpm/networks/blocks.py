@@ -109,32 +109,24 @@ class GroupNorm(nn.GroupNorm):
 
 
 class Downsample(nn.Module):
-    """Half as many frames (rounded up), by strided convolution if ``conv``, else by averaging pairs."""
+    """Half as many frames (rounded up), by strided convolution if ``conv``, else by the mean of the real frames of each pair."""
 
     def __init__(self, channels: int, conv: bool, padding: int, padding_mode: PaddingMode) -> None:
         super().__init__()
-        self.op = Conv3(channels, channels, padding, padding_mode, stride=2) if conv else MeanOfPairs()
+        self.op = Conv3(channels, channels, padding, padding_mode, stride=2) if conv else None
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """``(batch, channel, frame)`` -> ``(batch, channel, ceil(frame / 2))``."""
-        return self.op(x, mask)
+        if self.op is not None:
+            return self.op(x, mask)
+        mean = F.avg_pool1d(masked(x, mask), 2, ceil_mode=True, count_include_pad=False)
+        if mask is None:
+            return mean
+        return mean / F.avg_pool1d(mask.to(x), 2, ceil_mode=True, count_include_pad=False).clamp(min=0.5)
 
     def mask(self, mask: Tensor | None) -> Tensor | None:
         """The mask of the output."""
         return halved(mask)
-
-
-class MeanOfPairs(nn.AvgPool1d):
-    """The mean of every two frames; of one, where the number of real frames is odd."""
-
-    def __init__(self) -> None:
-        super().__init__(2, ceil_mode=True, count_include_pad=False)
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """``(batch, channel, frame)`` -> ``(batch, channel, ceil(frame / 2))``."""
-        if mask is None:
-            return super().forward(x)
-        return super().forward(masked(x, mask)) / super().forward(mask.to(x)).clamp(min=0.5)
 
 
 class Upsample(nn.Module):

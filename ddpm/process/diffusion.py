@@ -22,19 +22,12 @@ class Denoised(NamedTuple):
 
 
 class ClipLosses(NamedTuple):
-    """The loss of a batch, clip by clip.
+    """The loss of a batch, clip by clip."""
 
-    Attributes:
-        total: sums of the weighted errors over the real elements of each clip, ``(batch,)``.
-        count: numbers of real elements, ``(batch,)``.
-        x0_hat: estimates of the clean clips, ``(batch, ...)``.
-        weight: of the squared error of x0_hat at this noise level, ``(batch, 1, ...)``.
-    """
-
-    total: Tensor
-    count: Tensor
-    x0_hat: Tensor
-    weight: Tensor
+    total: Tensor  # (batch,) sums of the weighted errors over the real elements of each clip
+    count: Tensor  # (batch,) numbers of real elements
+    x0_hat: Tensor  # (batch, ...) estimates of the clean clips
+    weight: Tensor  # (batch, 1, ...) of the squared error of x0_hat at this noise level
 
     @property
     def mean(self) -> Tensor:
@@ -151,12 +144,7 @@ class DenoiseDiffusion(nn.Module):
     ) -> Tensor:
         """Algorithm 1: mean weighted ||eps - eps_theta(xt, t)||^2, in expectation over t uniform over all steps.
 
-        Args:
-            x0: ``(batch, ...)``.
-            noise: eps, shaped like x0; drawn if None.
-            t: drawn by ``timesteps`` if None.
-            cond: see above.
-            mask: see above; every real element counts alike.
+        ``noise`` is eps, shaped like x0; it and t are drawn if None. Every real element counts alike.
         """
         return self.clip_losses(x0, noise, t=t, cond=cond, mask=mask).mean
 
@@ -198,14 +186,7 @@ def reverse_mean(
     """Mean of a reverse step, equation 7 of Ho et al. 2020 with xt written in x0_hat and eps_hat.
 
     With x0_hat written in xt and eps_hat it is their equation 11 and line 4 of Algorithm 2. In this form it is finite where
-    alpha_bar is 0, and x0_hat itself where ``before`` is 1.
-
-    Args:
-        x0_hat: ``(batch, ...)``.
-        eps_hat: shaped like x0_hat.
-        alpha: alpha_bar over before.
-        alpha_bar: at this step.
-        before: alpha_bar at the next step of the sampler (the step before this one), 1 if it is the clean clip.
+    alpha_bar is 0, and x0_hat itself where ``before``, alpha_bar at the sampler's next step, is 1. alpha is alpha_bar / before.
     """
     return before**0.5 * x0_hat + alpha**0.5 * (1 - before) / (1 - alpha_bar) ** 0.5 * eps_hat
 

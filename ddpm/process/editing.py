@@ -29,14 +29,7 @@ def between(first: Callable[[], Tensor], second: Callable[[], Tensor], weight: T
     return lambda: slerp(first()[0], second()[0], weight)
 
 
-def ddim_inverse(
-    denoise: Denoise,
-    x0: Tensor,
-    alpha_bar: Tensor,
-    *,
-    steps: int | None = 50,
-    refinements: int = 3,
-) -> Tensor:
+def ddim_inverse(denoise: Denoise, x0: Tensor, alpha_bar: Tensor, *, steps: int | None = 50, refinements: int = 3) -> Tensor:
     """The noise from which `ddpm.process.samplers.ddim` with as many steps, evenly spaced in log(SNR), returns a clip.
 
     DDIM's step from xt to the next level is x = (sigma_next / sigma) xt + (signal_next - signal sigma_next / sigma) x0_hat(xt).

@@ -3,33 +3,19 @@
 Weights are 1 over T times the probability of t: whatever is drawn, the expected loss is that of Algorithm 1, with t uniform.
 """
 
-from typing import Protocol
-
 import torch
 from torch import Tensor, nn
-
-
-class Timesteps(Protocol):
-    """A timestep sampler."""
-
-    def __call__(self, batch: int, n_steps: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """``(batch,)`` int64 t in 0..n_steps-1, and ``(batch,)`` float32 weights with mean 1."""
-        ...
-
-    def observe(self, t: Tensor, n_steps: int, loss: Tensor) -> None:
-        """Receives ``(batch,)`` drawn steps, T, and their ``(batch,)`` losses, before weights, without gradient."""
-        ...
 
 
 class Uniform:
     """Independent draws, as in Algorithm 1 of Ho et al. 2020."""
 
     def __call__(self, batch: int, n_steps: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """See `Timesteps`."""
+        """``(batch,)`` int64 t in 0..n_steps-1, and ``(batch,)`` float32 weights with mean 1."""
         return torch.randint(n_steps, (batch,), device=device), torch.ones(batch, device=device)
 
     def observe(self, t: Tensor, n_steps: int, loss: Tensor) -> None:
-        """Does nothing."""
+        """Learn from ``(batch,)`` drawn steps and their losses, before weights, without gradient: here nothing."""
 
 
 class Stratified(Uniform):
@@ -40,7 +26,7 @@ class Stratified(Uniform):
     """
 
     def __call__(self, batch: int, n_steps: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """See `Timesteps`."""
+        """See `Uniform`."""
         return _step(_strata(batch, device), n_steps), torch.ones(batch, device=device)
 
 
@@ -80,7 +66,7 @@ class Importance(nn.Module):
         return (1 - self.uniform) * share + self.uniform / len(root)
 
     def __call__(self, batch: int, n_steps: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """See `Timesteps`."""
+        """See `Uniform`."""
         bins = len(self.square)
         if bins > n_steps:
             raise ValueError(
@@ -108,6 +94,9 @@ class Importance(nn.Module):
         moved = torch.where(self.seen, torch.lerp(now, self.square, self.decay), now)
         self.square.copy_(torch.where(here, moved, self.square))
         self.seen.logical_or_(here)
+
+
+Timesteps = Uniform | Importance
 
 
 def _strata(batch: int, device: torch.device) -> Tensor:
