@@ -128,7 +128,7 @@ class MotionDiffusion(pl.LightningModule):
     def loss(self, batch: Batch, eps: Tensor | None = None, t: Tensor | None = None) -> Tensor:
         """The loss of a batch: that of the diffusion of its normalised clips, and that of the motion in metres.
 
-        The noise ``eps`` ``(batch, joint, coord, frame)`` and the diffusion steps ``t`` ``(batch,)`` are drawn if None.
+        The noise ``eps`` and the diffusion steps ``t`` are drawn if None.
         """
         return self._losses(batch, eps, t)[1]
 
@@ -169,12 +169,7 @@ class MotionDiffusion(pl.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: int | float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clip the norm of the gradient and log it.
-
-        Raises:
-            ValueError: a ``gradient_clip_algorithm`` that is neither None nor ``norm``.
-            FloatingPointError: the gradient is not finite, before it spoils the weights.
-        """
+        """Clip the norm of the gradient and log it; a FloatingPointError if it is not finite, before it spoils the weights."""
         if gradient_clip_algorithm not in (None, "norm"):
             raise ValueError(f"trainer.gradient_clip_algorithm={gradient_clip_algorithm!r} must be null or 'norm'")
         norm = nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or math.inf)

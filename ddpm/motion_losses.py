@@ -60,13 +60,9 @@ class MotionLoss:
         self.other_feet = [skeleton.index(mirror.get(name, name)) for name in skeleton.feet]
 
     def __call__(self, clips: Tensor, real: Tensor, weight: Tensor, mask: Tensor | None) -> Tensor:
-        """The sum of all terms, each times its own weight and that of its clip.
+        """The sum of all terms, each times its own weight and that of the noise level of its clip, ``(batch, 1, 1, 1)``.
 
-        Args:
-            clips: predicted, ``(batch, joint, coord, frame)`` in metres.
-            real: shaped like clips.
-            weight: ``(batch, 1, 1, 1)``, of each clip's noise level.
-            mask: ``(batch, 1, 1, frame)``, 1 where a frame is real; None where all are.
+        Predicted and real clips are ``(batch, joint, coord, frame)`` in metres, the mask is ``(batch, 1, 1, frame)`` or None.
         """
         if mask is not None:  # padding must not be the lowest place that a foot reaches
             real = torch.where(mask.bool(), real, real[..., :1])

@@ -219,14 +219,8 @@ def frequencies(n: int) -> Tensor:
 def attend(q: Tensor, k: Tensor, v: Tensor, tokens: int, mask: Tensor | None) -> Tensor:
     """Attention between real tokens whose logits are multiplied by log(n) / log(tokens) for a clip of n of them.
 
-    That keeps attention as sharp as in training where clips have another length (Chiang & Cholak 2022, section 5.3).
-
-    Args:
-        q: queries, as keys and values ``(batch, head, token, width of a head)``.
-        k: keys.
-        v: values.
-        tokens: number of tokens of a whole clip in training.
-        mask: ``(batch, 1, token)``, or None.
+    That keeps attention as sharp as in training where clips have another length (Chiang & Cholak 2022, section 5.3); ``tokens``
+    is that of a whole clip in training. Queries, keys, values and result are ``(batch, head, token, width of a head)``.
     """
     trained = math.log(max(tokens, 2))
     if mask is None:

@@ -27,11 +27,9 @@ class MotionTransformer(nn.Module):
 
     Args:
         frames: number of frames it is trained for; other numbers work too (see `attend`).
-        in_channels: joints times coords.
+        in_channels: joints times coords, as ``out_channels``.
         model_channels: width of a token, a multiple of 2 num_heads.
-        out_channels: joints times coords of the output.
         depth: number of blocks.
-        num_heads: heads of every attention.
         mlp_ratio: width inside a block's MLP as a multiple of model_channels.
         dropout: probability, on both branches of every block.
         clip_dim: width of the condition of a clip (text, class, ...), None for none.

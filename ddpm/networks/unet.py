@@ -31,20 +31,16 @@ class MDM_UNetModel(nn.Module):
 
     Args:
         image_size: number of frames it is trained for; other numbers work too (see `SelfAttention`).
-        in_channels: joints times coords.
+        in_channels: joints times coords, as ``out_channels``.
         model_channels: width of the first level, a multiple of 4.
-        out_channels: joints times coords of the output.
         num_res_blocks: residual blocks per level.
         attention_resolutions: downsampling rates (1, 2, 4, ...) at which attention acts.
-        dropout: probability in the residual blocks.
         channel_mult: width of each level as a multiple of model_channels; the number of levels.
-        conv_resample: resample between levels by convolution, otherwise by averaging and repeating.
-        num_heads: heads of every attention.
+        conv_resample: resample between levels by convolution, otherwise by averaging and repeating; or, with
+            ``resblock_updown``, in a residual block.
         use_scale_shift_norm: how the diffusion step enters a residual block, see `ResBlock`.
-        resblock_updown: resample between levels by a residual block.
-        padding: frames of padding of every 3-tap convolution, which is also the distance of its taps.
-        padding_mode: zeros, reflect, replicate or circular. Circular makes the network equivariant to cyclic shifts by
-            multiples of its stride.
+        padding: frames of padding of every `Conv3`. With the ``padding_mode`` circular the network is equivariant to cyclic
+            shifts by multiples of its stride.
         clip_dim: width of the condition of a clip (text, class, ...), None for none.
         input_amplitude: see `InputAmplitude`.
 
@@ -114,16 +110,12 @@ class MDM_UNetModel(nn.Module):
         ch = model_channels * channel_mult[0]
         skips = [ch]
         self.input_blocks = nn.ModuleList([TimestepEmbedSequential(Conv3(in_channels, ch, padding, padding_mode))])
-        self.input_levels = [0]  # on which level the frames lie that go into each block
-        self.output_levels: list[int] = []
         for level, mult in enumerate(channel_mult):
             if level > 0:
                 self.input_blocks.append(TimestepEmbedSequential(resampler(Downsample, ch)))
-                self.input_levels.append(level - 1)
                 skips.append(ch)
             for _ in range(num_res_blocks):
                 self.input_blocks.append(TimestepEmbedSequential(*level_block(ch, mult * model_channels, rates[level])))
-                self.input_levels.append(level)
                 ch = mult * model_channels
                 skips.append(ch)
 
@@ -139,7 +131,6 @@ class MDM_UNetModel(nn.Module):
                 if level > 0 and i == num_res_blocks:
                     layers.append(resampler(Upsample, ch))
                 self.output_blocks.append(TimestepEmbedSequential(*layers))
-                self.output_levels.append(level)
 
         self.out = nn.Sequential(GroupNorm(ch), nn.SiLU(), zero(Conv3(ch, out_channels, padding, padding_mode)))
 
@@ -167,25 +158,26 @@ class MDM_UNetModel(nn.Module):
                 "padding_mode=zeros, or as few frames as the shortest recording has"
             )
 
-        masks = [mask_of_frames(mask)]
+        x, real = h, mask_of_frames(mask)
+        masks = {frames: real}  # by the number of frames of a level
+        while len(masks) < self.levels and frames > 1:
+            masks[-(-frames // 2)] = halved(masks[frames])
+            frames = -(-frames // 2)
         emb = self.time_embed(t, cond)
-        x = h
         if self.amplitude is not None:
-            emb = emb + self.amplitude.embed(x, masks[0])
-        while len(masks) < self.levels:
-            masks.append(halved(masks[-1]))
+            emb = emb + self.amplitude.embed(x, real)
         skips: list[Tensor] = []
-        for block, level in zip(self.input_blocks, self.input_levels, strict=True):
-            h = block(h, emb, masks[level])
+        for block in self.input_blocks:
+            h = block(h, emb, masks[h.shape[-1]])
             skips.append(h)
-        h = self.middle_block(h, emb, masks[-1])
-        for block, level in zip(self.output_blocks, self.output_levels, strict=True):
+        h = self.middle_block(h, emb, masks[h.shape[-1]])
+        for block in self.output_blocks:
             skip = skips.pop()
             # Halving rounds up, so doubling can give one frame too many where the number of frames was odd.
-            h = block(torch.cat([h[..., : skip.shape[-1]], skip], dim=1), emb, masks[level])
+            h = block(torch.cat([h[..., : skip.shape[-1]], skip], dim=1), emb, masks[skip.shape[-1]])
         norm, activation, conv = self.out
-        h = conv(activation(norm(h, masks[0])), masks[0])
+        h = conv(activation(norm(h, real)), real)
         if self.amplitude is not None:
             h = self.amplitude(h, x, emb)
-        h = masked(h, masks[0])
+        h = masked(h, real)
         return h.view(xt.shape) if h.shape[1] == self.in_channels else h

@@ -20,7 +20,7 @@ class LabelCondition:
 
     Args:
         names: of the actions.
-        counts: training recordings of each action, and last of those without a label.
+        counts: numbers of training recordings of each action, and of those without a label.
         dropout: probability with which training hides a label.
         guidance: default weight of guidance in sampling; 1 is none.
         interval: log(SNR) between which guidance acts, None for everywhere. With more noise it reduces diversity, and with less

@@ -38,15 +38,7 @@ def ddim_inverse(denoise: Denoise, x0: Tensor, alpha_bar: Tensor, *, steps: int 
     less than about 2 in a step, as over enough steps of even log(SNR). The last step of a sampler, to the clean clip, is x0_hat
     itself and is solved by adding the residual.
 
-    Args:
-        denoise: see `ddpm.process.samplers.Denoise`.
-        x0: the clips, ``(batch, ...)``.
-        alpha_bar: ``(T,)``.
-        steps: levels to go through; None for all.
-        refinements: additional network calls for each step, not negative.
-
-    Raises:
-        ValueError: see `ddpm.process.spacing.spaced_steps`; or negative refinements.
+    ``refinements`` is the number of additional network calls for each step. For the other arguments and errors see the samplers.
     """
     if refinements < 0:
         raise ValueError(f"refinements={refinements} must not be negative")

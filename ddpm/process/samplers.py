@@ -6,9 +6,9 @@ randomness is all in its arguments. All samplers take
     denoise     see `Denoise`
     noise       x_T, ``(batch, ...)``
     alpha_bar   ``(T,)``
-    randn       the next standard normal draw, shaped like noise; called where noise is added, which is never after the last step
-    steps       how many network calls, None to visit all T steps
-    spacing     which steps those are, see `ddpm.process.spacing.spaced_steps`
+    randn       the next standard normal draw, shaped like noise; called where noise is added, never after the last step
+    steps       number of network calls, None to visit all T steps
+    spacing     timestep spacing, see `ddpm.process.spacing.spaced_steps`
     observer    see `Observer`
 
 and return x0, shaped like noise. After the last visited step comes the clean clip, where alpha_bar is 1 and the rules of all

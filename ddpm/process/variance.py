@@ -15,10 +15,8 @@ beta-tilde to beta is small, and a fraction slightly above 1 would mean a hundre
 def reverse_variance(alpha: Tensor | float, ratio: Tensor | float, fraction: Tensor | float) -> Tensor | float:
     """sigma^2 = beta^fraction beta-tilde^(1 - fraction), equation 15 of Nichol & Dhariwal 2021.
 
-    Args:
-        alpha: alpha_bar at this step over alpha_bar at the next one; beta is 1 - alpha.
-        ratio: beta-tilde / beta = (1 - alpha_bar at the next step) / (1 - alpha_bar at this step).
-        fraction: a tensor shaped like the clips where it is learned, and then sigma^2 is at most `LARGEST` beta.
+    With alpha = alpha_bar at this step over that at the next one, beta is 1 - alpha; ratio = beta-tilde / beta = (1 - alpha_bar
+    at the next step) / (1 - alpha_bar at this step). Where fraction is learned, a tensor, sigma^2 is at most `LARGEST` beta.
     """
     sigma2 = (1 - alpha) * ratio ** (1 - fraction)
     return sigma2.clamp(max=LARGEST * (1 - alpha)) if isinstance(fraction, Tensor) else sigma2

@@ -724,6 +724,21 @@ def test_what_was_measured_is_in_the_checkpoint(tiny_config: dict[str, Any], cha
         load_module(tmp_path / "y.ckpt")
 
 
+def test_training_without_measuring_is_refused(tiny_config: dict[str, Any]) -> None:
+    """It would silently train the velocity; predictions that measure nothing need only the normaliser."""
+    module, plain = build_module(config_of(tiny_config), fps=15.0), build_module(tiny_config, fps=15.0)
+    clips = torch.randn(4, 20, 3, 8)
+    for unfitted in (module, plain):
+        with pytest.raises(RuntimeError, match=r"the normalizer is not fitted: call module\.fit"):
+            unfitted.on_fit_start()
+        unfitted.normalizer.fit(clips)
+    plain.on_fit_start()
+    with pytest.raises(RuntimeError, match=r"the prediction is not fitted: call module\.fit"):
+        module.on_fit_start()
+    module.fit({"clips": clips, "mask": None})
+    module.on_fit_start()
+
+
 def test_a_network_that_was_never_trained_moves_like_the_clips(tiny_config: dict[str, Any]) -> None:
     """The last layer begins at 0: the first clips that are sampled have the poses and the speed of the data, in metres."""
     torch.manual_seed(0)
