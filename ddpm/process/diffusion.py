@@ -25,7 +25,7 @@ class ClipLosses(NamedTuple):
     """The loss of a batch, clip by clip."""
 
     total: Tensor  # (batch,) sums of the weighted errors over the real elements of each clip
-    count: Tensor  # (batch,) numbers of real elements
+    count: Tensor  # (batch,) numbers of real elements  # pyright: ignore[reportIncompatibleMethodOverride]
     x0_hat: Tensor  # (batch, ...) estimates of the clean clips
     weight: Tensor  # (batch, 1, ...) of the squared error of x0_hat at this noise level
 
