@@ -117,6 +117,16 @@ class Skeleton:
         """Indices of the other coordinates: the ground plane in 3-D, the horizontal in 2-D."""
         return tuple(axis for axis in range(self.coords) if axis != self.up_axis)
 
+    @property
+    def across(self) -> tuple[list[int], list[int]]:
+        """Indices of left and of right joints whose distance shows where the body faces: hips, shoulders and the like.
+
+        These hang on one joint of the trunk; hands and feet may cross, and count only where there is nothing better.
+        """
+        pairs = [(self.index(left), self.index(right)) for left, right in self.left_right]
+        trunk = [(left, right) for left, right in pairs if self.parents[left] == self.parents[right]] or pairs
+        return [left for left, _ in trunk], [right for _, right in trunk]
+
     def index(self, name: str) -> int:
         """Index of the joint called ``name``; a ValueError if there is none."""
         if name not in self.joints:
