@@ -1,6 +1,5 @@
 """BVH files: a tree of joints, and for every frame the angles and positions that pose it."""
 
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,21 +39,12 @@ class Tree:
 
 
 def read(path: Path, scale: float = 0.01, end_sites: bool = True) -> Recording:
-    """All joints of a file, posed: positions in the world, in the axes of the file.
+    """All joints of a file, posed, in the axes of the file; ``scale`` is metres per unit of the file, most often a centimetre.
 
     Angles are degrees; the rotations of a joint are applied from the last channel to the first. Where a joint, any joint, has
-    position channels, they replace its OFFSET, coordinate by coordinate.
-
-    Args:
-        path: the file.
-        scale: metres per unit of the file, most often a centimetre.
-        end_sites: whether the ``End Site`` of a joint NAME becomes a joint ``NAME_end``: the tip of the toes, the top of the
-            head. One that lies on its joint says nothing new and is left out.
-
-    Returns:
-        ``positions`` ``(frames, joints, 3)`` float32 in metres, which ``units`` says, ``joints`` in the order of the file, which
-        puts a parent before its children, and ``fps``: the whole number that the digits of ``Frame Time`` stand for, if they do
-        for one.
+    position channels, they replace its OFFSET, coordinate by coordinate. With ``end_sites`` the ``End Site`` of a joint NAME is a
+    joint ``NAME_end`` (the tip of the toes, the top of the head) unless it lies on its joint. Parents come before their children.
+    The frame rate is the whole number that the digits of ``Frame Time`` stand for, if they do for one.
 
     Raises:
         DataError: a file that cannot be read, is too large, or is no sound BVH file; names the line.
@@ -66,11 +56,8 @@ def skeleton_of(path: Path, scale: float = 0.01, end_sites: bool = True) -> Skel
     """The skeleton of a file: its tree, and by their names the pairs of sides and the feet; y is up, as the format has it.
 
     Two joints are a pair if their names differ in one mark of the side: left/right, or a single l/r that begins or ends a word.
-    Feet are the joints called foot, toe, ankle or heel. Left out is a root that is no joint of the body, as in many files the
-    origin of the room: one with a single child at a distance that varies, which that of a bone does not.
-
-    Args:
-        path, scale, end_sites: see `read`.
+    Feet are the joints called foot, toe, ankle or heel. A root that is no joint of the body, as in many files the origin of the
+    room, is left out: one with a single child at a distance that varies, which that of a bone does not.
 
     Raises:
         DataError: see `read`.
@@ -92,11 +79,7 @@ def skeleton_of(path: Path, scale: float = 0.01, end_sites: bool = True) -> Skel
 
 
 def parse(path: Path, scale: float, end_sites: bool) -> tuple[Recording, Tree]:
-    """What `read` returns, and the hierarchy as it stands in the file.
-
-    Raises:
-        DataError: see `read`.
-    """
+    """What `read` returns, and the hierarchy of the file."""
     content = read_bytes(path, MAX_BYTES)
     head = MOTION.search(content, 0, MAX_HEADER)
     if head is None:
@@ -157,7 +140,6 @@ def _rate(seconds: str) -> float:
 
 
 def _parse_tree(path: Path, text: str) -> Tree:
-    """The hierarchy, word by word; with a stack instead of recursion no nesting is too deep."""
     words = [
         (word, number)
         for number, line in enumerate(text.split("\n"), 1)
@@ -226,52 +208,34 @@ def _parse_tree(path: Path, text: str) -> Tree:
 
 
 def _parse_motion(path: Path, content: bytes, line: int, tree: Tree) -> np.ndarray:
-    """``(frames, channels)`` float64: all numbers at once, after counting that every line has as many as there are channels."""
-    width = sum(map(len, tree.channels))
-    if not width:
+    """``(frames, channels)`` float64; ``line`` is the number of the line before the first frame."""
+    columns = [(name, CHANNELS[c]) for name, own in zip(tree.names, tree.channels, strict=True) for c in own]
+    if not columns:
         raise DataError(f"{path}: no joint has CHANNELS, nothing moves; repair or remove the file")
-    text = np.frombuffer(content, np.uint8)
-    blank = text <= ord(" ")
-    begins = ~blank
-    begins[1:] &= blank[:-1]
-    ends = np.append(np.flatnonzero(text == ord("\n")), len(text))
-    counts = np.diff(np.searchsorted(np.flatnonzero(begins), ends), prepend=0)
-    counts = counts[counts > 0]
+    rows = content.split(b"\n")
+    counts = [count for row in rows if (count := len(row.split()))]
     values = np.empty(0)
-    if len(counts) and (counts == width).all():
+    if counts and set(counts) == {len(columns)}:
         try:
             values = np.fromstring(content, sep=" ")
         except ValueError:  # older versions of numpy return the numbers before the first word that is none
             pass
-    sound = np.abs(values) <= MAX_NUMBER  # false for NaN too
-    if len(values) != len(counts) * width or not sound.all():
-        raise _bad_line(path, content, line, tree)
-    return values.reshape(-1, width)
-
-
-def _bad_line(path: Path, text: bytes, line: int, tree: Tree) -> DataError:
-    """The first frame that is not as many numbers as there are channels, as an error."""
-    columns = [(name, CHANNELS[c]) for name, own in zip(tree.names, tree.channels, strict=True) for c in own]
-    where, words, frame = line + 1, [b""], -1
-    for where, row in enumerate(io.BytesIO(text), line + 1):  # noqa: B007  (used after the loop)
-        if words := row.split():
-            frame += 1
-            try:
-                values = np.fromstring(row, sep=" ")
-            except ValueError:
-                break
-            if len(values) != len(columns) or not (np.abs(values) <= MAX_NUMBER).all():
-                break
-    for word, (name, channel) in zip((word.decode("ascii", errors="replace") for word in words), columns, strict=False):
-        if not NUMBER.fullmatch(word) or abs(float(word)) > MAX_NUMBER:
-            return DataError(
-                f"{path}: line {where} (frame {frame}): {channel} of {name} is {word[:40]!r}, expected a number within "
-                f"±{MAX_NUMBER:g}, with a point as in 0.5; repair or remove the file"
+    if len(values) == len(counts) * len(columns) and (np.abs(values) <= MAX_NUMBER).all():  # false for NaN too
+        return values.reshape(-1, len(columns))
+    filled = [(number, words) for number, row in enumerate(rows, line + 1) if (words := row.split())]
+    for frame, (number, words) in enumerate(filled):
+        for word, (name, channel) in zip((word.decode("ascii", errors="replace") for word in words), columns, strict=False):
+            if not NUMBER.fullmatch(word) or abs(float(word)) > MAX_NUMBER:
+                raise DataError(
+                    f"{path}: line {number} (frame {frame}): {channel} of {name} is {word[:40]!r}, expected a number within "
+                    f"±{MAX_NUMBER:g}, with a point as in 0.5; repair or remove the file"
+                )
+        if len(words) != len(columns):
+            raise DataError(
+                f"{path}: line {number} (frame {frame}) has {len(words)} numbers, expected one for each of the {len(columns)} "
+                "channels; the file is cut short or damaged, replace or remove it"
             )
-    return DataError(
-        f"{path}: line {where} (frame {frame}) has {len(words)} numbers, expected one for each of the {len(columns)} channels; "
-        "the file is cut short or damaged, replace or remove it"
-    )
+    raise DataError(f"{path}: the lines after line {line} hold something else than numbers; replace or remove the file")
 
 
 def _pose(tree: Tree, motion: np.ndarray) -> np.ndarray:

@@ -27,12 +27,9 @@ CONFIDENCE = {0: 0.0, 1: 0.5, 2: 1.0}
 def read(path: Path) -> list[Recording]:
     """The bodies of a file, each from the first to the last frame in which it was tracked, in the order of their appearance.
 
-    Positions are in the camera's frame, metres, y up, z away from the camera, 30 frames a second. Where a body is missing in
-    between, its confidence is 0. A file ``SsssCcccPpppRrrrAaaa.skeleton`` gives the subject ``Pppp`` and the label ``Aaaa``. A
-    file without any body gives one recording in which nothing was seen, so that it is counted.
-
-    Args:
-        path: of the file.
+    Positions are in the camera's frame, metres, y up, z away from the camera. Where a body is missing in between, its confidence
+    is 0. A file ``SsssCcccPpppRrrrAaaa.skeleton`` gives the subject ``Pppp`` and the label ``Aaaa``. A file without bodies gives
+    one recording in which nothing was seen, so that it is counted.
 
     Raises:
         DataError: not such a file, or a damaged one; names the line.
@@ -82,28 +79,18 @@ def read(path: Path) -> list[Recording]:
     if not seen:
         nothing = np.zeros((frames, len(JOINTS), 3), np.float32)
         return [Recording(nothing, path.name, label, subject, JOINTS, FPS, nothing[..., 0], "m")]
-    return [
-        Recording(
-            positions,
-            path.name if len(seen) == 1 else f"{path.name}, body {k + 1}",
-            label,
-            subject,
-            JOINTS,
-            FPS,
-            confidence,
-            "m",
-        )
-        for k, (positions, confidence) in enumerate(_body(path, rows) for rows in seen.values())
-    ]
+    recordings = []
+    for k, rows in enumerate(seen.values(), 1):
+        positions, confidence = _body(path, rows)
+        source = path.name if len(seen) == 1 else f"{path.name}, body {k}"
+        recordings.append(Recording(positions, source, label, subject, JOINTS, FPS, confidence, "m"))
+    return recordings
 
 
 def _body(path: Path, seen: dict[int, tuple[int, list[list[str]]]]) -> tuple[np.ndarray, np.ndarray]:
     """Frame -> lines of one body, as positions ``(frames, 25, 3)`` and confidence ``(frames, 25)``."""
     rows = [row for _, block in seen.values() for row in block]
-    try:
-        table = np.array(rows, dtype=np.float64)
-    except ValueError:
-        table = np.array([[_number(word) for word in row] for row in rows])
+    table = np.array([[_number(word) for word in row] for row in rows])
     bad = np.flatnonzero(~(np.abs(table) < 1e6).all(1) | ~np.isin(table[:, 3], list(CONFIDENCE)))
     if len(bad):
         block, joint = divmod(int(bad[0]), len(JOINTS))
