@@ -29,14 +29,13 @@ class CleaningReport:
         """Both together."""
         return CleaningReport(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
 
-    def summary(self, names: int = 3) -> str:
-        """One line, with at most ``names`` dropped recordings per reason."""
+    def summary(self) -> str:
+        """One line, with at most three dropped recordings per reason."""
         reasons: dict[str, list[str]] = {}
         for source, reason in self.dropped:
             reasons.setdefault(reason, []).append(source)
         why = "; ".join(
-            f"{len(who)} {reason}: {', '.join(who[:names])}{', ...' if len(who) > names else ''}"
-            for reason, who in reasons.items()
+            f"{len(who)} {reason}: {', '.join([*who[:3], *(['...'] if len(who) > 3 else [])])}" for reason, who in reasons.items()
         )
         return (
             f"{self.recordings} recordings, {self.frames} frames: kept {self.recordings - len(self.dropped)} with "
