@@ -12,7 +12,7 @@ import numpy as np
 from datamodules.clip_set import ClipSet, Recording
 from datamodules.joints import SUBSTITUTES
 from datamodules.prepare import Floor, prepare
-from datamodules.readers.bvh_file import Tree, parse, skeleton_of
+from datamodules.readers.bvh_file import Joint, parse, skeleton_of
 from datamodules.readers.files import find_files
 from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
@@ -111,7 +111,6 @@ def skeleton(root: str, scale: float = 0.01, end_sites: bool = True) -> Skeleton
     return skeleton_of(find_files(Path(root).expanduser(), [".bvh"])[0][0], scale, end_sites)
 
 
-def _in_words(tree: Tree) -> list[str]:
+def _in_words(tree: list[Joint]) -> list[str]:
     """Every joint but the end sites, to compare trees by: exporters are not consistent in these."""
-    joints = zip(tree.names, tree.parents, tree.is_end, strict=True)
-    return [f"{name!r} below {tree.names[parent]!r}" if parent >= 0 else repr(name) for name, parent, end in joints if not end]
+    return [f"{j.name!r} below {tree[j.parent].name!r}" if j.parent >= 0 else repr(j.name) for j in tree if not j.is_end]
