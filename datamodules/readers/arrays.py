@@ -69,6 +69,8 @@ def read_clips(path: Path, skeleton: Skeleton | None = None, fps: float | None =
         raise DataError(f"{path}: seeds must be {n} whole numbers in 0..2^63-1, found {seeds.tolist()}")
     try:
         skeleton = _skeleton(path, first, arrays.get("parents")) if skeleton is None else skeleton
+        names = first.joints or skeleton.names
+        missing = [name for name in skeleton.names if name not in names]
         if coords != skeleton.coords:
             raise DataError(
                 f"{path}: {coords} coordinates per joint, the skeleton has {skeleton.coords}; give the skeleton of the file"
@@ -77,8 +79,6 @@ def read_clips(path: Path, skeleton: Skeleton | None = None, fps: float | None =
             raise DataError(
                 f"{path}: {joints} joints without names, the skeleton has {len(skeleton.names)} joints; save joint_names too"
             )
-        names = first.joints or skeleton.names
-        missing = [name for name in skeleton.names if name not in names]
         if missing or len(set(names)) != joints:
             raise DataError(
                 f"{path}: its joints are {list(names)}, of which each needs a name of its own, and {missing} of the skeleton are "

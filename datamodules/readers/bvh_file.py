@@ -70,9 +70,9 @@ def skeleton_of(path: Path, scale: float = 0.01, end_sites: bool = True) -> Skel
             break
         root += 1
     names = names[root:]
-    parents = {joint.name: tree[joint.parent].name for joint in tree}
+    parents = {joint.name: tree[joint.parent].name for joint in tree} | {tree[root].name: None}
     return Skeleton(
-        {name: parents[name] if name != names[0] else None for name in names},
+        {name: parents[name] for name in names},
         left_right=_pairs(names),
         feet=[name for name in names if FOOT.search(name)],
     )

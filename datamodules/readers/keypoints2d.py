@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def read_frames(paths: Sequence[Path]) -> list[Recording]:
 
 
 def sequences(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """Files that make one clip together: those named as frames of it, or one file by itself. In the order of the first ones."""
+    """Files that make one clip together: those named as frames of it, or one file by itself."""
     groups: dict[tuple[Path, str], list[Path]] = {}
     for path in paths:
         match = FRAME.fullmatch(path.name)
@@ -162,10 +163,9 @@ def _people(path: Path, i: int, entry: Any, about: Mapping[str, Any]) -> Iterato
 
 def _body(path: Path, i: int, values: Any) -> np.ndarray:
     """``(joints, 3)`` x, y and confidence from a flat list of triples, or from a list of pairs or triples."""
-    try:
+    body: np.ndarray = np.empty(0)
+    with suppress(ValueError, TypeError, OverflowError):
         body = np.array(values, dtype=np.float64)
-    except (ValueError, TypeError, OverflowError):
-        body = np.empty(0)
     if body.ndim == 1 and body.size and body.size % 3 == 0:
         body = body.reshape(-1, 3)
     if body.ndim != 2 or body.shape[1] not in (2, 3) or not body.size:
@@ -255,8 +255,7 @@ def _tracks(frames: Frames) -> list[dict[int, np.ndarray]]:
 
 
 def _distances(before: Sequence[np.ndarray], now: Sequence[np.ndarray]) -> np.ndarray:
-    """``(before, now)``: mean distance of the joints that both show, relative to the earlier body's height or width, whichever is
-    more; inf: unknown."""
+    """``(before, now)``: mean distance of the joints that both show, in parts of the earlier body's extent; inf: unknown."""
     if not before or not now:
         return np.full((len(before), len(now)), np.inf)
     a, b = np.stack(before)[:, None], np.stack(now)[None]
