@@ -134,7 +134,7 @@ def clean(
     n, step = len(positions), max_speed / fps
     spikes = find_spikes(positions, lost, step)
     positions, filled = fill_gaps(positions, lost | spikes, max_gap)
-    sound: np.ndarray = (~(lost | spikes) | filled).all(axis=1)
+    sound = np.asarray((~(lost | spikes) | filled).all(axis=1))
     jumps = find_jumps(positions, skeleton, step) & sound[1:] & sound[:-1]
     starts = np.flatnonzero(np.append(True, jumps | (sound[1:] != sound[:-1]))[:n])
     lengths = np.diff(starts, append=n) * sound[starts]
