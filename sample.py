@@ -21,10 +21,9 @@ from ddpm.clips import Clips
 from ddpm.command import command
 from ddpm.config import construct_data, construct_part, own_data
 from ddpm.errors import ConfigError, DataError
-from ddpm.module import MotionDiffusion, evaluating
+from ddpm.module import MotionDiffusion, choose_device, evaluating
 from ddpm.process.editing import between, ddim_inverse
-from ddpm.process.progress import choose_device, progress_bar
-from ddpm.process.samplers import Sampler, ddim
+from ddpm.process.samplers import Sampler, ddim, progress_bar
 from ddpm.viz.bvh_out import write_bvh_files
 
 log = logging.getLogger("sample")

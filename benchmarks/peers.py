@@ -85,7 +85,7 @@ def diffusers_unet(channels: int, frames: int, coords: int = 3) -> Peer:
     that of the example, which is for a GPU. The learning rate follows the clock instead of a number of steps that nobody knows
     beforehand: it rises for 500 steps, or for a tenth of the time if that is less.
     """
-    from diffusers import DDPMScheduler, UNet2DModel, UniPCMultistepScheduler
+    from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
     from diffusers.training_utils import EMAModel
 
     size = (channels // coords, frames)
@@ -116,9 +116,9 @@ def diffusers_unet(channels: int, frames: int, coords: int = 3) -> Peer:
         ema.step(network.parameters())
 
     def sample(n: int, calls: int) -> Tensor:
-        """All ancestral steps, or UniPC with fewer."""
+        """All ancestral steps, or DDIM with fewer."""
         ema.copy_to(network.parameters())
-        fast = UniPCMultistepScheduler.from_config(scheduler.config, timestep_spacing="trailing")
+        fast = DDIMScheduler.from_config(scheduler.config, timestep_spacing="trailing")
         solver = scheduler if calls == T else fast
         solver.set_timesteps(calls)
         images = torch.randn(n, coords, *size)

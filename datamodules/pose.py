@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.augment import Augment
-from datamodules.clip_set import ClipSet, anchored
+from datamodules.clip_set import ClipSet, anchored, facing
 from ddpm.errors import DataError
 from ddpm.seeding import derive_seed
 from ddpm.skeleton import Skeleton
@@ -27,11 +27,13 @@ class Windows(Dataset[Batch]):
     Args:
         clips: the recordings.
         frames: length of a window. A shorter recording is continued by its last pose, which the mask excludes from the loss.
+        turned: whether every window is turned to face one way, see `datamodules.clip_set.facing`.
     """
 
-    def __init__(self, clips: ClipSet, frames: int) -> None:
+    def __init__(self, clips: ClipSet, frames: int, turned: bool = False) -> None:
         self.clips = clips
         self.frames = frames
+        self.turned = turned
         self.padded = bool((clips.lengths < frames).any())
 
     def __getitems__(self, index: Tensor) -> Batch:
@@ -48,9 +50,11 @@ class Windows(Dataset[Batch]):
         place = first[:, None] + torch.arange(self.frames)
         length = self.clips.lengths[recording][:, None]
         rows = self.clips.starts[recording][:, None] + torch.minimum(place, length - 1)
-        windows = self.clips.frames[rows].permute(0, 2, 3, 1)
+        windows = anchored(self.clips.frames[rows].permute(0, 2, 3, 1), self.clips.skeleton)
+        if self.turned:
+            windows = facing(windows, self.clips.skeleton, place < length)
         return {
-            "clips": anchored(windows, self.clips.skeleton).contiguous(),
+            "clips": windows.contiguous(),
             "mask": (place < length).float()[:, None, None] if self.padded else None,
             "labels": self.clips.labels[recording],
         }
@@ -136,6 +140,7 @@ class PoseDataModule(pl.LightningDataModule):
         val_fraction: fraction of the recordings held out, at least; 0 validates on the training recordings.
         split: ``subject`` keeps all recordings of a person on one side, ``sequence`` splits by recording.
         num_workers: processes that gather batches; 0, in this process, is fastest for data in memory.
+        facing: turn every clip to face one way on average, in 3-D: a network learns one heading sooner than all of them.
         augment: (skeleton, frames) -> what is done to training clips once they are on their device; None for nothing.
         seed: of split, order, windows and augmentation.
 
@@ -153,6 +158,7 @@ class PoseDataModule(pl.LightningDataModule):
         val_fraction: float = 0.1,
         split: Literal["subject", "sequence"] = "subject",
         num_workers: int = 0,
+        facing: bool = False,
         augment: Callable[[Skeleton, int], Augment] | None = None,
         seed: int = 0,
     ) -> None:
@@ -172,8 +178,8 @@ class PoseDataModule(pl.LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.augment = (augment or Augment)(clips.skeleton, frames)
-        self.windows = Windows(clips, frames)
-        self.long_windows = Windows(clips, self.augment.span)
+        self.windows = Windows(clips, frames, facing)
+        self.long_windows = Windows(clips, self.augment.span, facing)
         self.train_recordings, self.val_recordings = split_recordings(clips, val_fraction, split, seed)
         short = int((clips.lengths < frames).sum())
         log.info(

@@ -7,14 +7,9 @@ from torch import Tensor, nn
 class Normalizer(nn.Module):
     """Joints relative to the root, each coordinate shifted to mean 0, root and body each divided by one scale.
 
-    One scale per group of numbers that share a meaning leaves the geometry of the body intact (Bjorkstrand et al. 2025,
-    arXiv 2510.12537): a bone is as stiff in the one space as in the other. Positions relative to the root take the travel of the
-    whole body out of every other joint.
-
-    Args:
-        n_joints: joints per frame.
-        n_coords: coordinates per joint.
-        root: index of the root joint.
+    One scale for the whole body keeps its geometry (Bjorkstrand et al. 2025, arXiv 2510.12537): a bone is as stiff in the one
+    space as in the other. Relative positions are free of the travel of the whole body. Clips are
+    ``(batch, joint, coord, frame)``.
     """
 
     mean: Tensor
@@ -29,11 +24,7 @@ class Normalizer(nn.Module):
         self.register_buffer("fitted", torch.tensor(False))
 
     def fit(self, clips: Tensor, mask: Tensor | None = None) -> None:
-        """Measure mean and scales.
-
-        Args:
-            clips: ``(batch, joint, coord, frame)`` in metres.
-            mask: ``(batch, 1, 1, frame)``, 1 where a frame is real; None where all are.
+        """Measure mean and scales of clips in metres; ``mask`` is ``(batch, 1, 1, frame)``, 1 where a frame is real.
 
         Raises:
             ValueError: no real frame, or clips in which nothing differs.
@@ -42,7 +33,7 @@ class Normalizer(nn.Module):
         count = weight.sum()
         if count == 0:
             raise ValueError("normalizer: no frames to measure")
-        local = self._relative(clips.double())
+        local = clips.double() - self._others(clips.double())
         mean = (local * weight).sum(dim=(0, 3), keepdim=True) / count
         var = ((local - mean).square() * weight).sum(dim=(0, 3)) / count
         is_root = torch.zeros(len(var), dtype=torch.bool)
@@ -59,16 +50,13 @@ class Normalizer(nn.Module):
         self.fitted.fill_(True)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Metres -> normalised, both ``(batch, joint, coord, frame)``."""
-        return (self._relative(clips) - self.mean) / self.scale
+        """Metres -> normalised."""
+        return (clips - self._others(clips) - self.mean) / self.scale
 
     def inverse(self, x: Tensor) -> Tensor:
-        """Normalised -> metres, both ``(batch, joint, coord, frame)``."""
+        """Normalised -> metres."""
         local = x * self.scale + self.mean
         return local + self._others(local)
-
-    def _relative(self, clips: Tensor) -> Tensor:
-        return clips - self._others(clips)
 
     def _others(self, clips: Tensor) -> Tensor:
         """The root's position at every joint but the root itself, where it is 0."""
