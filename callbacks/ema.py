@@ -43,13 +43,13 @@ class EMA(WeightAveraging):
         if trainer.global_step <= self._latest_update_step or self._average_model is None:
             return
         n = int(self._average_model.n_averaged)
-        averaged = list(self._average_model.module.parameters())
+        averaged: list[torch.Tensor] = list(self._average_model.module.parameters())
         current = [parameter.detach() for parameter in pl_module.parameters()]
         with torch.no_grad():
             if n == 0:
-                torch._foreach_copy_(averaged, current)
+                torch._foreach_copy_(averaged, current)  # pyright: ignore[reportPrivateImportUsage]
             else:
-                torch._foreach_lerp_(averaged, current, 1 - min(self.decay, (1 + n) / (10 + n)))
+                torch._foreach_lerp_(averaged, current, 1 - min(self.decay, (1 + n) / (10 + n)))  # pyright: ignore[reportPrivateImportUsage]
             for own, buffer in zip(self._average_model.module.buffers(), pl_module.buffers(), strict=True):
                 own.copy_(buffer)  # not averaged, but as they are now
         self._average_model.n_averaged += 1

@@ -55,10 +55,10 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
-        if not trainer.fast_dev_run:
+        if not trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
             trainer.save_checkpoint(self.path)
             self._saved_step = trainer.global_step
 
 
 def _batches_are_left(trainer: pl.Trainer) -> bool:
-    return trainer.fit_loop.epoch_loop.batch_progress.current.processed < trainer.num_training_batches
+    return trainer.fit_loop.epoch_loop.batch_progress.current.processed < trainer.num_training_batches  # pyright: ignore[reportAttributeAccessIssue]

@@ -69,7 +69,7 @@ class LossPlot(Callback):
         """Draw the whole curve, and the noise levels if there was a validation."""
         self._write(trainer, picture=True)
         levels = [by_level(trainer.callback_metrics, prefix) for prefix in ("val/loss_t/", "val/x0_cm/")]
-        if trainer.is_global_zero and not trainer.fast_dev_run and levels[0]:
+        if trainer.is_global_zero and not trainer.fast_dev_run and levels[0]:  # pyright: ignore[reportAttributeAccessIssue]
             path = Path(trainer.default_root_dir, "noise_levels.png")
             self._draw(trainer, "noise_levels", lambda: plot_noise_levels(path, *levels))
 
@@ -83,7 +83,7 @@ class LossPlot(Callback):
         self._sum, self._count = state_dict["sum"], state_dict["count"]
 
     def _write(self, trainer: pl.Trainer, picture: bool) -> None:
-        if not trainer.is_global_zero or trainer.fast_dev_run or not self._rows:
+        if not trainer.is_global_zero or trainer.fast_dev_run or not self._rows:  # pyright: ignore[reportAttributeAccessIssue]
             return
         folder = Path(trainer.default_root_dir)
 

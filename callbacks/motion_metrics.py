@@ -48,16 +48,16 @@ class MotionMetrics(Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: MotionDiffusion) -> None:  # pyright: ignore
         """Measure if it is time, in every process, with equal results."""
-        if trainer.sanity_checking or trainer.fast_dev_run:
+        if trainer.sanity_checking or trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
             return
         epoch = trainer.current_epoch + 1
         if epoch % self.every == 0 or epoch == trainer.max_epochs:
             self._values = self._measure(trainer, pl_module)
-        self.log_dict({MONITOR: math.nan} | self._values, logger=False, sync_dist=True)
+        self.log_dict({MONITOR: math.nan} | self._values, logger=False, sync_dist=True)  # pyright: ignore[reportAttributeAccessIssue]
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: MotionDiffusion) -> None:  # pyright: ignore
         """Measure the result, if the last validation was not the end."""
-        if not trainer.fast_dev_run and self._step != trainer.global_step:
+        if not trainer.fast_dev_run and self._step != trainer.global_step:  # pyright: ignore[reportAttributeAccessIssue]
             self._values = self._measure(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:

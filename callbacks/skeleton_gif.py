@@ -6,7 +6,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
 from callbacks.samples import samples
 from ddpm.module import MotionDiffusion
@@ -46,7 +46,7 @@ class SkeletonGIF(Callback):
         self._draw(trainer, pl_module, "final.gif")
 
     def _draw(self, trainer: pl.Trainer, module: MotionDiffusion, name: str) -> None:
-        if not trainer.is_global_zero or trainer.fast_dev_run:
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
             return
         path = Path(trainer.default_root_dir) / "samples" / name
         try:

@@ -116,6 +116,7 @@ def _nodes(points: np.ndarray, skeleton: Skeleton, names: list[str]) -> tuple[li
     reached = points.copy()
     nodes: list[_Node] = []
     # joint -> parent node, its orientation, offset, rotation of a joint between, whether the body has not forked yet
+    todo: dict[int, tuple[int, np.ndarray, np.ndarray, np.ndarray | None, bool]]
     todo = {skeleton.root: (-1, identity, np.zeros(3), None, True)}
     while todo:
         joint, (parent, world, offset, between, trunk) = todo.popitem()

@@ -41,11 +41,11 @@ def draw_skeleton(path: str | Path, skeleton: Skeleton, poses: np.ndarray) -> No
     width = height * shape
     axes.set_xlim(middle[0] - width / 2, middle[0] + width / 2)
     axes.set_ylim(middle[1] - height / 2, middle[1] + height / 2)
-    colours = [tuple(c / 255 for c in SIDE_COLOURS[skeleton.side(j)]) for j in range(len(skeleton.names))]
+    colours = [_rgb(skeleton.side(joint)) for joint in range(len(skeleton.names))]
     for child, parent in skeleton.bones:
         axes.plot(*flat[[child, parent]].T, color=colours[child], linewidth=3.2, solid_capstyle="round", zorder=2)
     axes.scatter(*flat.T, s=26, c=colours, edgecolors="white", linewidths=0.9, zorder=3)
-    axes.scatter(*flat[skeleton.root], s=95, facecolors="none", edgecolors=[colours[skeleton.root]], linewidths=1.2, zorder=3)
+    axes.scatter(*flat[skeleton.root], s=95, facecolors="none", edgecolors=colours[skeleton.root], linewidths=1.2, zorder=3)
     feet = [skeleton.index(name) for name in skeleton.feet]
     if feet:
         reach = middle[0] + 0.21 * width * np.array([-1, 1])
@@ -62,8 +62,13 @@ def draw_skeleton(path: str | Path, skeleton: Skeleton, poses: np.ndarray) -> No
             axes.text(edge, y, text, color=colours[joint], fontsize=8, ha=align, va="center")
     marks = [("left", "left"), ("right", "right"), ("centre", "neither")] if skeleton.left_right else []
     for k, (side, word) in enumerate(marks):
-        figure.text(0.36 + 0.14 * k, 0.03, f"● {word}", color=tuple(c / 255 for c in SIDE_COLOURS[side]), fontsize=8, ha="center")
+        figure.text(0.36 + 0.14 * k, 0.03, f"● {word}", color=_rgb(side), fontsize=8, ha="center")
     write_durably(path, picture_bytes(figure, kind))
+
+
+def _rgb(side: str) -> tuple[float, float, float]:
+    red, green, blue = SIDE_COLOURS[side]
+    return red / 255, green / 255, blue / 255
 
 
 def _from_the_front(poses: np.ndarray, skeleton: Skeleton) -> np.ndarray:

@@ -36,8 +36,8 @@ def plot_losses(path: str | Path, curves: Mapping[str, tuple[Sequence[float], Se
         y = np.where(np.isfinite(y), y, np.nan)
         if np.isfinite(y).any():
             # Dots while they are distinct: a line through a single point would be invisible.
-            style = {"marker": "o", "linewidth": 1.6} if np.isfinite(y).sum() <= 40 else {"linewidth": 1.0}
-            axes.plot(x, y, color=PALETTE[k % len(PALETTE)], markersize=3.5, label=name, **style)
+            marker, width = ("o", 1.6) if np.isfinite(y).sum() <= 40 else ("", 1.0)
+            axes.plot(x, y, color=PALETTE[k % len(PALETTE)], marker=marker, markersize=3.5, linewidth=width, label=name)
             shown.append(y[np.isfinite(y)])
     if shown:
         axes.legend(frameon=False)

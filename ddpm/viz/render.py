@@ -137,7 +137,8 @@ def _floor(view: _View, i: int, size: int) -> Image.Image:
     return image
 
 
-def _disc(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, colour: tuple[int, int, int]) -> None:
+def _disc(draw: ImageDraw.ImageDraw, centre: Sequence[float], radius: float, colour: tuple[int, int, int]) -> None:
+    x, y = centre
     draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
 
 
@@ -174,7 +175,7 @@ def _figure_frames(view: _View, i: int, skeleton: Skeleton, size: int, length: i
             for b in visible:
                 child, parent = bones[b]
                 draw.line([*shades[child], *shades[parent]], SHADOW, limb)
-                _disc(draw, *shades[child], cap, SHADOW)
+                _disc(draw, shades[child], cap, SHADOW)
             trail = [p for p, k in zip(path[: t + 1], known[: t + 1], strict=True) if k]
             if len(trail) > 1:
                 draw.line(trail, TRAIL, OVERSAMPLE)
@@ -182,11 +183,11 @@ def _figure_frames(view: _View, i: int, skeleton: Skeleton, size: int, length: i
             child, parent = bones[b]
             draw.line(rims[t][b], PAPER, halo)  # parts a limb from what lies behind it, not from its joints
             if child == head:
-                _disc(draw, *dots[child], head_radius + (halo - limb) / 2, PAPER)
-                _disc(draw, *dots[child], head_radius, colours[b])
+                _disc(draw, dots[child], head_radius + (halo - limb) / 2, PAPER)
+                _disc(draw, dots[child], head_radius, colours[b])
             draw.line([*dots[child], *dots[parent]], colours[b], limb)
-            _disc(draw, *dots[child], cap, colours[b])
-            _disc(draw, *dots[parent], cap, colours[b])
+            _disc(draw, dots[child], cap, colours[b])
+            _disc(draw, dots[parent], cap, colours[b])
         out[t] = np.asarray(image.reduce(OVERSAMPLE))
     return out
 
@@ -218,16 +219,16 @@ def draw_clips(
     if clips.ndim != 4 or clips.shape[2:] != expected or 0 in clips.shape:
         raise ValueError(f"clips have shape {clips.shape}, expected (n >= 1, frames >= 1, {expected[0]}, {expected[1]})")
     n, frames = clips.shape[:2]
-    lengths = [frames] * n if lengths is None else [int(length) for length in lengths]
-    if len(lengths) != n or not all(1 <= length <= frames for length in lengths):
-        raise ValueError(f"lengths must hold {n} numbers from 1 to {frames}, got {lengths}")
+    ends = [frames] * n if lengths is None else list(lengths)
+    if len(ends) != n or not all(1 <= end <= frames for end in ends):
+        raise ValueError(f"lengths must hold {n} numbers from 1 to {frames}, got {ends}")
     if titles is not None and len(titles) != n:
         raise ValueError(f"titles must hold one line for each of the {n} clips, got {len(titles)}")
     columns = int(np.ceil(np.sqrt(n))) if columns is None else columns
     if columns < 1 or size < 32:
         raise ValueError(f"columns must be at least 1 and size at least 32, got {columns} and {size}")
 
-    last = np.minimum(np.arange(frames), np.array(lengths)[:, None] - 1)
+    last = np.minimum(np.arange(frames), np.array(ends)[:, None] - 1)
     view = _project(clips[np.arange(n)[:, None], last], skeleton, size)
     font = ImageFont.load_default(max(9, size // 15))
     strip = 0 if titles is None else round(size * 0.11)
@@ -244,9 +245,9 @@ def draw_clips(
     for i in range(n):
         x, y = i % columns * size, i // columns * (size + strip) + strip
         cell = out[:, y : y + size, x : x + size]
-        cell[: lengths[i]] = _figure_frames(view, i, skeleton, size, lengths[i])
-        pale = np.asarray(PAPER) + FADED * (cell[lengths[i] - 1].astype(np.float64) - PAPER)
-        cell[lengths[i] :] = np.rint(pale).astype(np.uint8)
+        cell[: ends[i]] = _figure_frames(view, i, skeleton, size, ends[i])
+        pale = np.asarray(PAPER) + FADED * (cell[ends[i] - 1].astype(np.float64) - PAPER)
+        cell[ends[i] :] = np.rint(pale).astype(np.uint8)
         notes = [] if np.isfinite(view.points[i]).all() else ["not finite"]
         notes += [f"zoomed out {view.zoom[i]:.3g}x"] if view.zoom[i] > 1 else []
         if notes:
