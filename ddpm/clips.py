@@ -14,7 +14,7 @@ from torch import Tensor
 from ddpm.files import write_durably
 from ddpm.skeleton import Skeleton
 
-ENDINGS = (".npz", ".gif", ".bvh")
+ENDINGS = (".npz", ".gif", ".bvh", ".mp4")
 """What `Clips.save` can write."""
 
 
@@ -98,8 +98,8 @@ class Clips:
 
         ``.npz``: ``clips`` float32 ``(n, frames, joints, coords)``, ``fps``, ``joint_names``, ``parents`` (-1 for the root),
         ``units``; ``seeds`` and ``labels`` if there are any, ``lengths`` if there is padding; and the additional ``arrays``.
-        ``.gif``: all clips in a grid, under ``titles``, by default seed and label. ``.bvh``: a file a clip, ``NAME_000.bvh`` and
-        so on.
+        ``.gif``, ``.mp4`` (with the extra ``video``): all clips in a grid, under ``titles``, by default seed and label.
+        ``.bvh``: a file a clip, ``NAME_000.bvh`` and so on.
 
         Raises:
             ValueError: another ending, or what the format cannot hold, such as a BVH file of two dimensions.
@@ -123,9 +123,10 @@ class Clips:
                 named |= {"clips": positions.astype(np.float32), **(arrays or {})}
                 np.savez_compressed(content, **named)  # pyright: ignore[reportArgumentType]
                 write_durably(path, content.getbuffer())
-            case ".gif":
+            case ".gif" | ".mp4" as ending:
                 titles = self.titles if titles is None else titles
-                render.write_gif(path, render.draw_clips(positions, self.skeleton, titles=titles, lengths=lengths), self.fps)
+                frames = render.draw_clips(positions, self.skeleton, titles=titles, lengths=lengths)
+                write_durably(path, (render.gif_bytes if ending == ".gif" else render.mp4_bytes)(frames, self.fps))
             case ".bvh":
                 return list(bvh_out.write_bvh_files(path, self))
             case ending:
