@@ -1,6 +1,6 @@
 """ClipSet: the one form in which recorded motion lives in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +63,7 @@ class Names(Sequence[str | None]):
     def __getitem__(self, i: int) -> str | None:  # type: ignore[override]  # slices are not needed
         """The name of recording ``i``."""
         code = int(self.codes[i])
-        return None if code < 0 else self.values[code]
+        return None if code < 0 else str(self.values[code])
 
     def __eq__(self, other: object) -> bool:
         """Whether the names are those of another sequence."""
@@ -135,6 +135,11 @@ class ClipSet:
     def recording(self, i: int) -> Tensor:
         """``(frames, joints, coords)`` of recording ``i``, a view."""
         return self.frames[int(self.starts[i]) : int(self.starts[i] + self.lengths[i])]
+
+    def recordings(self) -> Iterator[Recording]:
+        """What `from_recordings` makes this clip set of."""
+        for i, (source, label, subject) in enumerate(zip(self.sources, self.labels.tolist(), self.subjects, strict=True)):
+            yield Recording(self.recording(i).numpy(), source or "", self.class_names[label] if label >= 0 else None, subject)
 
 
 def check_recording(recording: Recording, skeleton: Skeleton) -> None:
