@@ -113,7 +113,7 @@ def open_store(directory: str | Path) -> StoredClips:
                 torch.from_numpy(frames), start, length, label, Names(subjects, subject), Names(sources, source),
                 tuple(meta["class_names"]), meta["fps"], skeleton, tuple(meta["notes"]), directory=directory,
             )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{directory}: no usable store of clips ({error}); write it with {__name__}.write_store") from error
 
 

@@ -207,6 +207,7 @@ DAMAGE = {
     "meta.json: checksum": lambda s: (s / META).write_text((s / META).read_text().replace("12.5", "25.0")),
     "meta.json: no JSON": lambda s: (s / META).write_text("{"),
     "meta.json: other JSON": lambda s: (s / META).write_text("[]"),
+    "meta.json: a number": lambda s: (s / META).write_text("5"),
     "meta.json: keys": lambda s: rewrite(s, lambda m: m.pop("files")),
     "version": lambda s: rewrite(s, lambda m: m.update(version=0)),
     "cut short": lambda s: os.truncate(s / FRAMES, 500),
