@@ -24,8 +24,8 @@ Batch = dict[str, Tensor | None]
 class Windows(Dataset[Batch]):
     """Windows of ``frames`` frames, with the root at the origin of the ground in the first.
 
-    A shorter recording is continued by its last pose, which the mask excludes from the loss. With ``turned`` every window is turned
-    to face one way, see `datamodules.clip_set.facing`.
+    A shorter recording is continued by its last pose, which the mask excludes from the loss. With ``turned`` every window faces
+    one way, see `datamodules.clip_set.facing`.
     """
 
     def __init__(self, clips: ClipSet, frames: int, turned: bool = False) -> None:
