@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -17,7 +17,7 @@ from ddpm.skeleton import Skeleton
 
 log = logging.getLogger(__name__)
 
-Batch = dict[str, Tensor | None]
+Batch = dict[str, Any]
 """``clips``, ``mask`` and ``labels``, see `Windows.__getitems__`."""
 
 
@@ -228,7 +228,9 @@ class PoseDataModule(pl.LightningDataModule):
 
     def _position(self) -> int:
         """Training batches processed since the run began, also across interruptions."""
-        return 0 if self.trainer is None else self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        if self.trainer is None:
+            return 0
+        return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # pyright: ignore[reportAttributeAccessIssue]
 
     def _augmented(self, batch: Batch, *purpose: int | str) -> Batch:
         if not self.augment.active:
@@ -240,7 +242,7 @@ class PoseDataModule(pl.LightningDataModule):
         return DataLoader(
             windows,
             batch_sampler=batches,  # pyright: ignore[reportArgumentType]
-            collate_fn=_already_collated,
+            collate_fn=_already_collated,  # pyright: ignore[reportArgumentType]
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,

@@ -1,6 +1,7 @@
 """A summary of a ClipSet in words: sizes, labels, body, motion, and probable errors."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -78,7 +79,7 @@ def _histogram(lengths: np.ndarray) -> list[str]:
     ]
 
 
-def _counts(names: list[str | None] | tuple[str | None, ...]) -> str:
+def _counts(names: Sequence[str | None]) -> str:
     """``3: walk 10, run 5, jump 2``, the commonest first."""
     counts = Counter(name for name in names if name is not None)
     unknown = len(names) - counts.total()
@@ -177,10 +178,10 @@ def _motion(positions: np.ndarray, starts: np.ndarray, clips: ClipSet) -> tuple[
         f"the root {np.median(root):.2f} and {root.max():.1f}"
     ]
     flaws = []
-    still = [clips.sources[i] for i in np.flatnonzero(fastest < STILL)]
+    still = [clips.sources[i] for i in np.flatnonzero(fastest < STILL).tolist()]
     if still:
         flaws.append(f"{_some(still)} nothing moves")
-    seen: dict[int, str] = {}
+    seen: dict[int, str | None] = {}
     twice = []
     for i, source in enumerate(clips.sources):
         first = seen.setdefault(hash(clips.recording(i).numpy().tobytes()), source)
@@ -191,5 +192,5 @@ def _motion(positions: np.ndarray, starts: np.ndarray, clips: ClipSet) -> tuple[
     return lines, flaws
 
 
-def _some(names: list[str]) -> str:
-    return f"{len(names)} times ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+def _some(names: Sequence[str | None]) -> str:
+    return f"{len(names)} times ({', '.join(map(str, names[:3]))}{', ...' if len(names) > 3 else ''})"

@@ -447,7 +447,7 @@ def synthetic(skeleton: Skeleton, n: int = 895, fps: float = 20.0, seed: int = 0
         if spare := sorted(set(skeleton.names) - set(joints)):
             raise ValueError(f"synthetic: makes the 20 Kinect joints, the skeleton has {spare} besides; use skeleton=kinect20")
         positions = _place(joints, skeleton.names, uniform[rows, 1:5][row])
-        for k, clip in zip(rows, np.split(positions, ends[:-1]), strict=True):
+        for k, clip in zip(rows.tolist(), np.split(positions, ends[:-1]), strict=True):
             recordings[k] = Recording(clip, f"synthetic/{action}_{k:04d}", action, f"p{person[k]:02d}")
     return ClipSet.from_recordings([recordings[k] for k in range(n)], fps=fps, skeleton=skeleton)
 
