@@ -11,7 +11,7 @@ from ddpm.clips import Clips, frame_mean
 from ddpm.metrics.alignment import anchored, local_poses
 
 
-def kinetic(motions: Clips, *, legacy: bool = False) -> Tensor:
+def kinetic(clips: Clips, *, legacy: bool = False) -> Tensor:
     """Energy of each joint: mean squared horizontal speed, mean squared vertical speed, mean length of the acceleration.
 
     The kinetic features of fairmotion (Facebook) and AIST++ (Li et al. 2021), in which velocity and acceleration are averaged
@@ -25,30 +25,30 @@ def kinetic(motions: Clips, *, legacy: bool = False) -> Tensor:
     theirs is always 60).
 
     Args:
-        motions: clips of at least 3 frames.
+        clips: clips of at least 3 frames.
         legacy: the published form, see above.
 
     Returns:
         ``(n, 3 * joints)``, three numbers a joint: (m/s)^2, (m/s)^2, m/s^2. Unless legacy, neither the place nor the heading of a
         clip matters.
     """
-    half = 2 if legacy else int(motions.fps // 30)
-    velocity, moving = motions.derivative(1)
+    half = 2 if legacy else int(clips.fps // 30)
+    velocity, moving = clips.derivative(1)
     velocity, moving = _window_mean(velocity, moving, half)
-    acceleration, turning = motions.derivative(2)
+    acceleration, turning = clips.derivative(2)
     if legacy:
-        before, here, after = (motions.positions[:, i : i + acceleration.shape[1]] for i in range(3))
-        acceleration = ((after - here) * motions.fps - (here - before * motions.fps)) * motions.fps
+        before, here, after = (clips.positions[:, i : i + acceleration.shape[1]] for i in range(3))
+        acceleration = ((after - here) * clips.fps - (here - before * clips.fps)) * clips.fps
     acceleration, turning = F.pad(acceleration, (0, 0, 0, 0, 0, 1)), F.pad(turning, (0, 1))
     acceleration, turning = _window_mean(acceleration, turning, half, centres=moving)
     squared = velocity.square()
-    horizontal = squared[..., list(motions.skeleton.ground_axes)].sum(-1)
-    vertical = squared[..., motions.skeleton.up_axis]
+    horizontal = squared[..., list(clips.skeleton.ground_axes)].sum(-1)
+    vertical = squared[..., clips.skeleton.up_axis]
     parts = [frame_mean(horizontal, moving), frame_mean(vertical, moving), frame_mean(acceleration.norm(dim=-1), turning)]
     return torch.stack(parts, dim=-1).flatten(1)
 
 
-def log_kinetic(motions: Clips) -> Tensor:
+def log_kinetic(clips: Clips) -> Tensor:
     """``log(kinetic + 0.001)``, ``(n, 3 * joints)``: the form to compare sets with.
 
     Energies are heavy-tailed: the few most vigorous clips decide their mean and covariance. Between random halves of MSR Action3D
@@ -57,9 +57,9 @@ def log_kinetic(motions: Clips) -> Tensor:
     frozen clip stays finite, and far from every living one.
 
     Args:
-        motions: clips of at least 3 frames.
+        clips: clips of at least 3 frames.
     """
-    return rested_log(kinetic(motions))
+    return rested_log(kinetic(clips))
 
 
 def rested_log(energy: Tensor) -> Tensor:
@@ -75,13 +75,13 @@ def _window_mean(values: Tensor, mask: Tensor, half: int, centres: Tensor | None
     return weighted / count.clamp(min=1)[..., None, None], (count > 0) & (mask if centres is None else centres)
 
 
-def pose(motions: Clips) -> Tensor:
+def pose(clips: Clips) -> Tensor:
     """Which poses a clip takes: mean and standard deviation over its frames of every joint seen from the body.
 
     Frames have the root above the origin and face one way, so that neither travel nor turning counts.
 
     Args:
-        motions: clips of a 2-D skeleton, or of a 3-D one with left/right pairs.
+        clips: clips of a 2-D skeleton, or of a 3-D one with left/right pairs.
 
     Returns:
         ``(n, 2 * joints * coords)`` metres.
@@ -89,19 +89,19 @@ def pose(motions: Clips) -> Tensor:
     Raises:
         ValueError: a 3-D skeleton without left/right pairs.
     """
-    local = local_poses(motions).flatten(2)
-    mean = frame_mean(local, motions.mask)
-    spread = frame_mean((local - mean[:, None]).square(), motions.mask).sqrt()
+    local = local_poses(clips).flatten(2)
+    mean = frame_mean(local, clips.mask)
+    spread = frame_mean((local - mean[:, None]).square(), clips.mask).sqrt()
     return torch.cat([mean, spread], dim=1)
 
 
-def coordinates(motions: Clips, frames: int = 16) -> Tensor:
+def coordinates(clips: Clips, frames: int = 16) -> Tensor:
     """The clip itself, anchored, at ``frames`` moments from its first to its last frame.
 
     Scaled so that the Euclidean distance of two vectors is the root mean square distance of their joints in metres.
 
     Args:
-        motions: clips of a 2-D skeleton, or of a 3-D one with left/right pairs.
+        clips: clips of a 2-D skeleton, or of a 3-D one with left/right pairs.
         frames: moments, evenly spaced, between frames by linear interpolation. Clips of different lengths are compared by phase.
 
     Returns:
@@ -110,10 +110,10 @@ def coordinates(motions: Clips, frames: int = 16) -> Tensor:
     Raises:
         ValueError: a 3-D skeleton without left/right pairs.
     """
-    x = anchored(motions)
-    place = (motions.lengths[:, None] - 1) * torch.linspace(0, 1, frames, dtype=torch.float64)
+    x = anchored(clips)
+    place = (clips.lengths[:, None] - 1) * torch.linspace(0, 1, frames, dtype=torch.float64)
     before = place.floor().long()
-    after = torch.minimum(before + 1, motions.lengths[:, None] - 1)
+    after = torch.minimum(before + 1, clips.lengths[:, None] - 1)
     part = (place - before)[..., None, None]
     clip = torch.arange(len(x))[:, None]
     resampled = (1 - part) * x[clip, before] + part * x[clip, after]
@@ -126,35 +126,35 @@ def band_edges(fps: float) -> Tensor:
     return torch.tensor([0.0, *(2.0**i for i in range(octaves)), math.inf], dtype=torch.float64)
 
 
-def band_energy(motions: Clips) -> Tensor:
+def band_energy(clips: Clips) -> Tensor:
     """Mean squared speed of each joint, split by frequency: the DCT-II of the velocity in octaves.
 
     Joints move relative to the root, and the root relative to the ground. The bands add up to the mean squared speed.
 
     Args:
-        motions: clips of at least 2 frames; the band at frequency f says something of clips of at least 1 / f seconds.
+        clips: clips of at least 2 frames; the band at frequency f says something of clips of at least 1 / f seconds.
 
     Returns:
         ``(n, joints, bands)`` in (m/s)^2, bands as in `band_edges`.
     """
-    skeleton = motions.skeleton
-    x = motions.positions - motions.positions[:, :, skeleton.root : skeleton.root + 1]
-    x[:, :, skeleton.root] = motions.positions[:, :, skeleton.root]
-    velocity, mask = motions.replace(x).derivative(1)
+    skeleton = clips.skeleton
+    x = clips.positions - clips.positions[:, :, skeleton.root : skeleton.root + 1]
+    x[:, :, skeleton.root] = clips.positions[:, :, skeleton.root]
+    velocity, mask = clips.replace(x).derivative(1)
     count = mask.sum(1).double()[:, None, None]
     order = torch.arange(mask.shape[1], dtype=torch.float64)
     # Orthonormal for each clip's own length: sqrt(2/N) cos(pi k (t + 1/2) / N), and sqrt(1/N) for k = 0.
     basis = torch.cos(torch.pi / count * order[:, None] * (order + 0.5)) * ((2 - (order == 0).double())[:, None] / count).sqrt()
     basis = basis * (mask[:, None] & mask[:, :, None])
     energy = torch.einsum("nkt,ntd->nkd", basis, velocity.flatten(2)).reshape(velocity.shape).square().sum(-1) / count
-    band = torch.bucketize(order * motions.fps / (2 * count[:, 0]), band_edges(motions.fps), right=True) - 1
-    bands = torch.arange(len(band_edges(motions.fps)) - 1)
+    band = torch.bucketize(order * clips.fps / (2 * count[:, 0]), band_edges(clips.fps), right=True) - 1
+    bands = torch.arange(len(band_edges(clips.fps)) - 1)
     return torch.einsum("nkj,nkb->njb", energy, (band[..., None] == bands).double())
 
 
-def spectrum(motions: Clips) -> Tensor:
+def spectrum(clips: Clips) -> Tensor:
     """``log(band_energy + 0.001)``, ``(n, joints * bands)``: how fast which joint swings, and whether it shakes."""
-    return rested_log(band_energy(motions)).flatten(1)
+    return rested_log(band_energy(clips)).flatten(1)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ def has_geometric(skeleton: Skeleton) -> bool:
     return skeleton.coords == 3 and set(GEOMETRIC_JOINTS) <= set(skeleton.names)
 
 
-def geometric(motions: Clips) -> Tensor:
+def geometric(clips: Clips) -> Tensor:
     """For what share of its frames a clip is in each of 32 relations: "the left hand moves up", "the right knee is bent", ...
 
     Relations and thresholds are those of Mueller et al. 2005 in the selection of fairmotion and AIST++, for 3-D skeletons with
@@ -28,7 +28,7 @@ def geometric(motions: Clips) -> Tensor:
     chest, move up (theirs passes the wrist to a function that ignores it).
 
     Args:
-        motions: clips of at least 2 frames; the first frame of each has no speed and is left out.
+        clips: clips of at least 2 frames; the first frame of each has no speed and is left out.
 
     Returns:
         ``(n, 32)`` in 0..1.
@@ -36,13 +36,13 @@ def geometric(motions: Clips) -> Tensor:
     Raises:
         ValueError: a skeleton without the joints, or 2-D.
     """
-    skeleton = motions.skeleton
+    skeleton = clips.skeleton
     if not has_geometric(skeleton):
         raise ValueError(f"metrics: geometric features need a 3-D skeleton with the joints {list(GEOMETRIC_JOINTS)}")
-    velocity, mask = motions.derivative(1)
-    at = dict(zip(skeleton.names, motions.positions[:, 1:].unbind(2), strict=True))
+    velocity, mask = clips.derivative(1)
+    at = dict(zip(skeleton.names, clips.positions[:, 1:].unbind(2), strict=True))
     speed = dict(zip(skeleton.names, velocity.unbind(2), strict=True))
-    height = dict(zip(skeleton.names, (motions.heights - motions.heights.amin(2, keepdim=True))[:, 1:].unbind(2), strict=True))
+    height = dict(zip(skeleton.names, (clips.heights - clips.heights.amin(2, keepdim=True))[:, 1:].unbind(2), strict=True))
     sides = ("left", "right")
 
     def length(*bones: tuple[str, str]) -> Tensor:
