@@ -1,4 +1,4 @@
-"""Features: what a clip is reduced to, ``Clips -> (n, dim)`` float64, before two sets of clips are compared."""
+"""Features of clips, ``Clips -> (n, dim)`` float64, by which two sets are compared."""
 
 import math
 from dataclasses import dataclass
@@ -14,23 +14,18 @@ from ddpm.metrics.alignment import anchored, local_poses
 def kinetic(clips: Clips, *, legacy: bool = False) -> Tensor:
     """Energy of each joint: mean squared horizontal speed, mean squared vertical speed, mean length of the acceleration.
 
-    The kinetic features of fairmotion (Facebook) and AIST++ (Li et al. 2021), in which velocity and acceleration are averaged
-    over a window of +-2 frames at 60 frames per second. Two things differ here:
-
-    - The window is the same time at every frame rate, +-1/30 s (rounded down to whole frames: none below 30 frames per second).
-    - The acceleration is the second difference. Theirs misplaces a parenthesis, (p[i+1] - p[i]) / dt - (p[i] - p[i-1] / dt), so
-      that it depends on where in the room the clip stands.
-
-    ``legacy`` computes theirs, parenthesis and +-2 frames included, to compare with published numbers (with the true frame rate;
-    theirs is always 60).
+    The kinetic features of fairmotion and AIST++ (Li et al. 2021), averaged over +-2 frames at 60 frames per second. Two things
+    differ here: the window is +-1/30 s at every frame rate (whole frames, none below 30 frames per second), and the acceleration
+    is the second difference. Theirs is (p[i+1] - p[i]) / dt - (p[i] - p[i-1] / dt), a misplaced parenthesis that makes it depend
+    on the place of the clip.
 
     Args:
-        clips: clips of at least 3 frames.
-        legacy: the published form, see above.
+        clips: of at least 3 frames.
+        legacy: theirs, to compare with published numbers, but with the true frame rate (theirs is always 60).
 
     Returns:
-        ``(n, 3 * joints)``, three numbers a joint: (m/s)^2, (m/s)^2, m/s^2. Unless legacy, neither the place nor the heading of a
-        clip matters.
+        ``(n, 3 * joints)``, three numbers a joint: (m/s)^2, (m/s)^2, m/s^2. Unless legacy, they depend neither on the place nor
+        on the heading of a clip.
     """
     half = 2 if legacy else int(clips.fps // 30)
     velocity, moving = clips.derivative(1)
@@ -51,24 +46,19 @@ def kinetic(clips: Clips, *, legacy: bool = False) -> Tensor:
 def log_kinetic(clips: Clips) -> Tensor:
     """``log(kinetic + 0.001)``, ``(n, 3 * joints)``: the form to compare sets with.
 
-    Energies are heavy-tailed: the few most vigorous clips decide their mean and covariance. Between random halves of MSR Action3D
-    (283 clips each) the Fréchet distance of the projected raw features is 2.1 +- 0.8, and 1 cm of noise makes it 6 times as
-    large, a fifth less movement 2 times; of their logarithms it is 0.46 +- 0.20, and these make it 45 and 7 times as large. A
-    frozen clip stays finite, and far from every living one.
-
-    Args:
-        clips: clips of at least 3 frames.
+    Energies are heavy-tailed: a few vigorous clips dominate their mean and covariance. On MSR Action3D (halves of 283 clips) 1 cm
+    of noise makes the Fréchet distance of raw features 6 times that between real halves, that of the logarithms 45 times.
     """
     return rested_log(kinetic(clips))
 
 
 def rested_log(energy: Tensor) -> Tensor:
-    """``log(energy + 0.001)``: 0.001 (m/s)^2 is a speed of 3 cm/s, which counts as rest and keeps the logarithm finite."""
+    """``log(energy + 0.001)``: 0.001 (m/s)^2 is a speed of 3 cm/s, which counts as rest."""
     return (energy + 1e-3).log()
 
 
 def _window_mean(values: Tensor, mask: Tensor, half: int, centres: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Mean over the frames that count within +-``half`` frames, and where there are any among ``centres`` (default: mask)."""
+    """Mean over the valid frames within +-``half`` frames, and at which ``centres`` (default: mask) there are any."""
     width = 2 * half + 1
     weighted = F.pad(values * mask[..., None, None], (0, 0, 0, 0, half, half)).unfold(1, width, 1).sum(-1)
     count = F.pad(mask.double(), (half, half)).unfold(1, width, 1).sum(-1)
@@ -76,18 +66,10 @@ def _window_mean(values: Tensor, mask: Tensor, half: int, centres: Tensor | None
 
 
 def pose(clips: Clips) -> Tensor:
-    """Which poses a clip takes: mean and standard deviation over its frames of every joint seen from the body.
-
-    Frames have the root above the origin and face one way, so that neither travel nor turning counts.
-
-    Args:
-        clips: clips of a 2-D skeleton, or of a 3-D one with left/right pairs.
-
-    Returns:
-        ``(n, 2 * joints * coords)`` metres.
+    """Mean and standard deviation over the frames of every joint in `local_poses`, ``(n, 2 * joints * coords)`` metres.
 
     Raises:
-        ValueError: a 3-D skeleton without left/right pairs.
+        ValueError: a 3-D skeleton without left/right pairs. The same holds for `coordinates`.
     """
     local = local_poses(clips).flatten(2)
     mean = frame_mean(local, clips.mask)
@@ -96,19 +78,9 @@ def pose(clips: Clips) -> Tensor:
 
 
 def coordinates(clips: Clips, frames: int = 16) -> Tensor:
-    """The clip itself, anchored, at ``frames`` moments from its first to its last frame.
+    """``(n, frames * joints * coords)``: the anchored clip, resampled linearly to ``frames`` frames whatever its length.
 
     Scaled so that the Euclidean distance of two vectors is the root mean square distance of their joints in metres.
-
-    Args:
-        clips: clips of a 2-D skeleton, or of a 3-D one with left/right pairs.
-        frames: moments, evenly spaced, between frames by linear interpolation. Clips of different lengths are compared by phase.
-
-    Returns:
-        ``(n, frames * joints * coords)``.
-
-    Raises:
-        ValueError: a 3-D skeleton without left/right pairs.
     """
     x = anchored(clips)
     place = (clips.lengths[:, None] - 1) * torch.linspace(0, 1, frames, dtype=torch.float64)
@@ -121,21 +93,16 @@ def coordinates(clips: Clips, frames: int = 16) -> Tensor:
 
 
 def band_edges(fps: float) -> Tensor:
-    """``(bands + 1,)`` Hz: octaves from 1 Hz up, the last of them to the Nyquist frequency; the first band begins at 0."""
+    """``(bands + 1,)`` Hz: 0, octaves from 1 Hz, and infinity: the last band ends at the Nyquist frequency."""
     octaves = max(1, math.floor(math.log2(fps / 3)) + 1)  # the last edge leaves it a third of an octave at least
     return torch.tensor([0.0, *(2.0**i for i in range(octaves)), math.inf], dtype=torch.float64)
 
 
 def band_energy(clips: Clips) -> Tensor:
-    """Mean squared speed of each joint, split by frequency: the DCT-II of the velocity in octaves.
+    """``(n, joints, bands)`` mean squared speed of each joint in (m/s)^2, split into `band_edges` by the DCT-II of the velocity.
 
-    Joints move relative to the root, and the root relative to the ground. The bands add up to the mean squared speed.
-
-    Args:
-        clips: clips of at least 2 frames; the band at frequency f says something of clips of at least 1 / f seconds.
-
-    Returns:
-        ``(n, joints, bands)`` in (m/s)^2, bands as in `band_edges`.
+    Joints move relative to the root, and the root relative to the ground. The bands add up to the mean squared speed. The band
+    at frequency f is informative for clips of at least 1 / f seconds.
     """
     skeleton = clips.skeleton
     x = clips.positions - clips.positions[:, :, skeleton.root : skeleton.root + 1]
@@ -152,22 +119,13 @@ def band_energy(clips: Clips) -> Tensor:
     return torch.einsum("nkj,nkb->njb", energy, (band[..., None] == bands).double())
 
 
-def spectrum(clips: Clips) -> Tensor:
-    """``log(band_energy + 0.001)``, ``(n, joints * bands)``: how fast which joint swings, and whether it shakes."""
-    return rested_log(band_energy(clips)).flatten(1)
-
-
 @dataclass(frozen=True)
 class Projection:
     """Features scaled by the spread of a reference and reduced to its leading principal components.
 
-    The Fréchet distance of n clips is biased by about dim / n: with 60 features and 500 clips the bias exceeds what is to be
-    measured. Fitting on the reference alone makes the space the same for everything that is compared with it.
-
-    A feature is divided by its standard deviation, except that one which hardly varies counts as varying by a tenth of the
-    others (root mean square): else it would outweigh all of them as soon as something is generated that is a little off. The
-    components keep the ratios of their variances: whitened, a change of everything (a fifth less movement) would weigh no more
-    than noise. Their mean variance is 1, so that a kernel of inner products sees numbers of that size.
+    This reduces the bias of the Fréchet distance, about dim / n. A feature is divided by its standard deviation; one that hardly
+    varies counts as varying by a tenth of the others (root mean square), else it would outweigh them. The components are not
+    whitened, so that a change of all features weighs more than noise. Their mean variance is 1.
 
     Args:
         mean: ``(dim,)`` of the reference.
@@ -181,10 +139,10 @@ class Projection:
 
     @classmethod
     def fit(cls, reference: Tensor, limit: int = 24) -> "Projection":
-        """Measure a reference.
+        """Fit to the ``(n, dim)`` features of a reference.
 
         Args:
-            reference: ``(n, dim)`` features of the reference, all in comparable units (logarithms, metres, fractions).
+            reference: all features in comparable units (logarithms, metres, fractions).
             limit: components at most; never more than n / 10 or dim, never fewer than 1.
 
         Raises:

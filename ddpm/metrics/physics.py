@@ -1,6 +1,7 @@
-"""Physics: what a camera and a ruler would find in a clip, one number per clip, ``Clips -> (n,)`` float64.
+"""Physical measures, one number per clip, ``Clips -> (n,)`` float64.
 
-None of them is better the smaller it is, since a frozen clip has no jerk: compare their distribution with that of real clips.
+Lower is not better (a frozen clip has no jerk): compare their distribution with that of real clips. Those that need bones, feet
+or a floor raise a ValueError for skeletons without them.
 """
 
 import torch
@@ -27,12 +28,7 @@ def speed(clips: Clips) -> Tensor:
 
 
 def freeze_score(reference: Tensor, generated: Tensor) -> float:
-    """Share of clips that hardly move: whose mean speed is below that of 99 in 100 real clips; 0.01 is real, 1 is frozen.
-
-    Args:
-        reference: ``(n,)`` `speed` of real clips.
-        generated: ``(m,)`` the same of the clips in question.
-    """
+    """Share of generated clips that hardly move: their ``(m,)`` `speed` is below that of 99 in 100 real ones, ``(n,)``."""
     return float((generated < reference.quantile(0.01)).double().mean())
 
 
@@ -47,11 +43,7 @@ def jerk(clips: Clips) -> Tensor:
 
 
 def bone_variation(clips: Clips) -> Tensor:
-    """How much bones stretch within a clip: standard deviation over mean of a bone's length, averaged over the bones.
-
-    Raises:
-        ValueError: the skeleton has no bones.
-    """
+    """Standard deviation over mean of a bone's length within a clip, averaged over the bones."""
     if not clips.skeleton.bones:
         raise ValueError("metrics: bone_variation needs a skeleton of more than one joint")
     lengths = _bone_lengths(clips)
@@ -61,11 +53,7 @@ def bone_variation(clips: Clips) -> Tensor:
 
 
 def asymmetry(clips: Clips) -> Tensor:
-    """Difference between a left and a right bone over their mean length, averaged over the pairs of bones.
-
-    Raises:
-        ValueError: the skeleton has no pair of bones.
-    """
+    """Difference between a left and a right bone over their mean length, averaged over the pairs of bones."""
     pairs = _bone_pairs(clips.skeleton)
     if not pairs:
         raise ValueError("metrics: asymmetry needs left_right pairs of bones in the skeleton")
@@ -75,7 +63,7 @@ def asymmetry(clips: Clips) -> Tensor:
 
 
 def has_bone_pairs(skeleton: Skeleton) -> bool:
-    """Whether some bone has a mirror image."""
+    """Whether any bone has a mirror image."""
     return len(_bone_pairs(skeleton)) > 0
 
 
@@ -83,9 +71,6 @@ def skating_ratio(clips: Clips) -> Tensor:
     """Share of the steps between frames in which a foot joint stays within 5 cm of the floor and moves along it at over 0.5 m/s.
 
     Real clips do not have 0: feet swing close to the floor, and tracked ones shake.
-
-    Raises:
-        ValueError: 2-D, or a skeleton without feet.
     """
     standing, ground = _contacts(clips)
     velocity = ground.diff(dim=1).norm(dim=-1) * clips.fps
@@ -96,11 +81,8 @@ def skating_ratio(clips: Clips) -> Tensor:
 def skating_distance(clips: Clips) -> Tensor:
     """How far a standing foot slides, cm: between the first and last frame of a contact, averaged over the contacts of a clip.
 
-    The way from beginning to end, not the path: the shaking of a tracked foot must not add up. Contacts of a single frame are
-    none; a clip without contacts has 0.
-
-    Raises:
-        ValueError: 2-D, or a skeleton without feet.
+    The length of the path would add up the tremor of a tracked foot. Contacts of a single frame do not count; a clip without
+    contacts has 0.
     """
     standing, ground = _contacts(clips)
     frame = torch.arange(standing.shape[1])[None, :, None].expand_as(standing)
@@ -113,11 +95,7 @@ def skating_distance(clips: Clips) -> Tensor:
 
 
 def penetration(clips: Clips) -> Tensor:
-    """Depth of the lowest joint below the floor, cm, averaged over the frames; 0 where it is above.
-
-    Raises:
-        ValueError: 2-D, or a skeleton without feet.
-    """
+    """Depth of the lowest joint below the floor, cm, averaged over the frames; 0 where it is above."""
     _need_floor(clips.skeleton)
     return 100 * frame_mean((-clips.heights.amin(2)).clamp(min=0), clips.mask)
 
@@ -126,11 +104,8 @@ def pfc(clips: Clips) -> Tensor:
     """Physical foot contact score (Tseng et al. 2022, EDGE, as in their code): bodies speed up only on a standing foot.
 
     10^4 mean_i(|a_i| l_i r_i) / max_i |a_i|, where a is the acceleration of the root with falling taken out, and l and r how far
-    the stiller joint of the left and right foot moves along the ground in one frame. It depends on the frame rate and the size
+    the slower joint of the left and right foot moves along the ground in one frame. It depends on the frame rate and the size
     of the person: values compare only between clips of the same data.
-
-    Raises:
-        ValueError: 2-D, or a skeleton without left and right feet.
     """
     skeleton = clips.skeleton
     if not has_sided_feet(skeleton):
@@ -176,7 +151,7 @@ def _bone_pairs(skeleton: Skeleton) -> list[tuple[int, int]]:
 
 
 def _contacts(clips: Clips) -> tuple[Tensor, Tensor]:
-    """Where a foot joint stands, ``(n, frames, feet)`` bool, and its place on the ground, ``(n, frames, feet, 2)``."""
+    """Whether a foot joint is in contact, ``(n, frames, feet)``, and its place on the ground, ``(n, frames, feet, 2)``."""
     _need_floor(clips.skeleton)
     feet = [clips.skeleton.index(name) for name in clips.skeleton.feet]
     standing = (clips.heights[..., feet] < CONTACT_HEIGHT) & clips.mask[..., None]
