@@ -11,7 +11,8 @@ from ddpm.clips import Clips
 from ddpm.metrics import degraded
 from ddpm.metrics.alignment import has_heading
 from ddpm.metrics.classifier import Classification
-from ddpm.metrics.comparison import Measured, compare, fit, measures
+from ddpm.metrics.comparison import Measured, compare, measures
+from ddpm.metrics.features import Projection
 from ddpm.metrics.memorisation import Memorisation, memorisation
 from ddpm.seeding import derive_seed
 from ddpm.skeleton import Skeleton
@@ -156,7 +157,8 @@ def evaluate(
     compared = min(len(generated) // 2, len(reference) - half)
     repeats = 10 if fast else 100
     real, theirs = Measured.of(reference, legacy, classifier), Measured.of(generated, legacy, classifier)
-    projections = fit(real, limit=max(1, min(24, compared // 10)))
+    limit = max(1, min(24, compared // 10))
+    projections = {name: Projection.fit(x, limit) for name, x in real.features.items()}
 
     def score(candidate: Measured, i: list[Tensor], j: list[Tensor]) -> dict[str, Score]:
         return {name: _summary(values) for name, values in compare(real, candidate, projections, i, j).items()}
