@@ -19,7 +19,7 @@ from datamodules.sets.folder import read_file
 from ddpm.checkpoint import load_run
 from ddpm.clips import Clips
 from ddpm.command import command
-from ddpm.config import construct_data, construct_part, own_data
+from ddpm.config import construct, construct_data, own_data
 from ddpm.errors import ConfigError, DataError
 from ddpm.module import MotionDiffusion, evaluating
 from ddpm.process.editing import between, ddim_inverse
@@ -42,6 +42,7 @@ class Config:
     batch_size: int
     device: str
     cache: str | None
+    trust: list[str]
     steps: int | None
     gif_clips: int
     export: str | None
@@ -74,11 +75,11 @@ def sample(cfg: DictConfig) -> Path:
         DataError: clips of ``source`` that cannot be used.
     """
     check_values(cfg)
-    module, run = load_run(cfg.ckpt)
+    module, run = load_run(cfg.ckpt, cfg.trust)
     module.to(choose_device(cfg.device))
     sampler = module.sampler
     if cfg.sampler is not None:
-        sampler = construct_part(OmegaConf.to_container(cfg.sampler, resolve=True, throw_on_missing=True), "sampler")  # type: ignore[arg-type]
+        sampler = construct(OmegaConf.to_container(cfg.sampler, resolve=True, throw_on_missing=True), "sampler")  # type: ignore[arg-type]
     if cfg.export and module.skeleton.coords != 3:
         raise ConfigError(f"export={cfg.export}: rotations need three dimensions, the skeleton has {module.skeleton.coords}")
     if cfg.steps is not None:
@@ -211,7 +212,11 @@ def read_source(cfg: DictConfig, module: MotionDiffusion, run: dict[str, Any]) -
         DataError: a file that cannot be read, joints that the skeleton has and the file has not, or fewer clips.
     """
     if cfg.source == "val":
-        data = own_data(run, OmegaConf.to_container(cfg.data, resolve=True), through_cache(construct_data, cfg.cache))  # type: ignore[arg-type]
+        data = own_data(
+            run,
+            OmegaConf.to_container(cfg.data, resolve=True),
+            through_cache(partial(construct_data, trust=cfg.trust), cfg.cache),
+        )  # type: ignore[arg-type]
         whole = data.val_recordings[data.clips.lengths[data.val_recordings] >= module.frames]
         clips = data.middle_windows(whole)["clips"]
     else:

@@ -10,6 +10,7 @@ From a trained run to motion in a few lines; each clip is of one seed, here 0 to
 """
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +35,12 @@ PUBLIC = {
 """Name -> module from which it is imported when it is first used, so that ``import ddpm`` loads neither torch nor Lightning."""
 
 
-def load(path: str | Path) -> "MotionDiffusion":
+def load(path: str | Path, trust: Sequence[str] = ()) -> "MotionDiffusion":
     """The trained model of a checkpoint, with its averaged weights if it has any, ready to sample, on the CPU.
 
     Args:
         path: the file, or the directory of a run, for its last checkpoint.
+        trust: packages of your own whose classes the checkpoint may name: ``("my_package",)``.
 
     Raises:
         CheckpointError: no such file, one that is damaged, or of another project.
@@ -46,7 +48,7 @@ def load(path: str | Path) -> "MotionDiffusion":
     """
     from ddpm.checkpoint import load_module
 
-    return load_module(path)
+    return load_module(path, trust)
 
 
 def __getattr__(name: str) -> Any:
