@@ -21,9 +21,8 @@ from ddpm.errors import ConfigError
 from ddpm.files import write_durably
 from ddpm.metrics.reference import reference
 from ddpm.metrics.suite import Evaluation, Score, evaluate
-from ddpm.module import MotionDiffusion
-from ddpm.process.progress import choose_device, cost
-from ddpm.process.samplers import Sampler
+from ddpm.module import MotionDiffusion, choose_device
+from ddpm.process.samplers import Sampler, cost
 from ddpm.viz.plots import plot_quality
 from ddpm.viz.render import draw_clips, write_gif
 

@@ -18,9 +18,8 @@ from ddpm.clips import Clips
 from ddpm.command import command
 from ddpm.config import construct, construct_data, own_data
 from ddpm.errors import ConfigError
-from ddpm.module import MotionDiffusion
+from ddpm.module import MotionDiffusion, choose_device
 from ddpm.process.editing import interpolate, invert, vary
-from ddpm.process.progress import choose_device
 from ddpm.viz.bvh_out import write_bvh_files
 
 log = logging.getLogger("sample")

@@ -54,6 +54,7 @@ class Config:
     motion_loss: Any
     condition: Any
     project: str | None
+    travel: str
     sampler: Any
     skeleton: Any
     data: Any

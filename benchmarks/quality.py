@@ -46,7 +46,7 @@ from ddpm.metrics.memorisation import memorisation  # noqa: E402
 from ddpm.metrics.reference import reference, whole  # noqa: E402
 from ddpm.metrics.suite import evaluate  # noqa: E402
 from ddpm.metrics.table import number  # noqa: E402
-from ddpm.process.progress import cost  # noqa: E402
+from ddpm.process.samplers import cost  # noqa: E402
 from ddpm.viz.plots import PALETTE, finish, new_figure, save  # noqa: E402
 from evaluate import comparable, versions  # noqa: E402
 

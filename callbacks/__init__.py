@@ -1,1 +1,1 @@
-"""What happens beside training: averages, pictures, curves, durable checkpoints."""
+"""Lightning callbacks: averaged weights, pictures, curves, metrics, checkpoints, interrupts."""

@@ -1,4 +1,4 @@
-"""EMA: exponential moving average of the weights, on Lightning's WeightAveraging."""
+"""EMA: exponential moving average of the weights."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,10 +12,11 @@ from pytorch_lightning.callbacks import WeightAveraging
 class EMA(WeightAveraging):
     """Averages the weights after every optimiser step; validation, samples and checkpoints use the average.
 
-    A checkpoint holds the average as ``state_dict`` and the raw weights as ``current_model_state``.
+    A checkpoint holds the average as ``state_dict`` and the raw weights as ``current_model_state``. Lightning's
+    EMAWeightAveraging has no warm-up, and saves the two exchanged if a run is stopped during validation.
 
     Args:
-        decay: weight of the past, in [0, 1). It grows as (1 + n) / (10 + n) with the number n of updates until it gets there.
+        decay: weight of the past, in [0, 1); (1 + n) / (10 + n) at update n while that is less.
 
     Raises:
         ValueError: decay outside [0, 1).
@@ -29,7 +30,7 @@ class EMA(WeightAveraging):
         self._swapped = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Make the average on the device on which training will run."""
+        """Create the average on the device of training."""
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
         if self._average_model is not None:
@@ -38,11 +39,7 @@ class EMA(WeightAveraging):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Update the average after an optimiser step.
-
-        As in WeightAveraging, but with the counter on the CPU: AveragedModel reads it at every update, and on a GPU would wait
-        for the device each time.
-        """
+        """As WeightAveraging, with the counter on the CPU: reading it on a GPU would wait for the device at every step."""
         if trainer.global_step <= self._latest_update_step or self._average_model is None:
             return
         n = int(self._average_model.n_averaged)
@@ -54,7 +51,7 @@ class EMA(WeightAveraging):
             else:
                 torch._foreach_lerp_(averaged, current, 1 - min(self.decay, (1 + n) / (10 + n)))
             for own, buffer in zip(self._average_model.module.buffers(), pl_module.buffers(), strict=True):
-                own.copy_(buffer)  # not averaged: the checkpoint must not hold what they were before training
+                own.copy_(buffer)  # not averaged, but as they are now
         self._average_model.n_averaged += 1
         self._latest_update_step = trainer.global_step
 
@@ -63,13 +60,13 @@ class EMA(WeightAveraging):
         self._swapped = not self._swapped
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Put the raw weights back, so that a checkpoint saved on the way out has both where they belong."""
+        """Restore the raw weights, for the checkpoint that is saved next."""
         if self._swapped:
             self._swap_models(pl_module)
 
     @contextlib.contextmanager
     def averaged(self, pl_module: pl.LightningModule) -> Iterator[None]:
-        """The module has the averaged weights inside this context, whatever it has outside."""
+        """Within this context the module has the averaged weights."""
         if self._average_model is None or self._swapped:
             yield
             return
@@ -78,11 +75,3 @@ class EMA(WeightAveraging):
             yield
         finally:
             self._swap_models(pl_module)
-
-
-def averaged_weights(trainer: pl.Trainer, pl_module: pl.LightningModule) -> contextlib.AbstractContextManager[None]:
-    """The averaged weights of the trainer's `EMA`; without one, the weights as they are."""
-    for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
-        if isinstance(callback, EMA):
-            return callback.averaged(pl_module)
-    return contextlib.nullcontext()

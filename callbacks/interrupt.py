@@ -13,10 +13,9 @@ log = logging.getLogger(__name__)
 
 
 class StopBetweenBatches(Callback):
-    """Lets the batch under way finish before an interrupt stops training; a second interrupt stops at once.
+    """Finishes the current batch before an interrupt stops training; a second interrupt stops at once.
 
-    An interrupt in the middle of a batch could fall between the update of the weights and that of the counters, and a checkpoint
-    saved then would repeat the batch when resumed.
+    An interrupt between the update of the weights and that of the counters would make the checkpoint repeat the batch.
     """
 
     def __init__(self) -> None:
@@ -29,34 +28,29 @@ class StopBetweenBatches(Callback):
             self._previous = signal.signal(signal.SIGINT, self._handle)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
-        """Stop here if asked to."""
-        self._stop()
+        """Stop here if interrupted."""
+        if self._interrupted:
+            raise KeyboardInterrupt
 
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Stop here if asked to."""
-        self._stop()
-
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Give the signal back."""
-        self._restore()
+        """Stop here if interrupted."""
+        if self._interrupted:
+            raise KeyboardInterrupt
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Give the signal back."""
-        self._restore()
+        self.on_fit_end(trainer, pl_module)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give the signal back."""
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+            self._previous = None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._interrupted:
             raise KeyboardInterrupt
         self._interrupted = True
         log.info("interrupted: finishing the batch and saving; once more to stop at once")
-
-    def _stop(self) -> None:
-        if self._interrupted:
-            raise KeyboardInterrupt
-
-    def _restore(self) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-            self._previous = None

@@ -1,4 +1,4 @@
-"""LossPlot: the loss as a table and as pictures, over the run and by noise level."""
+"""LossPlot: the loss as table and pictures, over the run and by noise level."""
 
 import csv
 import io
@@ -21,13 +21,11 @@ COLUMNS = ("epoch", "step", "train_loss", "val_loss", "lr")
 
 
 class LossPlot(Callback):
-    """Writes ``loss.csv`` after every epoch, and ``loss.png`` every few epochs and at the end, in the run's directory.
+    """Writes ``loss.csv`` after every epoch, and ``loss.png`` every ``every`` epochs and at the end, in the run's directory.
 
     At the end also ``noise_levels.png``, the last validation's loss and error of x0_hat in cm by noise level. train_loss is the
-    mean over the epoch's batches. The table is part of the checkpoint: a resumed run continues it exactly.
-
-    Args:
-        every: epochs between two pictures.
+    mean over the epoch's batches. The table is part of the checkpoint, so that a resumed run continues it exactly; Lightning's
+    CSVLogger has a row per logging step and starts its file anew.
 
     Raises:
         ValueError: every below 1.
@@ -49,8 +47,8 @@ class LossPlot(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Add up on the device: reading the number here would make the processor wait for it."""
-        # Lightning has divided it by the number of batches that make a step.
+        """Add up on the device: reading the number here would wait for it."""
+        # Lightning has divided the loss by accumulate_grad_batches.
         self._sum = self._sum + outputs["loss"].detach() * trainer.accumulate_grad_batches
         self._count += 1
 
@@ -58,7 +56,7 @@ class LossPlot(Callback):
         """Complete the epoch's row."""
         if self._count == 0:
             return
-        # The metric stays what it was in epochs without validation, which have none of their own.
+        # In epochs without validation the metric is still that of an earlier epoch.
         val = trainer.callback_metrics["val/loss"] if self._validated else torch.nan
         self._validated = False
         lr = trainer.optimizers[0].param_groups[0]["lr"]
@@ -106,7 +104,7 @@ class LossPlot(Callback):
             for logger in trainer.loggers if figure is not None else ():
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_figure(name, figure, trainer.global_step)
-        except Exception:  # whatever it is, hours of training are worth more than a picture
+        except Exception:  # a picture must never end training
             log.warning("%s: %s could not be drawn; training goes on", trainer.default_root_dir, name, exc_info=True)
 
 

@@ -1,4 +1,4 @@
-"""MotionMetrics: how good generated motion is while the model learns, and in words what is wrong with it."""
+"""MotionMetrics: quality of generated motion during training, with warnings that say what is wrong."""
 
 import logging
 import math
@@ -7,7 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
-from callbacks.ema import averaged_weights
+from callbacks.samples import samples
 from ddpm.metrics.reference import Reference, reference
 from ddpm.metrics.suite import LEAST, Evaluation, evaluate
 from ddpm.metrics.verdict import findings, ratio
@@ -23,15 +23,13 @@ class MotionMetrics(Callback):
     """Measures clips sampled with the averaged weights against real ones, as ``evaluate.py fast=true`` does.
 
     The real ones are held out if there are 64 of them, else all recordings, also those of training; the summary says which.
-
-    Logs ``metrics/frechet_kinetic`` and the like, beside ``metrics/real/...`` of real clips against real ones, and warns if
-    motion freezes, explodes, jitters or collapses. A measurement that fails is a warning and never the end of training.
-    ``metrics/frechet_kinetic`` is nan until the first measurement, so that a ModelCheckpoint can monitor it.
+    Logs ``metrics/frechet_kinetic`` and others, and ``metrics/real/...`` of real clips against real ones; warns if motion
+    freezes, explodes, jitters or collapses. A failure is a warning and does not end training. ``metrics/frechet_kinetic`` is
+    nan until the first measurement, so that a ModelCheckpoint can monitor it.
 
     Args:
         every: epochs between two measurements; the end of training always gets one.
-        n: clips, at least 32.
-        seed: of the first clip; the others follow.
+        n: clips, at least 32, of the seeds from ``seed`` on.
 
     Raises:
         ValueError: every below 1, or n below 32.
@@ -40,9 +38,7 @@ class MotionMetrics(Callback):
     def __init__(self, every: int = 8, n: int = 64, seed: int = 0) -> None:
         if every < 1 or n < 2 * LEAST:
             raise ValueError(f"callbacks.motion_metrics: every={every} must be at least 1 and n={n} at least {2 * LEAST}")
-        self.every = every
-        self.n = n
-        self.seed = seed
+        self.every, self.n, self.seed = every, n, seed
         self.summary = ""
         """The last measurement in a line."""
         self._reference: Reference | None = None
@@ -51,7 +47,7 @@ class MotionMetrics(Callback):
         self._warned: set[str] = set()
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: MotionDiffusion) -> None:  # pyright: ignore
-        """Measure if it is time; every process does, and finds the same."""
+        """Measure if it is time, in every process, with equal results."""
         if trainer.sanity_checking or trainer.fast_dev_run:
             return
         epoch = trainer.current_epoch + 1
@@ -65,7 +61,7 @@ class MotionMetrics(Callback):
             self._values = self._measure(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        """The last values, which a resumed run goes on with."""
+        """The last values, for a resumed run."""
         return {"values": dict(self._values), "step": self._step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -73,13 +69,12 @@ class MotionMetrics(Callback):
         self._values, self._step = dict(state_dict["values"]), state_dict["step"]
 
     def _measure(self, trainer: pl.Trainer, module: MotionDiffusion) -> dict[str, float]:
-        """Log name -> value of everything and return it; nothing if it failed."""
+        """Log all values by name and return them; none if it failed."""
         self._step = trainer.global_step
         try:
             if self._reference is None:
                 self._reference = reference(trainer.datamodule)  # pyright: ignore[reportAttributeAccessIssue]
-            with averaged_weights(trainer, module):
-                generated = module.sample(range(self.seed, self.seed + self.n))
+            generated = samples(trainer, module, self.seed, self.n)
             if not generated.finite.all():
                 bad = int((~generated.finite).sum())
                 self._warn("exploding", f"motion explodes: {bad} of {self.n} clips are not finite. {DIVERGED}")
@@ -93,7 +88,7 @@ class MotionMetrics(Callback):
             for logger in trainer.loggers:
                 logger.log_metrics(values, self._step)
             return values
-        except Exception:  # whatever it is, hours of training are worth more than a number
+        except Exception:  # a metric must never end training
             log.warning("motion could not be measured at step %d; training goes on", self._step, exc_info=True)
             return {}
 
@@ -126,7 +121,7 @@ class MotionMetrics(Callback):
         return values
 
     def _warn(self, name: str, text: str) -> None:
-        """Once, until it was better in between."""
+        """Warn once, and again after it was better in between."""
         if name not in self._warned:
             log.warning("WARNING at step %d: %s", self._step, text)
         self._warned.add(name)

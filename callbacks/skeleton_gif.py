@@ -1,4 +1,4 @@
-"""SkeletonGIF: what the model generates, while it learns."""
+"""SkeletonGIF: pictures of generated clips during training."""
 
 import logging
 from pathlib import Path
@@ -6,8 +6,9 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
+from tensorboard.compat.proto.summary_pb2 import Summary
 
-from callbacks.ema import averaged_weights
+from callbacks.samples import samples
 from ddpm.module import MotionDiffusion
 from ddpm.viz.render import draw_clips, write_gif
 
@@ -15,15 +16,14 @@ log = logging.getLogger(__name__)
 
 
 class SkeletonGIF(Callback):
-    """Draws clips sampled with the averaged weights from the same noise each time, so that pictures can be compared.
+    """Draws clips sampled with the averaged weights, from the same noise each time.
 
-    Writes ``samples/epoch_NNNN.gif`` and ``samples/final.gif`` in the run's directory and shows them in TensorBoard. A picture
-    that fails is a warning and never the end of training.
+    Writes ``samples/epoch_NNNN.gif`` and ``samples/final.gif`` in the run's directory and shows them in TensorBoard. A failure
+    is a warning and does not end training.
 
     Args:
         every: epochs between two pictures; the end of training always gets one.
-        n: clips in a picture.
-        seed: of the first clip's noise; the others follow.
+        n: clips in a picture, of the seeds from ``seed`` on.
         size: pixels of one clip's cell.
 
     Raises:
@@ -33,10 +33,7 @@ class SkeletonGIF(Callback):
     def __init__(self, every: int = 5, n: int = 16, seed: int = 0, size: int = 160) -> None:
         if every < 1 or n < 1 or size < 32:
             raise ValueError(f"callbacks.skeleton_gif: every={every} and n={n} must be at least 1, size={size} at least 32")
-        self.every = every
-        self.n = n
-        self.seed = seed
-        self.size = size
+        self.every, self.n, self.seed, self.size = every, n, seed, size
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: MotionDiffusion) -> None:  # pyright: ignore
         """Draw if it is time."""
@@ -53,23 +50,16 @@ class SkeletonGIF(Callback):
             return
         path = Path(trainer.default_root_dir) / "samples" / name
         try:
-            with averaged_weights(trainer, module):
-                clips = module.sample(range(self.seed, self.seed + self.n))
+            clips = samples(trainer, module, self.seed, self.n)
             if not clips.finite.all():
                 log.warning("%s: %d of %d clips are not finite", path, int((~clips.finite).sum()), self.n)
             titles = [f"seed {self.seed + i}" for i in range(self.n)]
             frames = draw_clips(clips.positions.numpy(), module.skeleton, titles=titles, size=self.size)
             gif = write_gif(path, frames, module.fps)
+            image = Summary.Image(height=frames.shape[1], width=frames.shape[2], colorspace=3, encoded_image_string=gif)
             for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger):
-                    _log_gif(logger, "samples", gif, frames.shape[1:3], trainer.global_step)
-        except Exception:  # whatever it is, hours of training are worth more than a picture
+                if isinstance(logger, TensorBoardLogger):  # it serves the bytes as they are; add_video would need moviepy
+                    summary = Summary(value=[Summary.Value(tag="samples", image=image)])
+                    logger.experiment._get_file_writer().add_summary(summary, trainer.global_step)
+        except Exception:  # a picture must never end training
             log.warning("%s: could not be drawn; training goes on", path, exc_info=True)
-
-
-def _log_gif(logger: TensorBoardLogger, tag: str, gif: bytes, size: tuple[int, int], step: int) -> None:
-    """Show an animated GIF in TensorBoard, which serves the bytes as they are; add_video would need moviepy."""
-    from tensorboard.compat.proto.summary_pb2 import Summary
-
-    image = Summary.Image(height=size[0], width=size[1], colorspace=3, encoded_image_string=gif)
-    logger.experiment._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)

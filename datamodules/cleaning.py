@@ -1,4 +1,4 @@
-"""Repair of one recording: lost joints, spikes, jumps of the tracker, its rate and the height of the floor, all of it counted."""
+"""Repair of one recording: lost joints, spikes, jumps of the tracker, frame rate and floor height; every repair is counted."""
 
 from dataclasses import dataclass, fields
 
@@ -9,7 +9,7 @@ from ddpm.skeleton import Skeleton
 
 @dataclass(frozen=True)
 class CleaningReport:
-    """What was done, in counts that add up: ``frames == frames_kept + frames_lost + frames_cut + frames_dropped``."""
+    """What was done, in counts: ``frames == frames_kept + frames_lost + frames_cut + frames_dropped``."""
 
     recordings: int = 0
     repaired: int = 0  # recordings with at least one interpolated position
@@ -26,17 +26,16 @@ class CleaningReport:
     dropped: tuple[tuple[str, str], ...] = ()  # (source, reason)
 
     def __add__(self, other: "CleaningReport") -> "CleaningReport":
-        """Both together; ``sum(reports, CleaningReport())`` adds up many."""
+        """Both together."""
         return CleaningReport(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
 
-    def summary(self, names: int = 3) -> str:
-        """One line. Of the dropped recordings at most ``names`` per reason are named, the rest is in ``dropped``."""
+    def summary(self) -> str:
+        """One line, with at most three dropped recordings per reason."""
         reasons: dict[str, list[str]] = {}
         for source, reason in self.dropped:
             reasons.setdefault(reason, []).append(source)
         why = "; ".join(
-            f"{len(who)} {reason}: {', '.join(who[:names])}{', ...' if len(who) > names else ''}"
-            for reason, who in reasons.items()
+            f"{len(who)} {reason}: {', '.join([*who[:3], *(['...'] if len(who) > 3 else [])])}" for reason, who in reasons.items()
         )
         return (
             f"{self.recordings} recordings, {self.frames} frames: kept {self.recordings - len(self.dropped)} with "
@@ -51,8 +50,8 @@ class CleaningReport:
 def find_spikes(positions: np.ndarray, lost: np.ndarray, step: float) -> np.ndarray:
     """``(frames, joints)`` bool: joints that go away further than ``step`` metres for one frame and come back.
 
-    Coming back means that the frames around it are closer to each other than half the shorter way; a fast limb that
-    passes through, or turns around over several frames, is left alone. Next to a lost position nothing is judged.
+    Coming back means that the frames around it are closer to each other than half the shorter way, so that a fast limb is no
+    spike. Positions next to a lost one are not judged.
     """
     spikes = np.zeros_like(lost)
     ways = np.linalg.norm(np.diff(positions, axis=0), axis=-1)
@@ -66,8 +65,7 @@ def fill_gaps(positions: np.ndarray, lost: np.ndarray, max_gap: int) -> tuple[np
     """Interpolate every joint linearly in time over gaps of at most ``max_gap`` frames with tracking on both sides.
 
     Returns:
-        The positions ``(frames, joints, coords)``, the very same array if nothing is filled, and the filled places
-        ``(frames, joints)`` bool.
+        The positions ``(frames, joints, coords)``, the same array if nothing is filled, and where ``(frames, joints)`` bool.
     """
     n = len(positions)
     times = np.arange(n)[:, None]
@@ -87,8 +85,8 @@ def fill_gaps(positions: np.ndarray, lost: np.ndarray, max_gap: int) -> tuple[np
 def find_jumps(positions: np.ndarray, skeleton: Skeleton, step: float) -> np.ndarray:
     """``(frames - 1,)`` bool: steps in which half of the joints move over ``step`` metres or left becomes right.
 
-    A tracker that mistakes left for right turns the body around between two frames; with the sides exchanged the step
-    is then far shorter. Short steps are not judged, for the ratio of two short ways is noise.
+    A tracker that mistakes left for right turns the body around between two frames; with the sides exchanged the step is then
+    far shorter. Short steps are not judged: the ratio of two short ways is noise.
     """
     swap = np.arange(len(skeleton.names))
     for pair in skeleton.left_right:
@@ -111,26 +109,24 @@ def clean(
     max_speed: float,
     longest: bool = False,
 ) -> tuple[list[np.ndarray], CleaningReport]:
-    """Fill short gaps and spikes, cut at long gaps and jumps, say what was done.
+    """Fill short gaps and spikes, cut at long gaps and jumps.
 
     Args:
         positions: ``(frames, joints, coords)`` in metres, finite where they are not lost.
         lost: ``(frames, joints)`` bool, positions that were not tracked.
-        skeleton: what the joints are.
-        fps: frames per second.
+        skeleton, fps: of the positions.
         source: name of the recording, for the report.
-        max_gap: longest gap in frames that is interpolated. A straight line through 4 frames at 15 fps is 4 cm off
-            on average, through 8 frames 7 cm, and it erases the lowest point of a bend.
+        max_gap: longest gap in frames that is interpolated. A straight line through 4 frames at 15 fps is 4 cm off on average,
+            through 8 frames 7 cm, and it erases the lowest point of a bend.
         min_frames: shortest stretch that is kept; half a second at 15 fps, less shows a posture and not a motion.
         max_speed: metres per second that no joint exceeds both out and back, nor half of the body at once.
         longest: keep only the longest stretch.
 
     Returns:
-        The stretches ``(frames', joints, coords)`` in order, views of sound input, none if the recording is dropped; and the
-        report.
+        The stretches ``(frames', joints, coords)`` in order, views of sound input, none if the recording is dropped; the report.
 
     Raises:
-        ValueError: a limit that makes no sense.
+        ValueError: a limit outside its range.
     """
     if fps <= 0 or max_speed <= 0 or max_gap < 0 or min_frames < 1:
         need = "fps > 0, max_speed > 0, max_gap >= 0 and min_frames >= 1"
@@ -138,7 +134,7 @@ def clean(
     n, step = len(positions), max_speed / fps
     spikes = find_spikes(positions, lost, step)
     positions, filled = fill_gaps(positions, lost | spikes, max_gap)
-    sound = ~((lost | spikes) & ~filled).any(1)
+    sound = np.asarray((~(lost | spikes) | filled).all(axis=1))
     jumps = find_jumps(positions, skeleton, step) & sound[1:] & sound[:-1]
     starts = np.flatnonzero(np.append(True, jumps | (sound[1:] != sound[:-1]))[:n])
     lengths = np.diff(starts, append=n) * sound[starts]
@@ -168,8 +164,8 @@ def clean(
 def resample(positions: np.ndarray, fps: float, target: float) -> np.ndarray:
     """``(frames, joints, coords)`` at ``fps`` frames per second -> the same motion at ``target``, from the same first frame.
 
-    A whole multiple is thinned out, everything else is interpolated by the cubic through a frame's neighbours (Catmull and Rom,
-    1974), which keeps velocities continuous where a straight line would jerk at every old frame.
+    A whole multiple is decimated, everything else is interpolated by the cubic through a frame's neighbours (Catmull and Rom,
+    1974), which keeps velocities continuous.
     """
     ratio, n = fps / target, len(positions)
     if n < 2 or abs(ratio - 1) < 1e-6:
@@ -187,11 +183,10 @@ def resample(positions: np.ndarray, fps: float, target: float) -> np.ndarray:
 
 
 def set_floor(positions: np.ndarray, skeleton: Skeleton) -> np.ndarray:
-    """Shift the heights of ``(frames, joints, coords)`` so that the lowest foot joint is at 0 half of the time.
+    """A copy of ``(frames, joints, coords)``, shifted so that the median over the frames of the lowest foot joint's height is 0.
 
-    The median over the frames is used, not a low percentile, since a badly tracked foot sinks half a metre into the
-    ground for a few frames: it agrees two to three times better among the recordings of one person. A skeleton
-    without feet uses its lowest joint. Returns a copy.
+    A low percentile would follow badly tracked feet, which sink half a metre into the ground for a few frames. A skeleton
+    without feet uses its lowest joint.
     """
     feet = [skeleton.index(name) for name in skeleton.feet] or list(range(len(skeleton.names)))
     heights = skeleton.up_sign * positions[:, feet, skeleton.up_axis]

@@ -1,4 +1,4 @@
-"""Joints of files -> joints of the skeleton: by name, by another name of the same joint, or as the middle of several."""
+"""Joints of files -> joints of the skeleton: by name, by another name of the same joint, or as the mean of several."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,20 +38,17 @@ SUBSTITUTES: dict[str, tuple[str, ...]] = {
     "left_wrist": ("LeftHand", "Hand_L"),
     "left_hand": ("left_index",),
 }
-RIGHT = {"left_": "right_", "Left": "Right", "_L": "_R"}
 
 
 def _mirrored(text: str) -> str:
-    for left, right in RIGHT.items():
-        text = text.replace(left, right)
-    return text
+    return text.replace("left_", "right_").replace("Left", "Right").replace("_L", "_R")
 
 
 SUBSTITUTES |= {_mirrored(joint): tuple(map(_mirrored, ways)) for joint, ways in SUBSTITUTES.items() if joint.startswith("left_")}
 
 
 def presets() -> dict[str, Skeleton]:
-    """The shipped skeletons by name; none where the configurations are not beside the package."""
+    """The shipped skeletons by name."""
     found = {}
     for path in sorted(PRESETS.glob("*.yaml")):
         config = yaml.safe_load(path.read_text())
@@ -61,7 +58,7 @@ def presets() -> dict[str, Skeleton]:
 
 
 def named(joints: Sequence[str] | str | None) -> tuple[str, ...] | None:
-    """``data.joints``: a list of names, or a preset whose names it takes, or None.
+    """``data.joints``: a list of names, a preset whose names are taken, or None.
 
     Raises:
         DataError: no preset of this name.
@@ -75,12 +72,12 @@ def named(joints: Sequence[str] | str | None) -> tuple[str, ...] | None:
 
 
 def fitting(joints: Sequence[str] | int, coords: int) -> list[str]:
-    """Presets that data fit without any joint being replaced: those with all these names, else those with so many joints."""
+    """Presets that data with these joints, or with so many unnamed ones, fit without any joint being replaced."""
+    known = {name: preset.names for name, preset in presets().items() if preset.coords == coords}
     if isinstance(joints, int):
-        return [name for name, preset in presets().items() if len(preset.names) == joints and preset.coords == coords]
-    same = [name for name, preset in presets().items() if set(joints) == set(preset.names) and preset.coords == coords]
-    more = [name for name, preset in presets().items() if set(joints) > set(preset.names) and preset.coords == coords]
-    return same or more
+        return [name for name, own in known.items() if len(own) == joints]
+    same = [name for name, own in known.items() if set(joints) == set(own)]
+    return same or [name for name, own in known.items() if set(joints) > set(own)]
 
 
 def plan(
@@ -88,14 +85,11 @@ def plan(
 ) -> tuple[np.ndarray, dict[str, str], list[str]]:
     """How the skeleton's joints come from a recording's.
 
-    Args:
-        recording: with names of its joints, or with exactly as many joints as the skeleton.
-        skeleton: what is wanted.
-        retarget: joint of the skeleton -> joint of the file, or several whose mean it is; goes before everything else.
+    ``retarget``, joint of the skeleton -> joint of the file, or several whose mean it is, goes before everything else.
 
     Returns:
-        weights ``(joints of the skeleton, joints of the file)`` float32, rows adding up to 1; the joints that come from one of
-        another name, with its name; and the joints of the file that are not used.
+        weights ``(joints of the skeleton, joints of the file)`` float32, rows adding up to 1; joint -> what it comes from, where
+        that has another name; and the joints of the file that are not used.
 
     Raises:
         DataError: a joint that cannot be had, names the file does not have, or another number of joints or coordinates.

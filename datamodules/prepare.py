@@ -1,4 +1,4 @@
-"""The one way from recordings of any kind to a ClipSet: joints, units, cleaning, frame rate, floor; everything is counted."""
+"""From recordings of any kind to a ClipSet: joints, units, cleaning, frame rate, floor."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,13 +15,13 @@ from ddpm.errors import DataError
 from ddpm.skeleton import UNITS, Skeleton
 
 BODY = 1.4
-"""Metres that the longest way along the bones from the root, of a body in a picture, is scaled to: in the shipped skeletons it is
-1.3 to 1.6 m, from the hips to a hand or from the nose to an ankle."""
+"""Size in metres that a body in a picture is scaled to. The size is the longest way along the bones from the root: in the shipped
+skeletons 1.3 to 1.6 m, from the hips to a hand or from the nose to an ankle."""
 SIZES = (0.03, 10.0)
-"""Metres within which that way lies in all data that have metres; beyond, their units are others than was said."""
+"""Sizes in metres that are plausible; beyond, the units are wrong."""
 Floor = Literal["recording", "common", False]
 FAR = 1000.0
-"""Metres from the origin at which nobody is."""
+"""Metres from the origin beyond which a position is an error."""
 
 
 def prepare(
@@ -40,10 +40,9 @@ def prepare(
     floor: Floor = "recording",
     retarget: Mapping[str, str | Sequence[str]] | None = None,
 ) -> ClipSet:
-    """Make recordings alike and sound.
+    """Bring recordings to one skeleton, unit and frame rate, and repair them.
 
-    A recording in which tracking was lost for long becomes several. They keep its name, so that a split by sequence does not part
-    them.
+    A recording in which tracking was lost for long becomes several, of one name, so that a split by sequence keeps them together.
 
     Args:
         recordings: as readers return them.
@@ -59,14 +58,13 @@ def prepare(
         max_speed: metres per second; a joint that goes and returns faster is a spike, a body that goes is a jump, at which a
             recording is cut. None: neither is looked for.
         longest: keep only the longest sound stretch of a recording.
-        floor: what to shift so that the lower foot is at height 0 half of the time: every ``recording`` by itself, or all of them
-            by a ``common`` height, for recordings of one room: by themselves, those who jump or climb would be put lower. False:
-            nothing.
+        floor: what to shift so that the lower foot is at height 0 half of the time: every ``recording`` by itself, or all by one
+            ``common`` height, for recordings of one room, where people jump or climb. False: nothing.
         retarget: see `datamodules.joints.plan`.
 
     Raises:
-        DataError: joints, rates or units that do not fit, a position that is none, or nothing left.
-        ValueError: a limit that makes no sense.
+        DataError: joints, rates or units that do not fit, positions that are not finite, or nothing left.
+        ValueError: a limit outside its range.
     """
     for key, value in {"fps": fps, "target_fps": target_fps, "max_speed": max_speed}.items():
         if value is not None and not 0 < value < np.inf:
@@ -78,13 +76,12 @@ def prepare(
         raise ValueError(f"data.floor={floor} must be recording, common or false")
     above = _above(skeleton)
     kept: list[Recording] = []
-    report = CleaningReport()
-    rates: Counter[float] = Counter()
+    report, rates = CleaningReport(), Counter[float]()
     replaced: dict[str, str] = {}
     spare: dict[str, None] = {}
     scales: list[float] = []
     sizes: list[tuple[float, str | None]] = []  # metres, and the unit that the file says
-    plans: dict[tuple[tuple[str, ...] | None, tuple[int, ...]], tuple[np.ndarray, dict[str, str], list[str]]] = {}
+    plans: dict[tuple[tuple[str, ...] | None, tuple[int, ...]], np.ndarray] = {}
     for r in recordings:
         seen = _seen(r, lost, min_confidence)
         if not seen.any():  # perhaps not even its joints are known
@@ -95,14 +92,21 @@ def prepare(
         rates[rate] += 1
         key = (r.joints, r.positions.shape[1:])
         if key not in plans:
-            plans[key] = plan(r, skeleton, retarget or {})
-            replaced |= plans[key][1]
-            spare |= dict.fromkeys(plans[key][2])
-        _refuse_not_finite(r, seen)
-        weights = plans[key][0].astype(np.float64)
+            weights, others, unused = plan(r, skeleton, retarget or {})
+            plans[key] = weights.astype(np.float64)
+            replaced |= others
+            spare |= dict.fromkeys(unused)
+        weights = plans[key]
+        for frame, joint in np.argwhere(seen & ~np.isfinite(r.positions).all(-1))[:1]:
+            raise DataError(
+                f"{r.source}: frame {frame}, joint {joint if r.joints is None else r.joints[joint]}: "
+                f"{r.positions[frame, joint].tolist()} is no position; repair or remove the file, or, if NaN marks what was not "
+                "seen, set data.lost=nans"
+            )
         positions = weights @ np.where(seen[..., None], r.positions, 0)
         seen = seen.astype(int) @ (weights.T > 0) == (weights > 0).sum(1)
-        metres, size = _metres(r, skeleton), _size(positions, seen, skeleton, above)
+        metres = UNITS[skeleton.units if r.units is None else r.units]  # None in a picture
+        size = _size(positions, seen, skeleton, above)
         if metres is None:
             seen &= size > 0
             metres = BODY / (size or BODY)
@@ -181,17 +185,6 @@ def _seen(r: Recording, lost: str | None, min_confidence: float) -> np.ndarray:
     return seen
 
 
-def _refuse_not_finite(r: Recording, seen: np.ndarray) -> None:
-    bad = np.argwhere(seen & ~np.isfinite(r.positions).all(-1))
-    if len(bad):
-        frame, joint = bad[0]
-        raise DataError(
-            f"{r.source}: frame {frame}, joint {joint if r.joints is None else r.joints[joint]}: "
-            f"{r.positions[frame, joint].tolist()} is no position; repair or remove the file, or, if NaN marks what was not "
-            "seen, set data.lost=nans"
-        )
-
-
 def _above(skeleton: Skeleton) -> np.ndarray:
     """``(joints, joints)`` bool: which joints' bones, each to its parent, lie between a joint and the root."""
     above = np.eye(len(skeleton.names), dtype=bool)
@@ -217,16 +210,8 @@ def _size(positions: np.ndarray, seen: np.ndarray, skeleton: Skeleton, above: np
     return float((above @ bones).max())
 
 
-def _metres(r: Recording, skeleton: Skeleton) -> float | None:
-    """Metres per unit of a recording, None for a picture's."""
-    units = skeleton.units if r.units is None else r.units
-    if units not in UNITS:
-        raise DataError(f"{r.source}: units {units!r}, expected one of {', '.join(UNITS)}; correct the file")
-    return UNITS[units]
-
-
 def _other_units(size: float, said: str | None, skeleton: Skeleton) -> str:
-    """What to do about a body of ``size`` in the unit of its file, which says it itself or leaves it to the skeleton."""
+    """What to do about a body of implausible ``size``; ``said`` is the unit that the file names, None if it names none."""
     if said is not None:
         return f"their unit, known from the files, is not {said}: correct the files, or read BVH with data=bvh data.scale="
     fit = [unit for unit, metres in UNITS.items() if metres is not None and SIZES[0] <= size * metres <= SIZES[1]]

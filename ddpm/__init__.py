@@ -32,19 +32,14 @@ PUBLIC = {
     "MotionTransformer": "ddpm.networks.transformer",
     "Skeleton": "ddpm.skeleton",
 }
-"""Name -> module from which it is imported when it is first used, so that ``import ddpm`` loads neither torch nor Lightning."""
+"""Name -> module, imported at first use, so that ``import ddpm`` loads neither torch nor Lightning."""
 
 
 def load(path: str | Path, trust: Sequence[str] = ()) -> "MotionDiffusion":
-    """The trained model of a checkpoint, with its averaged weights if it has any, ready to sample, on the CPU.
+    """The trained model of a checkpoint file, or of the last one in the directory of a run, ready to sample, on the CPU.
 
-    Args:
-        path: the file, or the directory of a run, for its last checkpoint.
-        trust: packages of your own whose classes the checkpoint may name: ``("my_package",)``.
-
-    Raises:
-        CheckpointError: no such file, one that is damaged, or of another project.
-        ConfigError: a configuration in the file that cannot be built.
+    Averaged weights are used if there are any. ``trust=("my_package",)`` names packages of your own that the checkpoint may use.
+    Raises CheckpointError and ConfigError, see `ddpm.checkpoint.load_run`.
     """
     from ddpm.checkpoint import load_module
 
@@ -52,12 +47,12 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> "MotionDiffusion":
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for (PEP 562)."""
+    """Import a public name at its first use (PEP 562)."""
     if name not in PUBLIC:
         raise AttributeError(f"module 'ddpm' has no attribute {name!r}")
     return getattr(importlib.import_module(PUBLIC[name]), name)
 
 
 def __dir__() -> list[str]:
-    """The names of the module, also those not imported yet."""
+    """All names, also those not imported yet."""
     return sorted({*globals(), *__all__})

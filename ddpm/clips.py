@@ -1,4 +1,4 @@
-"""Clips: motion in metres with frame rate and skeleton, the one form from sampler and file to metric, picture and file."""
+"""Clips: motion in metres with frame rate and skeleton, from sampler or file to metric, picture or file."""
 
 import io
 import math
@@ -14,20 +14,19 @@ from torch import Tensor
 from ddpm.files import write_durably
 from ddpm.skeleton import Skeleton
 
-ENDINGS = (".npz", ".gif", ".bvh")
+ENDINGS = (".npz", ".gif", ".bvh", ".mp4")
 """What `Clips.save` can write."""
 
 
 @dataclass(frozen=True)
 class Clips:
-    """Clips of one skeleton and frame rate, padded to a common length. Whatever is behind a clip's length is overwritten.
+    """Clips of one skeleton and frame rate, padded to a common length by repeating their last pose.
 
     Args:
-        positions: ``(n, frames, joints, coords)`` in metres; kept as float64 on the CPU. What a model has sampled may be not
-            finite: see `finite` and `require_finite`.
-        lengths: ``(n,)`` int64, frames of each clip that count; the others repeat its last pose.
+        positions: ``(n, frames, joints, coords)`` in metres, kept as float64 on the CPU; samples may be not finite.
+        lengths: ``(n,)`` int64, real frames of each clip; the others are overwritten.
         fps: frames per second.
-        skeleton: what the joints are.
+        skeleton: of all clips.
         seeds: ``(n,)`` int64 from which they were sampled, None if they were not.
         labels: name of the action of each clip, ``""`` where unknown; None if no clip has one.
 
@@ -65,35 +64,28 @@ class Clips:
 
     @classmethod
     def from_batch(cls, clips: Tensor, mask: Tensor | None, *, fps: float, skeleton: Skeleton) -> "Clips":
-        """From the form in which batches are trained on.
-
-        Args:
-            clips: ``(batch, joint, coord, frame)`` in metres.
-            mask: ``(batch, 1, 1, frame)``, 1 for the real frames, which come first; None where all are.
-            fps: frames per second.
-            skeleton: what the joints are.
-        """
+        """From a training batch: ``(batch, joint, coord, frame)`` clips in metres and ``(batch, 1, 1, frame)`` mask or None."""
         lengths = torch.full((len(clips),), clips.shape[-1]) if mask is None else mask.flatten(1).sum(1).long()
         return cls(clips.permute(0, 3, 1, 2), lengths, fps, skeleton)
 
     @classmethod
     def whole(cls, positions: Tensor, fps: float, skeleton: Skeleton) -> "Clips":
-        """Clips ``(n, frames, joints, coords)`` of which every frame counts, as a model samples them."""
+        """Clips ``(n, frames, joints, coords)`` without padding, as a model samples them."""
         return cls(positions, torch.full((len(positions),), positions.shape[1]), fps, skeleton)
 
     @classmethod
     def load(cls, path: str | Path, skeleton: Skeleton | None = None, fps: float | None = None) -> "Clips":
-        """Read a .npz as `save` writes it, or as anybody does; see `datamodules.readers.arrays.read` for its keys.
+        """Read a .npz as `save` writes it, or another with the keys of `datamodules.readers.arrays.read`.
 
         Args:
-            path: of the file. Its positions are taken to be in metres unless it says ``units``.
+            path: of the file, in metres unless it has ``units``.
             skeleton: joints wanted, which are found by name, in any order, where the file names its joints; None takes the
                 shipped skeleton that has the names and parents of the file, or makes one of these, with y up.
-            fps: frames per second if the file does not say.
+            fps: frames per second if the file has none.
 
         Raises:
-            DataError: a file that is damaged, is of another kind or does not fit the skeleton; that says neither its frame rate
-                nor, without ``skeleton``, its joints; that is in pixels, or holds positions that are not finite.
+            DataError: a file that is damaged, is of another kind or does not fit the skeleton; without frame rate or, if
+                ``skeleton`` is None, joints; in pixels, or with positions that are not finite.
         """
         from datamodules.readers.arrays import read_clips  # reading and drawing lie above, and are loaded only where needed
 
@@ -102,23 +94,16 @@ class Clips:
     def save(
         self, path: str | Path, *, titles: Sequence[str] | None = None, arrays: Mapping[str, np.ndarray] | None = None
     ) -> list[Path]:
-        """Write the clips in the format that the ending of the name says, each file whole or not at all.
+        """Write the clips in the format of the ending, each file whole or not at all, and return the files.
 
         ``.npz``: ``clips`` float32 ``(n, frames, joints, coords)``, ``fps``, ``joint_names``, ``parents`` (-1 for the root),
-        ``units``; ``seeds`` and ``labels`` if there are any, ``lengths`` where padding does not count. ``.gif``: all clips in a
-        grid. ``.bvh``: a file a clip, ``NAME_000.bvh`` and so on.
-
-        Args:
-            path: of the file; its folder is made.
-            titles: one line per clip of a GIF; None for seed and label.
-            arrays: more for an .npz.
-
-        Returns:
-            The files written.
+        ``units``; ``seeds`` and ``labels`` if there are any, ``lengths`` if there is padding; and the additional ``arrays``.
+        ``.gif``, ``.mp4`` (with the extra ``video``): all clips in a grid, under ``titles``, by default seed and label.
+        ``.bvh``: a file a clip, ``NAME_000.bvh`` and so on.
 
         Raises:
             ValueError: another ending, or what the format cannot hold, such as a BVH file of two dimensions.
-            WriteError: a disk that does not take the file.
+            WriteError: the file cannot be written.
         """
         from ddpm.viz import bvh_out, render
 
@@ -138,9 +123,10 @@ class Clips:
                 named |= {"clips": positions.astype(np.float32), **(arrays or {})}
                 np.savez_compressed(content, **named)  # pyright: ignore[reportArgumentType]
                 write_durably(path, content.getbuffer())
-            case ".gif":
+            case ".gif" | ".mp4" as ending:
                 titles = self.titles if titles is None else titles
-                render.write_gif(path, render.draw_clips(positions, self.skeleton, titles=titles, lengths=lengths), self.fps)
+                frames = render.draw_clips(positions, self.skeleton, titles=titles, lengths=lengths)
+                write_durably(path, (render.gif_bytes if ending == ".gif" else render.mp4_bytes)(frames, self.fps))
             case ".bvh":
                 return list(bvh_out.write_bvh_files(path, self))
             case ending:
@@ -158,7 +144,7 @@ class Clips:
         return replace(self, positions=self.positions[index], lengths=self.lengths[index], seeds=seeds, labels=labels)
 
     def replace(self, positions: Tensor) -> "Clips":
-        """Other positions with everything else alike."""
+        """The same with other positions."""
         return replace(self, positions=positions)
 
     @property
@@ -170,8 +156,7 @@ class Clips:
     def label_codes(self, class_names: Sequence[str]) -> Tensor | None:
         """``(n,)`` int64 index of each label into ``class_names``, -1 where unknown; None if no clip has a label.
 
-        Raises:
-            ValueError: a label that is none of them.
+        A ValueError for a label that is none of them.
         """
         if self.labels is None:
             return None
@@ -186,11 +171,7 @@ class Clips:
         return self.positions.isfinite().flatten(1).all(1)
 
     def require_finite(self) -> "Clips":
-        """The same clips, which can be measured.
-
-        Raises:
-            ValueError: a position that is not finite; names the first.
-        """
+        """The same clips; a ValueError names the first position that is not finite."""
         bad = (~self.positions.isfinite()).nonzero()
         if len(bad):
             clip, frame, joint, coord = bad[0].tolist()
@@ -203,7 +184,7 @@ class Clips:
 
     @property
     def mask(self) -> Tensor:
-        """``(n, frames)`` bool, True for the frames that count."""
+        """``(n, frames)`` bool, True for the real frames."""
         return torch.arange(self.positions.shape[1]) < self.lengths[:, None]
 
     @property
@@ -214,15 +195,8 @@ class Clips:
     def derivative(self, order: int) -> tuple[Tensor, Tensor]:
         """Finite differences of consecutive frames: velocity, acceleration, jerk for the orders 1, 2, 3.
 
-        Args:
-            order: number of differences.
-
-        Returns:
-            ``(n, frames - order, joints, coords)`` in metres per second to the power of ``order``, and ``(n, frames - order)``
-            bool, True where all frames involved count.
-
-        Raises:
-            ValueError: a clip too short to have it.
+        Returns ``(n, frames - order, joints, coords)`` in m/s^order, and ``(n, frames - order)`` bool, True where all frames
+        involved are real. A ValueError for a clip too short to have it.
         """
         short = int(self.lengths.min())
         if short <= order:
@@ -233,14 +207,6 @@ class Clips:
 
 
 def frame_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the frames that count.
-
-    Args:
-        values: ``(n, frames, ...)``.
-        mask: ``(n, frames)`` bool, at least one True in each row.
-
-    Returns:
-        ``(n, ...)`` float64.
-    """
+    """Mean ``(n, ...)`` float64 of values ``(n, frames, ...)`` over the frames where ``mask`` ``(n, frames)`` is True."""
     weight = mask.double() / mask.sum(1, keepdim=True)
     return (values * weight.reshape(*mask.shape, *[1] * (values.ndim - 2))).sum(1)

@@ -171,6 +171,9 @@ def build_module(
     project = config.get("project")
     if project not in (None, "none", "bones"):
         raise ConfigError(f"project={project!r} must be bones or none")
+    travel = config.get("travel", "positions")  # what runs of earlier versions had
+    if travel not in ("steps", "positions"):
+        raise ConfigError(f"travel={travel!r} must be steps or positions")
     if not _fits(label_counts, Sequence[int]):
         raise ConfigError(f"label_counts={label_counts!r} must be a list of numbers")
     condition, model = None, config["model"]
@@ -189,7 +192,7 @@ def build_module(
     motion_loss = part("motion_loss") if config["motion_loss"] else None
     module = MotionDiffusion(
         diffusion,
-        Normalizer(len(skeleton.names), skeleton.coords, skeleton.root),
+        Normalizer(len(skeleton.names), skeleton.coords, skeleton.root, skeleton.ground_axes if travel == "steps" else ()),
         skeleton,
         fps,
         config["frames"],

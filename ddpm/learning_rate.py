@@ -1,4 +1,7 @@
-"""Schedules of the learning rate, stepped after every optimiser step."""
+"""Schedules of the learning rate, stepped after every optimiser step.
+
+Not torch's SequentialLR of LinearLR and CosineAnnealingLR, whose recursions round differently: the learning rates would change.
+"""
 
 import math
 
@@ -7,16 +10,10 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def warmup_cosine(optimizer: Optimizer, total_steps: float, warmup: int = 100, final: float = 0.02) -> LambdaLR:
-    """Learning rate: linear from 0 over ``warmup`` steps, then half a cosine down to ``final`` times its peak.
-
-    Args:
-        optimizer: whose learning rate is the peak.
-        total_steps: length of the run in optimiser steps.
-        warmup: steps of the rise.
-        final: fraction of the peak at the end, in [0, 1].
+    """Linear from 0 over ``warmup`` steps to the optimiser's learning rate, then half a cosine down to ``final`` times that.
 
     Raises:
-        ValueError: a run without an end.
+        ValueError: ``total_steps`` is infinite.
     """
     if math.isinf(total_steps):
         raise ValueError(
@@ -33,11 +30,8 @@ def warmup_cosine(optimizer: Optimizer, total_steps: float, warmup: int = 100, f
 
 
 def warmup_constant(optimizer: Optimizer, total_steps: float, warmup: int = 5000) -> LambdaLR:
-    """Learning rate: linear from 0 over ``warmup`` steps, then constant (Ho et al. 2020, appendix B).
+    """Linear from 0 over ``warmup`` steps to the optimiser's learning rate, then constant (Ho et al. 2020, appendix B).
 
-    Args:
-        optimizer: whose learning rate is the peak.
-        total_steps: length of the run; not used, here so that schedules are interchangeable.
-        warmup: steps of the rise.
+    ``total_steps`` is not used: it makes schedules interchangeable.
     """
     return LambdaLR(optimizer, lambda step: min((step + 1) / (warmup + 1), 1.0))

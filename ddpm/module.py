@@ -17,17 +17,18 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ddpm.bones import rigid_bones
 from ddpm.clips import Clips
+from ddpm.errors import ConfigError
 from ddpm.motion_losses import MotionLoss
 from ddpm.normalizer import Normalizer
 from ddpm.process.condition import LabelCondition, guided
 from ddpm.process.diffusion import ClipLosses, Denoised, DenoiseDiffusion, gather
 from ddpm.process.noise_levels import NoiseLevels
-from ddpm.process.progress import choose_device, progress_bar
-from ddpm.process.samplers import Observer, Sampler, SeededNoise
+from ddpm.process.samplers import Observer, Sampler, SeededNoise, progress_bar
 from ddpm.seeding import derive_seed, seeds_of
 from ddpm.skeleton import Skeleton
 
 CHECK_EVERY = 50
+"""Steps between two looks at the gradient on a GPU, each of which makes the processor wait for the device."""
 
 RIGID_SNR = 8.0
 """Signal-to-noise ratio from which on ``project=bones`` acts; where there is more noise, x0_hat is no body yet."""
@@ -36,32 +37,32 @@ NOISE_BINS = 10
 """Parts of the diffusion steps in which validation is reported."""
 
 Batch = Mapping[str, Any]
-"""See `MotionDiffusion`."""
+"""``clips`` ``(batch, joint, coord, frame)`` in metres; ``mask`` ``(batch, 1, 1, frame)``, 1 where a frame is real, or None where
+all are; and for a conditional network ``labels`` ``(batch,)`` int64, -1 where unknown."""
 
 
 class MotionDiffusion(pl.LightningModule):
     """Trains a `DenoiseDiffusion` on clips and samples new ones.
 
-    A batch is a dict with ``clips`` ``(batch, joint, coord, frame)`` in metres and ``mask`` ``(batch, 1, 1, frame)``, 1 where a
-    frame is real, or None where all are, and ``labels`` ``(batch,)`` int64, -1 where unknown, which only a conditional network
-    needs. Logs ``train/loss``, ``train/grad_norm`` and ``val/loss``; and for ten parts of the
-    diffusion steps, named by their middle as a fraction of T, ``val/loss_t/0.050`` and ``val/x0_cm/0.050``: the loss without what
-    ``motion_loss`` adds, and the mean distance in centimetres of a joint of x0_hat from where it is.
+    A batch takes the way training_step -> loss -> normalizer -> diffusion.clip_losses; a sample the way noise -> sampler, which
+    calls the denoiser -> normalizer.inverse -> Clips.
+
+    Logs ``train/loss``, ``train/grad_norm`` and ``val/loss``; and for ten parts of the diffusion steps, named by their middle as
+    a fraction of T, ``val/loss_t/0.050`` and ``val/x0_cm/0.050``: the loss without ``motion_loss``, and the mean distance in
+    centimetres of a joint of x0_hat from the real one.
 
     Args:
         diffusion: schedule, network, prediction and loss.
         normalizer: metres <-> normalised; fitted before training, or loaded.
-        skeleton: what the joints are.
-        fps: frames per second of the clips.
-        frames: length of the clips.
-        sampler: the sampler that `sample` uses unless told otherwise.
-        motion_loss: what else the loss punishes, in metres; None for nothing.
-        condition: the labels that the network is given, None for an unconditional one.
-        project: ``bones`` makes them rigid in the last calls of a sampler unless `sample` is told otherwise; None for nothing.
-        class_names: names of the actions of the training data, kept for whoever opens the checkpoint.
+        skeleton: of the clips, as ``fps``, frames per second, and ``frames``, their length.
+        sampler: the default of `sample`.
+        motion_loss: added to the loss.
+        condition: the labels that condition the network; None for an unconditional one.
+        project: the default of `sample`: ``bones`` makes them rigid in the last steps of a sampler; None for nothing.
+        class_names: of the actions of the training data.
         optimizer: parameters -> optimiser; None for a module that is not trained.
         lr_scheduler: (optimiser, total steps, inf if none are set) -> scheduler stepped after every step; None for none.
-        seed: of all that is random in training.
+        seed: of t, noise and dropout in training.
     """
 
     def __init__(
@@ -96,29 +97,21 @@ class MotionDiffusion(pl.LightningModule):
         self.seed = seed
         self.noise_levels: NoiseLevels | None = None
 
+    # --- training
+
     def fit(self, batch: Batch) -> None:
-        """Measure on training clips what normaliser and prediction need to know of them.
-
-        Args:
-            batch: see above.
-
-        Raises:
-            ValueError: see `ddpm.normalizer.Normalizer.fit`.
-        """
+        """Measure on training clips what normaliser and prediction depend on; for errors see `ddpm.normalizer.Normalizer.fit`."""
         self.normalizer.fit(batch["clips"], batch["mask"])
         self.diffusion.prediction.fit(self.normalizer(batch["clips"]), batch["mask"])
 
     def on_fit_start(self) -> None:
-        """Refuse to train on clips whose scale nobody measured.
-
-        Raises:
-            RuntimeError: the normaliser is not fitted.
-        """
-        if not self.normalizer.fitted:
-            raise RuntimeError("the normalizer is not fitted: call module.fit(batch), or load a checkpoint, first")
+        """Raise a RuntimeError if normaliser or prediction was not fitted."""
+        for name, fitted in (("normalizer", self.normalizer.fitted), ("prediction", self.diffusion.prediction.fitted)):
+            if not fitted:
+                raise RuntimeError(f"the {name} is not fitted: call module.fit(batch), or load a checkpoint, first")
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Tie t, noise and dropout to the number of the batch, so that a resumed run draws what the uninterrupted one does."""
+        """Seed t, noise and dropout by the number of the batch, so that a resumed run draws what the uninterrupted one does."""
         torch.manual_seed(derive_seed(self.seed, "step", self.batches_done, self.global_rank))
 
     @property
@@ -131,6 +124,24 @@ class MotionDiffusion(pl.LightningModule):
         loss = self.loss(batch)
         self.log("train/loss", loss.detach(), prog_bar=True)
         return loss
+
+    def loss(self, batch: Batch, eps: Tensor | None = None, t: Tensor | None = None) -> Tensor:
+        """The loss of a batch: that of the diffusion of its normalised clips, and that of the motion in metres.
+
+        The noise ``eps`` and the diffusion steps ``t`` are drawn if None.
+        """
+        return self._losses(batch, eps, t)[1]
+
+    def _losses(self, batch: Batch, eps: Tensor | None, t: Tensor | None) -> tuple[ClipLosses, Tensor]:
+        """The losses of the diffusion clip by clip, and the loss of the batch."""
+        clips, mask = batch["clips"], batch["mask"]
+        cond = None
+        if self.condition is not None:
+            cond = self.condition.encode(self.condition.hide(batch["labels"]) if self.training else batch["labels"])
+        losses = self.diffusion.clip_losses(self.normalizer(clips), eps, t=t, cond=cond, mask=mask)
+        if self.motion_loss is None:
+            return losses, losses.mean
+        return losses, losses.mean + self.motion_loss(self.normalizer.inverse(losses.x0_hat), clips, losses.weight, mask)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The same loss with t and eps fixed by the number of the batch, t spread evenly over all steps."""
@@ -149,55 +160,16 @@ class MotionDiffusion(pl.LightningModule):
         self.noise_levels = NoiseLevels(self.diffusion.n_steps, NOISE_BINS, self.device)
 
     def on_validation_epoch_end(self) -> None:
-        """Log what was added up, the only time that it is read."""
+        """Log loss and error by noise level."""
         if self.noise_levels is not None:
             sums = self.trainer.strategy.reduce(self.noise_levels.sums, reduce_op="sum")
             for part, (loss, centimetres) in self.noise_levels.means(sums).items():  # pyright: ignore[reportArgumentType]
                 self.log_dict({f"val/loss_t/{part}": loss, f"val/x0_cm/{part}": centimetres}, sync_dist=True)
 
-    def loss(self, batch: Batch, eps: Tensor | None = None, t: Tensor | None = None) -> Tensor:
-        """The loss of a batch: that of the diffusion of its normalised clips, and that of the motion in metres.
-
-        Args:
-            batch: see above.
-            eps: noise, shaped like the clips; drawn if None.
-            t: ``(batch,)`` diffusion steps; drawn if None.
-
-        Returns:
-            A scalar.
-        """
-        return self._losses(batch, eps, t)[1]
-
-    def _losses(self, batch: Batch, eps: Tensor | None, t: Tensor | None) -> tuple[ClipLosses, Tensor]:
-        """The losses of the diffusion clip by clip, and the loss of the batch."""
-        clips, mask = batch["clips"], batch["mask"]
-        cond = None
-        if self.condition is not None:
-            labels = self.condition.hide(batch["labels"]) if self.training else batch["labels"]
-            cond = self.condition.encode(labels)
-        losses = self.diffusion.clip_losses(self.normalizer(clips), eps, t=t, cond=cond, mask=mask)
-        if self.motion_loss is None:
-            return losses, losses.mean
-        return losses, losses.mean + self.motion_loss(self.normalizer.inverse(losses.x0_hat), clips, losses.weight, mask)
-
     def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: int | float | None = None,
-        gradient_clip_algorithm: str | None = None,
+        self, optimizer: Optimizer, gradient_clip_val: int | float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clip the norm of the gradient, log it, and stop a run whose gradient is no number before it spoils the weights.
-
-        Args:
-            optimizer: whose gradients.
-            gradient_clip_val: largest norm; None or 0 for any, as everywhere in Lightning.
-            gradient_clip_algorithm: None or ``norm``.
-
-        Raises:
-            ValueError: another algorithm.
-            FloatingPointError: the gradient is not finite. On a GPU this is looked at every 50 steps only, because looking
-                makes the processor wait for the device.
-        """
+        """Clip the norm of the gradient and log it; a FloatingPointError if it is not finite, before it spoils the weights."""
         if gradient_clip_algorithm not in (None, "norm"):
             raise ValueError(f"trainer.gradient_clip_algorithm={gradient_clip_algorithm!r} must be null or 'norm'")
         norm = nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or math.inf)
@@ -213,11 +185,7 @@ class MotionDiffusion(pl.LightningModule):
             )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimiser, and the learning rate's schedule over the whole run.
-
-        Raises:
-            RuntimeError: the module was built without an optimiser.
-        """
+        """The optimiser, and the learning rate's schedule over the whole run; a RuntimeError without an optimiser."""
         if self.optimizer is None:
             raise RuntimeError("this module was built for sampling: it has no optimiser")
         optimizer = self.optimizer(self.parameters())
@@ -227,7 +195,7 @@ class MotionDiffusion(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what a sampler needs beside weights and configuration: what only the data know."""
+        """Add what sampling needs from the data, beside weights and configuration."""
         checkpoint["motion"] = {
             "fps": self.fps,
             "class_names": list(self.class_names),
@@ -240,16 +208,14 @@ class MotionDiffusion(pl.LightningModule):
     ) -> "MotionDiffusion":
         """The trained module of a checkpoint, ready to sample; nothing in the file can run code.
 
-        Args:
-            checkpoint_path: the file, or the directory of a run, for its last checkpoint.
-            map_location: device of the module; None for the CPU.
-
-        Raises:
-            CheckpointError, ConfigError: see `ddpm.checkpoint.load_run`.
+        ``checkpoint_path`` is the file, or the directory of a run, for its last checkpoint; ``map_location`` the device, None for
+        the CPU. Raises CheckpointError and ConfigError, see `ddpm.checkpoint.load_run`.
         """
         from ddpm.checkpoint import load_module  # which imports this module
 
         return load_module(checkpoint_path).to(map_location or "cpu")
+
+    # --- sampling
 
     def sample(
         self,
@@ -285,11 +251,11 @@ class MotionDiffusion(pl.LightningModule):
             observer: called once a step of every batch, see `ddpm.process.samplers.Observer`.
 
         Returns:
-            The clips, float32 numbers in metres, with seeds, and with labels if the network is told any.
+            The clips, float32 numbers in metres, with seeds, and with labels if the network is conditioned on any.
 
         Raises:
             ValueError: no seeds, or some that are none; an action that the model does not know; labels or guidance for a network
-                without a condition; a device that is not there; or what the sampler has to say of ``steps``.
+                without a condition; a device that is not there; or what the sampler refuses of ``steps``.
         """
         seeds = seeds_of(seeds)
         if batch_size < 1:
@@ -305,38 +271,18 @@ class MotionDiffusion(pl.LightningModule):
         labels = self.labels(seeds) if labels is None else labels
         cond = self.conditions(seeds, labels)
         parts = [slice(start, start + batch_size) for start in range(0, len(seeds), batch_size)]
-        clips = []
         text = progress if isinstance(progress, str) else "sampling"
+        clips = []
         with progress_bar(sampler, self.diffusion.alpha_bar, len(parts), text, observer, hidden=not progress) as seen:
             for part in parts:
-                randn = self.noise(seeds[part], frames)
+                randn, told = self.noise(seeds[part], frames), None if cond is None else cond[part]
                 clips.append(
-                    self.generate(
-                        randn(), randn, cond=None if cond is None else cond[part], guidance=guidance, project=project,
-                        sampler=sampler, observer=seen,
-                    )
-                )  # fmt: skip
+                    self.generate(randn(), randn, cond=told, guidance=guidance, project=project, sampler=sampler, observer=seen)
+                )
         return self.as_clips(torch.cat(clips), torch.tensor(seeds), labels)
 
-    def as_clips(self, positions: Tensor, seeds: Tensor | None = None, labels: Tensor | None = None) -> Clips:
-        """Clips of this module's skeleton, frame rate and actions.
-
-        Args:
-            positions: ``(clips, frames, joints, coords)`` in metres, as from `generate`.
-            seeds: ``(clips,)`` int64, if they have any.
-            labels: ``(clips,)`` int64, -1 where unknown; None where the network was told none.
-        """
-        names = None
-        if labels is not None and self.condition is not None:
-            names = tuple(self.condition.names[label] if label >= 0 else "" for label in labels.tolist())
-        return replace(Clips.whole(positions, self.fps, self.skeleton), seeds=seeds, labels=names)
-
     def find_labels(self, action: str | Sequence[str], n: int) -> Tensor:
-        """``(n,)`` int64 labels of an action, or of several that take turns.
-
-        Raises:
-            ValueError: the model knows no actions, or not this one; or none is named.
-        """
+        """``(n,)`` int64 labels of an action, or of several that take turns; a ValueError for one that is not known."""
         names = [action] if isinstance(action, str) else list(action)
         if not names:
             raise ValueError("action=[] must name at least one action")
@@ -351,15 +297,16 @@ class MotionDiffusion(pl.LightningModule):
         return None if self.condition is None else self.condition.draw(seeds)
 
     def conditions(self, seeds: Sequence[int], labels: Tensor | None = None) -> Tensor | None:
-        """``(clips, clip_dim)`` what the network is told of these clips, None for an unconditional one; see `sample`."""
-        if self.condition is None:
-            if labels is not None:
-                raise ValueError("action: this model knows no actions, it was trained without labels (condition=labels)")
+        """``(clips, clip_dim)`` the network's condition for these labels, or else seeds; None for an unconditional one."""
+        labels = self.labels(seeds) if labels is None else labels
+        if labels is None:
             return None
-        return self.condition.encode(self.condition.draw(seeds) if labels is None else labels).to(self.device)
+        if self.condition is None:
+            raise ValueError("action: this model knows no actions, it was trained without labels (condition=labels)")
+        return self.condition.encode(labels).to(self.device)
 
     def noise(self, seeds: Sequence[int], frames: int | None = None) -> SeededNoise:
-        """The source of all noise of clips with these seeds; for ``frames`` see `sample`."""
+        """The source of all noise of clips with these seeds and this length, None for that of training."""
         shape = (len(self.skeleton.names), self.skeleton.coords, self.frames if frames is None else frames)
         return SeededNoise(seeds, shape, self.device)
 
@@ -376,17 +323,13 @@ class MotionDiffusion(pl.LightningModule):
         start: int | None = None,
         observer: Observer | None = None,
     ) -> Tensor:
-        """The clips to which a sampler comes from given noise.
+        """Clips sampled from given noise. What is not listed here is as in `sample`.
 
         Args:
             noise: normalised, ``(clips, joint, coord, frame)``.
             randn: the noise that the sampler draws, shaped alike.
             cond: ``(clips, clip_dim)`` see `conditions`; None for clips of any kind.
-            guidance: see `sample`.
-            project: see `sample`.
-            sampler: None for the module's own.
             start: the diffusion step at which ``noise`` is; None for the last one.
-            observer: see `sample`.
 
         Returns:
             ``(clips, frames, joints, coords)`` float32 in metres, on the CPU.
@@ -401,53 +344,71 @@ class MotionDiffusion(pl.LightningModule):
         clips = clips if project is None else rigid_bones(clips, self.skeleton)
         return clips.permute(0, 3, 1, 2).float().cpu()
 
+    def denoiser(self, cond: Tensor | None, guidance: float | None, project: str | None) -> Callable[[Tensor, Tensor], Denoised]:
+        """What a sampler calls: the network, guided, and with rigid bones; for the arguments see `generate`."""
+        condition, table = self.condition, self.diffusion.alpha_bar
+        if condition is None and guidance not in (None, 1):
+            raise ValueError(f"guidance={guidance}: this model has no condition to guide towards, it was trained without labels")
+        if project not in (None, "bones"):
+            raise ValueError(f"project={project!r} must be bones or null")
+        if project == "bones" and self.skeleton.coords == 2:
+            raise ValueError(
+                "project=bones: in pictures bones change their length with their direction; use project=none or null"
+            )
+        nothing = None if condition is None else torch.zeros(1, len(condition.names), device=self.device)
+        weight = 1.0 if condition is None or cond is None else condition.guidance if guidance is None else guidance
+
+        def denoise(xt: Tensor, t: Tensor) -> Denoised:
+            alpha_bar, free = gather(table, t, xt), None if nothing is None else nothing.expand(len(xt), -1)
+            found = self.diffusion.denoise(xt, t, free if cond is None else cond)
+            if condition is not None and weight != 1:
+                here = condition.guides(alpha_bar)
+                if bool(here.any()):
+                    moved = guided(found, self.diffusion.denoise(xt, t, free), weight)
+                    found = _where(here, moved.x0_hat, moved.eps_hat, found)
+            if project is not None:
+                late = alpha_bar > RIGID_SNR * (1 - alpha_bar)
+                if bool(late.any()):
+                    x0_hat = self.normalizer(rigid_bones(self.normalizer.inverse(found.x0_hat), self.skeleton))
+                    found = _where(late, x0_hat, (xt - alpha_bar.sqrt() * x0_hat) / (1 - alpha_bar).sqrt(), found)
+            return found
+
+        return denoise
+
     def calls_at(self, t: int) -> int:
-        """Network calls when a sampler asks at diffusion step t: where guidance acts also one without the condition."""
+        """Network calls of the denoiser at diffusion step t: two where guidance acts."""
         if self.condition is None or self.condition.guidance == 1:
             return 1
         return 1 + int(self.condition.guides(self.diffusion.alpha_bar[t]))
 
-    def denoiser(self, cond: Tensor | None, guidance: float | None, project: str | None) -> Callable[[Tensor, Tensor], Denoised]:
-        """What a sampler asks: the network, guided, and with rigid bones; for the arguments see `generate`."""
-        if self.condition is None and guidance not in (None, 1):
-            raise ValueError(f"guidance={guidance}: this model has no condition to guide towards, it was trained without labels")
-        check_project(project, self.skeleton)
-        nothing = None if self.condition is None else torch.zeros(1, len(self.condition.names), device=self.device)
-        weight = 1.0 if self.condition is None or cond is None else self.condition.guidance if guidance is None else guidance
+    def as_clips(self, positions: Tensor, seeds: Tensor | None = None, labels: Tensor | None = None) -> Clips:
+        """Clips with this module's skeleton, frame rate and names of actions.
 
-        def denoise(xt: Tensor, t: Tensor) -> Denoised:
-            free = None if nothing is None else nothing.expand(len(xt), -1)
-            said = self.diffusion.denoise(xt, t, free if cond is None else cond)
-            if weight != 1 and self.condition is not None:
-                here = self.condition.guides(gather(self.diffusion.alpha_bar, t, xt))
-                if bool(here.any()):
-                    moved = guided(said, self.diffusion.denoise(xt, t, free), weight)
-                    x0_hat, eps_hat = (torch.where(here, a, b) for a, b in zip(moved[:2], said[:2], strict=True))
-                    said = Denoised(x0_hat, eps_hat, said.fraction)
-            return said if project is None else self._with_rigid_bones(said, xt, t)
-
-        return denoise
-
-    def _with_rigid_bones(self, said: Denoised, xt: Tensor, t: Tensor) -> Denoised:
-        alpha_bar = gather(self.diffusion.alpha_bar, t, xt)
-        late = alpha_bar > RIGID_SNR * (1 - alpha_bar)
-        if not bool(late.any()):
-            return said
-        x0_hat = self.normalizer(rigid_bones(self.normalizer.inverse(said.x0_hat), self.skeleton))
-        eps_hat = (xt - alpha_bar.sqrt() * x0_hat) / (1 - alpha_bar).sqrt()
-        return Denoised(torch.where(late, x0_hat, said.x0_hat), torch.where(late, eps_hat, said.eps_hat), said.fraction)
+        positions are as from `generate`, seeds and labels ``(clips,)`` int64, -1 for an unknown label.
+        """
+        names = None
+        if labels is not None and self.condition is not None:
+            names = tuple(self.condition.names[label] if label >= 0 else "" for label in labels.tolist())
+        return replace(Clips.whole(positions, self.fps, self.skeleton), seeds=seeds, labels=names)
 
     def normalised(self, clips: Tensor) -> Tensor:
-        """``(clips, frames, joints, coords)`` in metres, as `sample` returns them -> as the network sees them, on its device."""
+        """``(clips, frames, joints, coords)`` in metres, as from `generate` -> as the network sees them, on its device."""
         return self.normalizer(clips.to(self.device, torch.float32).permute(0, 2, 3, 1))
 
 
-def check_project(project: str | None, skeleton: Skeleton) -> None:
-    """Raise a ValueError if samples of this skeleton cannot be made to have what ``project`` says."""
-    if project not in (None, "bones"):
-        raise ValueError(f"project={project!r} must be bones or null")
-    if project == "bones" and skeleton.coords == 2:
-        raise ValueError("project=bones: in pictures bones change their length with their direction; use project=none or null")
+def _where(here: Tensor, x0_hat: Tensor, eps_hat: Tensor, otherwise: Denoised) -> Denoised:
+    x0_hat, eps_hat = torch.where(here, x0_hat, otherwise.x0_hat), torch.where(here, eps_hat, otherwise.eps_hat)
+    return Denoised(x0_hat, eps_hat, otherwise.fraction)
+
+
+def choose_device(name: str | torch.device) -> torch.device:
+    """The device with this name; ``auto`` is the accelerator if there is one. A ConfigError if it cannot be used here."""
+    if name == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device={name}: not usable here ({str(error).splitlines()[0]})") from error
 
 
 @contextlib.contextmanager

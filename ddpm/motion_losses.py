@@ -1,4 +1,4 @@
-"""MotionLoss: what is wrong with a predicted clip as a motion, in metres and seconds."""
+"""MotionLoss: geometric errors of a predicted clip, in metres and seconds."""
 
 import torch
 from torch import Tensor
@@ -9,19 +9,19 @@ from ddpm.skeleton import Skeleton
 class MotionLoss:
     """Weighted mean squared errors of x0_hat's velocities, accelerations, bone lengths and standing feet.
 
-    As the geometric losses of MDM (Tevet et al. 2022, equations 3 to 5), but from positions alone: no body model is needed. Each
-    term is weighed by noise level like the error of x0_hat itself, since what x0_hat is made to look like where little signal is
-    left is not the posterior mean that a sampler needs (Bjorkstrand et al. 2025, arXiv 2510.12537).
+    As the geometric losses of MDM (Tevet et al. 2022, equations 3 to 5), but from positions alone, without a body model. Each
+    term is weighted by noise level like the error of x0_hat itself: where little signal is left, a plausible x0_hat is not the
+    posterior mean that a sampler needs (Bjorkstrand et al. 2025, arXiv 2510.12537).
 
     Args:
-        skeleton: bones, feet, pairs and the up axis.
+        skeleton: of the clips.
         fps: frames per second.
         velocity: weight of the squared error of velocities, in (m/s)^2.
         acceleration: of accelerations, in (m/s^2)^2.
         bone_length: of bone lengths, in m^2.
         foot_contact: of the squared velocity, in (m/s)^2, of feet that stand in the real clip.
-        contact_speed: m/s; a foot stands while it is slower, and
-        contact_height: m; not higher above the lowest point that it or the same joint of the other foot reaches in its clip.
+        contact_speed: m/s; a foot stands while it is slower than this, and
+        contact_height: m; lower than this above the lowest point that it or the same joint of the other foot reaches in its clip.
 
     Raises:
         ValueError: a negative weight, a limit that is not positive, or a term for bones or feet that the skeleton has not.
@@ -38,12 +38,8 @@ class MotionLoss:
         contact_speed: float = 0.3,
         contact_height: float = 0.08,
     ) -> None:
-        self.weights = {
-            "velocity": velocity,
-            "acceleration": acceleration,
-            "bone_length": bone_length,
-            "foot_contact": foot_contact,
-        }
+        terms = ("velocity", "acceleration", "bone_length", "foot_contact")
+        self.weights = dict(zip(terms, (velocity, acceleration, bone_length, foot_contact), strict=True))
         for name, weight in self.weights.items():
             if not weight >= 0:
                 raise ValueError(f"motion_loss.{name}={weight} must not be negative")
@@ -61,20 +57,12 @@ class MotionLoss:
         self.contact_height = contact_height
         self.feet = [skeleton.index(name) for name in skeleton.feet]
         mirror = {name: other for pair in skeleton.left_right for name, other in (pair, reversed(pair))}
-        other_foot = [mirror.get(name, name) for name in skeleton.feet]
-        self.other_feet = [skeleton.index(name) for name in other_foot]
+        self.other_feet = [skeleton.index(mirror.get(name, name)) for name in skeleton.feet]
 
     def __call__(self, clips: Tensor, real: Tensor, weight: Tensor, mask: Tensor | None) -> Tensor:
-        """The sum of all terms, each times its own weight and that of its clip.
+        """The sum of all terms, each times its own weight and that of the noise level of its clip, ``(batch, 1, 1, 1)``.
 
-        Args:
-            clips: predicted, ``(batch, joint, coord, frame)`` in metres.
-            real: shaped like clips.
-            weight: ``(batch, 1, 1, 1)``, of each clip's noise level.
-            mask: ``(batch, 1, 1, frame)``, 1 where a frame is real; None where all are.
-
-        Returns:
-            A scalar.
+        Predicted and real clips are ``(batch, joint, coord, frame)`` in metres, the mask is ``(batch, 1, 1, frame)`` or None.
         """
         if mask is not None:  # padding must not be the lowest place that a foot reaches
             real = torch.where(mask.bool(), real, real[..., :1])

@@ -28,6 +28,7 @@ SAVED = (
     "motion_loss",
     "condition",
     "project",
+    "travel",
     "sampler",
     "skeleton",
     "data",

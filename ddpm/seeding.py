@@ -1,4 +1,4 @@
-"""Seeds derived from what they are for, so that no random number depends on what was drawn before it."""
+"""Seeds derived from their purpose, so that no random number depends on earlier draws."""
 
 import hashlib
 import operator
@@ -13,11 +13,7 @@ def derive_seed(*parts: int | str) -> int:
 
 
 def seeds_of(seeds: int | Iterable[SupportsIndex]) -> list[int]:
-    """The seeds 0..n-1 for a number n, else those that are given, as plain numbers.
-
-    Raises:
-        ValueError: none, or one that is no whole number in 0..2^63-1.
-    """
+    """The seeds 0..n-1 for a number n, else those given; a ValueError for none, or one that is no whole number in 0..2^63-1."""
     give = "give how many clips, as sample(16), or their seeds, as sample(range(16)) or sample([3, 14])"
     try:
         if isinstance(seeds, bool):

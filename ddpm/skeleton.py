@@ -1,11 +1,11 @@
-"""What the columns of a clip mean: joint names, the bone tree, sides, feet and axes."""
+"""Skeleton: joint names, the bone tree, sides, feet and axes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 AXES = ("x", "y", "z")
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "px": None}
-"""Unit of length -> metres; a pixel is as long as the distance of the camera makes it."""
+"""Unit of length -> metres, which a pixel has not."""
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,11 @@ class Skeleton:
         feet: joints that touch the ground.
         up: axis that points away from the ground, one of ``x y z -x -y -z`` (image coordinates have ``-y``).
         coords: numbers per joint, 2 or 3.
-        units: of positions in files, unless a file says otherwise: ``m``, ``cm``, ``mm``, or ``px``, of a picture, where every
-            body is scaled to one size. In memory they are metres.
+        units: of positions in files that have none: ``m``, ``cm``, ``mm``, or ``px``, where every body is scaled to one size.
+            In memory they are metres.
         parts: name of a part of the body -> its joints.
-        keep: joints and parts to keep, None for all; a joint whose parent goes is attached to the next ancestor that stays.
-            Afterwards nothing of the others is left in any field.
+        keep: joints and parts to keep, None for all; a joint without its parent is attached to the next ancestor that is kept.
+            The others are removed from all fields.
 
     Raises:
         ValueError: an unknown joint, unit or part, a cycle, no root or several, an axis that the coordinates do not have.
@@ -57,60 +57,40 @@ class Skeleton:
             raise ValueError(f"skeleton: up must be one of {AXES[: self.coords]} or its negative, got {self.up!r}")
         if self.units not in UNITS:
             raise ValueError(f"skeleton: units must be one of {list(UNITS)}, got {self.units!r}")
+        lines: dict[str, list[str]] = {}  # joint -> itself, its parent, and so on up to the root
         for name in names:
-            joint, steps = name, 0
-            while joint is not None:
-                joint, steps = self.joints[joint], steps + 1
-                if steps > len(names):
+            lines[name] = [name]
+            while (parent := self.joints[lines[name][-1]]) is not None:
+                if parent in lines[name]:
                     raise ValueError(f"skeleton: the parents of {name!r} form a cycle")
-        if self.keep is not None:
-            self._reduce(self.keep)
-        # Of one form whatever it was built with, so that equal skeletons compare equal.
-        object.__setattr__(self, "joints", dict(self.joints))
-        object.__setattr__(self, "left_right", tuple(tuple(pair) for pair in self.left_right))
-        object.__setattr__(self, "feet", tuple(self.feet))
-        object.__setattr__(self, "parts", {part: tuple(members) for part, members in self.parts.items()})
-        names = tuple(self.joints)
-        object.__setattr__(self, "names", names)
-        index = {name: i for i, name in enumerate(names)}
-        object.__setattr__(self, "parents", tuple(-1 if p is None else index[p] for p in self.joints.values()))
+                lines[name].append(parent)
+        kept = set(names) if self.keep is None else self._kept(self.keep)
+        joints = {name: next((joint for joint in lines[name][1:] if joint in kept), None) for name in names if name in kept}
+        tops = [name for name, parent in joints.items() if parent is None]
+        if len(tops) > 1:
+            common = next(joint for joint in lines[tops[0]] if all(joint in lines[top] for top in tops))
+            raise ValueError(f"skeleton.keep={list(self.keep or ())} leaves {tops} without a common root; keep {common!r} too")
+        parts = {part: tuple(joint for joint in members if joint in kept) for part, members in self.parts.items()}
+        # One form whatever it was built with, so that equal skeletons compare equal.
+        for name, value in {
+            "joints": joints,
+            "left_right": tuple(tuple(pair) for pair in self.left_right if kept.issuperset(pair)),
+            "feet": tuple(joint for joint in self.feet if joint in kept),
+            "parts": {part: members for part, members in parts.items() if members},
+            "keep": None,
+            "names": tuple(joints),
+            "parents": tuple(-1 if parent is None else list(joints).index(parent) for parent in joints.values()),
+        }.items():
+            object.__setattr__(self, name, value)
 
-    def _reduce(self, keep: Sequence[str]) -> None:
-        """Take all joints out that ``keep`` does not name."""
+    def _kept(self, keep: Sequence[str]) -> set[str]:
         unknown = [name for name in keep if name not in self.joints and name not in self.parts]
         if unknown or not keep:
             raise ValueError(
                 f"skeleton.keep={list(keep)}: {unknown or 'nothing'} is no joint and no part; the joints are "
                 f"{list(self.joints)}, the parts are {list(self.parts)}"
             )
-        kept = {joint for name in keep for joint in self.parts.get(name, [name])}
-        joints: dict[str, str | None] = {}
-        for name in self.joints:
-            parent = self.joints[name]
-            while parent is not None and parent not in kept:
-                parent = self.joints[parent]
-            if name in kept:
-                joints[name] = parent
-        tops = [name for name, parent in joints.items() if parent is None]
-        if len(tops) > 1:
-            raise ValueError(
-                f"skeleton.keep={list(keep)} leaves {tops} without a common root; keep {self._common_ancestor(tops)!r} too"
-            )
-        # A frozen dataclass is finished in __post_init__, from where this is called.
-        object.__setattr__(self, "joints", joints)
-        object.__setattr__(self, "left_right", [pair for pair in self.left_right if kept.issuperset(pair)])
-        object.__setattr__(self, "feet", [joint for joint in self.feet if joint in kept])
-        parts = {part: [joint for joint in members if joint in kept] for part, members in self.parts.items()}
-        object.__setattr__(self, "parts", {part: members for part, members in parts.items() if members})
-        object.__setattr__(self, "keep", None)
-
-    def _common_ancestor(self, names: Sequence[str]) -> str:
-        """The nearest joint above all of these."""
-
-        def line(joint: str | None) -> list[str]:
-            return [] if joint is None else [joint, *line(self.joints[joint])]
-
-        return next(joint for joint in line(names[0]) if all(joint in line(name) for name in names))
+        return {joint for name in keep for joint in self.parts.get(name, [name])}
 
     @property
     def root(self) -> int:
@@ -137,12 +117,18 @@ class Skeleton:
         """Indices of the other coordinates: the ground plane in 3-D, the horizontal in 2-D."""
         return tuple(axis for axis in range(self.coords) if axis != self.up_axis)
 
-    def index(self, name: str) -> int:
-        """Index of the joint called ``name``.
+    @property
+    def across(self) -> tuple[list[int], list[int]]:
+        """Indices of left and of right joints whose distance shows where the body faces: hips, shoulders and the like.
 
-        Raises:
-            ValueError: there is no such joint.
+        These hang on one joint of the trunk; hands and feet may cross, and count only where there is nothing better.
         """
+        pairs = [(self.index(left), self.index(right)) for left, right in self.left_right]
+        trunk = [(left, right) for left, right in pairs if self.parents[left] == self.parents[right]] or pairs
+        return [left for left, _ in trunk], [right for _, right in trunk]
+
+    def index(self, name: str) -> int:
+        """Index of the joint called ``name``; a ValueError if there is none."""
         if name not in self.joints:
             raise ValueError(f"skeleton: no joint {name!r}; its joints are {list(self.names)}")
         return self.names.index(name)

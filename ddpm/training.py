@@ -11,7 +11,7 @@ from pytorch_lightning.loggers import Logger
 from ddpm.config import check, construct, with_channels
 from ddpm.errors import ConfigError
 from ddpm.module import MotionDiffusion, evaluating
-from ddpm.process.progress import cost
+from ddpm.process.samplers import cost
 from ddpm.runs import flat
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = [
     {"ddpm.errors", "ddpm.seeding", "ddpm.skeleton", "ddpm.learning_rate", "ddpm.process", "ddpm.networks", "ddpm.metrics"}
-    | {f"ddpm.process.{name}" for name in ("schedules", "prediction", "gaussian", "weighting", "timestep_sampling")}
+    | {f"ddpm.process.{name}" for name in ("schedules", "prediction", "weighting", "timestep_sampling")}
     | {"ddpm.process.variance", "ddpm.process.spacing", "ddpm.viz"},
-    {"ddpm.files", "ddpm.networks.blocks"},
+    {"ddpm.files", "ddpm.networks.blocks", "ddpm.process.gaussian"},
     {"ddpm.clips", "ddpm.metrics.distances"},
     {"ddpm.networks.unet", "ddpm.networks.transformer", "ddpm.normalizer", "ddpm.motion_losses", "ddpm.bones"}
     | {f"ddpm.metrics.{name}" for name in ("alignment", "geometric", "physics", "memorisation", "neighbours")},
@@ -24,7 +24,6 @@ LAYERS = [
     {"ddpm.metrics.table"},
     {"ddpm.process.diffusion"},
     {"ddpm.process.samplers", "ddpm.process.noise_levels", "ddpm.process.condition"},
-    {"ddpm.process.progress"},
     {"ddpm.module"},
     {"ddpm.config", "ddpm.process.editing", "ddpm.viz.render", "ddpm.viz.plots"},
     {"ddpm.viz.figure", "ddpm.viz.evaluation_plots", "ddpm.viz.bvh_out"},

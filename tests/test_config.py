@@ -540,3 +540,11 @@ def test_other_channels_are_refused(tiny_config: dict[str, Any], name: str) -> N
     tiny_config["model"][name] = 63
     with pytest.raises(ConfigError, match=rf"model\.{name}=63.*20 joints x 3 coords = 60"):
         with_channels(tiny_config)
+
+
+def test_the_way_of_the_root_is_normalised_as_configured(tiny_config: dict[str, Any]) -> None:
+    """Runs without the key are of earlier versions, which had positions."""
+    assert build_module(tiny_config, fps=15.0).normalizer.travel == []
+    assert build_module({**tiny_config, "travel": "steps"}, fps=15.0).normalizer.travel == [0, 2]
+    with pytest.raises(ConfigError, match="travel='pace' must be steps or positions"):
+        build_module({**tiny_config, "travel": "pace"}, fps=15.0)

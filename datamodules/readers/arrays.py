@@ -5,7 +5,7 @@ import math
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -36,15 +36,10 @@ BROKEN = (
 def read(path: Path, coords: int = 3) -> list[Recording]:
     """The clips of a file.
 
-    ``.npy``: ``(frames, joints, coords)``, ``(clips, frames, joints, coords)`` or ``(frames, joints * coords)``.
-    ``.npz``: such an array as ``clips`` or ``positions`` and, each if there, ``lengths`` ``(clips,)`` the frames that count,
-    ``fps``, ``joint_names`` ``(joints,)``, ``labels`` ``(clips,)`` text, or numbers that may index ``class_names``,
-    ``subjects`` ``(clips,)`` text or numbers, in both of which the number -1 is unknown; ``confidence`` ``(clips, frames,
-    joints)``, ``units``. Other keys are passed over.
-
-    Args:
-        path: of the file.
-        coords: numbers per joint where joints and coordinates are one axis.
+    ``.npy``: ``(frames, joints, coords)``, ``(clips, frames, joints, coords)`` or ``(frames, joints * coords)``. ``.npz``: that
+    as ``clips`` or ``positions`` and, each optional, ``lengths`` ``(clips,)`` the frames that count, ``fps``, ``joint_names``
+    ``(joints,)``, ``labels`` ``(clips,)`` text, or numbers that may index ``class_names``, ``subjects`` ``(clips,)`` text or
+    numbers, in both of which the number -1 is unknown; ``confidence`` ``(clips, frames, joints)``, ``units``; others are ignored.
 
     Raises:
         DataError: the file is damaged, holds Python objects, promises more than it has, or its arrays do not fit together.
@@ -54,73 +49,76 @@ def read(path: Path, coords: int = 3) -> list[Recording]:
 
 def read_clips(path: Path, skeleton: Skeleton | None = None, fps: float | None = None) -> Clips:
     """The clips of a .npz in metres; for the arguments and errors see `ddpm.clips.Clips.load`."""
-
-    def fail(what: str) -> DataError:
-        return DataError(f"{path}: {what}")
-
     if path.suffix.lower() != ".npz":
-        raise fail("clips are read from .npz; other motion is data for data=folder")
+        raise DataError(f"{path}: clips are read from .npz; other motion is data for data=folder")
     arrays = _arrays(path, ("parents", "seeds"))
     recordings = _recordings(path, arrays, 0 if skeleton is None else skeleton.coords)
-    first = recordings[0]
-    skeleton = _skeleton_of(first, arrays.get("parents"), fail) if skeleton is None else skeleton
+    first, n = recordings[0], len(recordings)
     joints, coords = first.positions.shape[1:]
-    if coords != skeleton.coords:
-        raise fail(f"{coords} coordinates per joint, the skeleton has {skeleton.coords}; give the skeleton of the file")
-    if first.joints is None and joints != len(skeleton.names):
-        raise fail(f"{joints} joints without names, the skeleton has {len(skeleton.names)} joints; save joint_names with them")
-    names = first.joints or skeleton.names
-    missing = [name for name in skeleton.names if name not in names]
-    if missing or len(set(names)) != joints:
-        raise fail(
-            f"its joints are {list(names)}, of which each needs a name of its own, and {missing} of the skeleton are missing"
-        )
-    units = first.units or "m"
-    scale = UNITS.get(units)
+    scale = UNITS[first.units or "m"]
     if scale is None:
-        known = [unit for unit, metres in UNITS.items() if metres is not None]
-        raise fail(f"units {units!r} are no length; expected one of {', '.join(known)}; convert the file")
+        known = ", ".join(unit for unit, metres in UNITS.items() if metres is not None)
+        raise DataError(f"{path}: units {first.units!r} are no length; expected one of {known}; convert the file")
     rate = fps if first.fps is None else first.fps
     if rate is None:
-        raise fail("does not say its frame rate; save fps with it, or give fps=")
+        raise DataError(f"{path}: does not say its frame rate; save fps with it, or give fps=")
     seeds = arrays.get("seeds")
     if seeds is not None and (
-        seeds.dtype.kind not in "iu" or seeds.shape != (len(recordings),) or not 0 <= int(seeds.min()) <= int(seeds.max()) < 2**63
+        seeds.dtype.kind not in "iu" or seeds.shape != (n,) or not 0 <= int(seeds.min()) <= int(seeds.max()) < 2**63
     ):
-        raise fail(f"seeds must be {len(recordings)} whole numbers in 0..2^63-1, found {seeds.tolist()}")
-    width = arrays["clips"].shape[1 if arrays["clips"].ndim == 4 else 0]
-    positions = torch.zeros(len(recordings), width, len(skeleton.names), coords, dtype=torch.float64)
-    order = [names.index(name) for name in skeleton.names]
-    for clip, recording in zip(positions, recordings, strict=True):
-        clip[: len(recording.positions)] = torch.from_numpy(recording.positions[:, order].astype(np.float64) * scale)
-    labels = tuple(recording.label or "" for recording in recordings) if "labels" in arrays else None
-    lengths = torch.tensor([len(recording.positions) for recording in recordings])
+        raise DataError(f"{path}: seeds must be {n} whole numbers in 0..2^63-1, found {seeds.tolist()}")
     try:
+        skeleton = _skeleton(path, first, arrays.get("parents")) if skeleton is None else skeleton
+        names = first.joints or skeleton.names
+        missing = [name for name in skeleton.names if name not in names]
+        if coords != skeleton.coords:
+            raise DataError(
+                f"{path}: {coords} coordinates per joint, the skeleton has {skeleton.coords}; give the skeleton of the file"
+            )
+        if first.joints is None and joints != len(skeleton.names):
+            raise DataError(
+                f"{path}: {joints} joints without names, the skeleton has {len(skeleton.names)} joints; save joint_names too"
+            )
+        if missing or len(set(names)) != joints:
+            raise DataError(
+                f"{path}: its joints are {list(names)}, of which each needs a name of its own, and {missing} of the skeleton are "
+                "missing"
+            )
+        positions = torch.zeros(
+            n, arrays["clips"].shape[arrays["clips"].ndim == 4], len(skeleton.names), coords, dtype=torch.float64
+        )
+        order = [names.index(name) for name in skeleton.names]
+        for clip, recording in zip(positions, recordings, strict=True):
+            clip[: len(recording.positions)] = torch.from_numpy(recording.positions[:, order].astype(np.float64) * scale)
         return Clips(
-            positions, lengths, rate, skeleton, None if seeds is None else torch.from_numpy(seeds.astype(np.int64)), labels
+            positions,
+            torch.tensor([len(recording.positions) for recording in recordings]),
+            rate,
+            skeleton,
+            None if seeds is None else torch.from_numpy(seeds.astype(np.int64)),
+            tuple(recording.label or "" for recording in recordings) if "labels" in arrays else None,
         ).require_finite()
+    except DataError:
+        raise
     except ValueError as error:
-        raise fail(str(error)) from error
+        raise DataError(f"{path}: {error}") from error
 
 
-def _skeleton_of(recording: Recording, parents: np.ndarray | None, fail: Callable[[str], DataError]) -> Skeleton:
-    """The skeleton that a file describes: the shipped one of these joints, or one with nothing but names and parents."""
+def _skeleton(path: Path, recording: Recording, parents: np.ndarray | None) -> Skeleton:
+    """The skeleton that a file describes: the shipped one with these joints, or one with nothing but names and parents."""
     names, coords = recording.joints, recording.positions.shape[2]
     if names is None or parents is None:
-        raise fail("does not say its joint_names and parents; give skeleton=")
+        raise DataError(f"{path}: does not say its joint_names and parents; give skeleton=")
     if parents.dtype.kind not in "iu" or parents.shape != (len(names),) or parents.min() < -1 or parents.max() >= len(names):
-        raise fail(f"parents must be {len(names)} indices of joints, -1 for the root, found {parents.tolist()[:30]}")
+        raise DataError(f"{path}: parents must be {len(names)} indices of joints, -1 for the root, found {parents.tolist()[:30]}")
     for preset in presets().values():
         if (preset.names, preset.parents, preset.coords) == (names, tuple(parents.tolist()), coords):
             return preset
-    try:
-        return Skeleton({name: None if k < 0 else names[k] for name, k in zip(names, parents, strict=True)}, coords=coords)
-    except ValueError as error:
-        raise fail(str(error)) from error
+    return Skeleton({name: None if k < 0 else names[k] for name, k in zip(names, parents, strict=True)}, coords=coords)
 
 
 def _arrays(path: Path, more: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """The arrays of a file that have a meaning, and those called as in ``more``, all of them guarded; see `read`."""
+    """The arrays of a file that have a meaning, and those named in ``more``, each checked before it is unpacked."""
     content = read_bytes(path, MAX_BYTES)
     try:
         if path.suffix.lower() == ".npz":
@@ -134,25 +132,24 @@ def _arrays(path: Path, more: Sequence[str] = ()) -> dict[str, np.ndarray]:
 
 
 def _unpack(content: bytes, path: Path, more: Sequence[str]) -> dict[str, np.ndarray]:
-    """The arrays of an archive that have a meaning here."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        sizes = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+        members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
         total = sum(member.file_size for member in archive.infolist())
         if total > MAX_BYTES or (total > UNSUSPICIOUS and total > MAX_RATIO * len(content)):
             raise DataError(
                 f"{path}: {len(content)} bytes that unpack to {total}; at most {MAX_BYTES} are read, and at most {MAX_RATIO} "
                 "times the size of the file; remove it"
             )
-        name = next((name for name in CLIPS if name in sizes), None)
+        name = next((name for name in CLIPS if name in members), None)
         if name is None:
             raise DataError(
-                f"{path}: holds {sorted(sizes)[:20]}, none of them {' or '.join(CLIPS[:2])}; save the positions (frames, joints, "
-                "coords) under one of these names"
+                f"{path}: holds {sorted(members)[:20]}, none of them {' or '.join(CLIPS[:2])}; save the positions (frames, "
+                "joints, coords) under one of these names"
             )
         arrays = {}
-        for key, source in {"clips": name, **{key: key for key in (*KEYS, *more) if key in sizes}}.items():
-            with archive.open(sizes[source]) as stream:
-                arrays[key] = _array(stream, sizes[source].file_size, f"{path}: {source}")
+        for key, source in {"clips": name, **{key: key for key in (*KEYS, *more) if key in members}}.items():
+            with archive.open(members[source]) as stream:
+                arrays[key] = _array(stream, members[source].file_size, f"{path}: {source}")
         return arrays
 
 
@@ -174,71 +171,53 @@ def _array(stream: IO[bytes], size: int, where: str) -> np.ndarray:
         )
     if promised == 0:
         return np.empty(shape, dtype) if max(shape, default=0) <= 1 << 20 else np.empty(0, dtype)
-    data = stream.read(promised)
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+    return np.frombuffer(stream.read(promised), dtype).reshape(shape, order="F" if fortran else "C")
 
 
 def _recordings(path: Path, arrays: Mapping[str, np.ndarray], coords: int) -> list[Recording]:
-    """One recording per clip, everything about them checked."""
-
-    def fail(what: str) -> DataError:
-        return DataError(f"{path}: {what}")
-
+    """One recording per clip, all arrays checked against each other."""
     clips = arrays["clips"]
     if clips.dtype.kind not in "fiu":
-        raise fail(f"positions are {clips.dtype}, expected numbers")
+        raise DataError(f"{path}: positions are {clips.dtype}, expected numbers")
     if clips.ndim == 2 and coords > 0 and clips.shape[1] % coords == 0:
         clips = clips.reshape(len(clips), -1, coords)
     if clips.ndim not in (3, 4) or clips.size == 0:
         features = " (HumanML3D: use new_joints, not new_joint_vecs)" if clips.ndim == 2 and clips.shape[1] in (251, 263) else ""
-        raise fail(
-            f"positions have shape {clips.shape}, expected (frames, joints, coords), (clips, frames, joints, coords) or "
+        raise DataError(
+            f"{path}: positions have shape {clips.shape}, expected (frames, joints, coords), (clips, frames, joints, coords) or "
             f"(frames, joints * {coords}), not empty{features}"
         )
     single = clips.ndim == 3
     clips = clips[None] if single else clips
     n, frames, joints = clips.shape[:3]
-
-    def column(key: str) -> list[str | None]:
-        if key not in arrays:
-            return [None] * n
-        values = arrays[key].reshape(-1)
-        if len(values) != n:
-            raise fail(f"{key} holds {len(values)} values for {n} clips")
-        if key == "labels" and "class_names" in arrays and values.dtype.kind in "iu":
-            names = [_text(name) for name in arrays["class_names"].reshape(-1)]
-            if values.min() < -1 or values.max() >= len(names):
-                raise fail(f"labels go from {values.min()} to {values.max()}, class_names has {len(names)}")
-            return [None if value < 0 else names[value] for value in values]
-        unknown = values == -1 if values.dtype.kind in "if" else np.zeros(n, bool)
-        return [None if no or text in ("", "None") else text for text, no in zip(map(_text, values), unknown, strict=True)]
-
     lengths = arrays.get("lengths", np.full(n, frames)).reshape(-1)
     if lengths.dtype.kind not in "iu" or len(lengths) != n or lengths.min() < 1 or lengths.max() > frames:
-        raise fail(f"lengths must be {n} whole numbers from 1 to {frames}, found {lengths.tolist()[:5]}")
-    fps = None
-    if "fps" in arrays:
-        if arrays["fps"].dtype.kind not in "fiu" or arrays["fps"].size != 1:
-            raise fail(f"fps must be one number, found {arrays['fps'].dtype} {arrays['fps'].shape}")
-        fps = float(arrays["fps"].reshape(()))
-    names = tuple(_text(name) for name in arrays["joint_names"].reshape(-1)) if "joint_names" in arrays else None
+        raise DataError(f"{path}: lengths must be {n} whole numbers from 1 to {frames}, found {lengths.tolist()[:5]}")
+    fps = arrays.get("fps")
+    if fps is not None and (fps.dtype.kind not in "fiu" or fps.size != 1):
+        raise DataError(f"{path}: fps must be one number, found {fps.dtype} {fps.shape}")
+    names = tuple(_texts(arrays["joint_names"])) if "joint_names" in arrays else None
     if names is not None and len(names) != joints:
-        raise fail(f"joint_names holds {len(names)} names for {joints} joints")
+        raise DataError(f"{path}: joint_names holds {len(names)} names for {joints} joints")
     confidence = arrays.get("confidence")
     if confidence is not None:
         if confidence.dtype.kind not in "fiub" or confidence.size != n * frames * joints:
-            raise fail(f"confidence has shape {confidence.shape}, expected {(n, frames, joints)[single:]}")
+            raise DataError(f"{path}: confidence has shape {confidence.shape}, expected {(n, frames, joints)[single:]}")
         confidence = confidence.reshape(n, frames, joints).astype(np.float32)
-    labels, subjects = column("labels"), column("subjects")
-    units = _text(arrays["units"].reshape(-1)[0]) if arrays.get("units", np.empty(0)).size == 1 else None
+    units = _texts(arrays["units"])[0] if arrays.get("units", np.empty(0)).size == 1 else None
+    if units is not None and units not in UNITS:
+        raise DataError(f"{path}: units {units!r} are no length; expected one of {', '.join(UNITS)}; correct the file")
+    labels, subjects = (_column(path, arrays, key, n) for key in ("labels", "subjects"))
+    with np.errstate(over="ignore"):  # what becomes infinite is named later, with its frame and joint
+        positions = [clip[:length].astype(np.float32) for clip, length in zip(clips, lengths, strict=True)]
     return [
         Recording(
-            _single(clips[k, : lengths[k]]),
+            positions[k],
             path.name if single else f"{path.name}, clip {k}",
             labels[k],
             subjects[k],
             joints=names,
-            fps=fps,
+            fps=None if fps is None else float(fps.reshape(())),
             confidence=None if confidence is None else confidence[k, : lengths[k]],
             units=units,
         )
@@ -246,10 +225,21 @@ def _recordings(path: Path, arrays: Mapping[str, np.ndarray], coords: int) -> li
     ]
 
 
-def _single(values: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):  # what becomes infinite is named later, with its frame and joint
-        return values.astype(np.float32)
+def _column(path: Path, arrays: Mapping[str, np.ndarray], key: str, n: int) -> list[str | None]:
+    """``labels`` or ``subjects``: a name for each of the ``n`` clips, None where unknown."""
+    if key not in arrays:
+        return [None] * n
+    values = arrays[key].reshape(-1)
+    if len(values) != n:
+        raise DataError(f"{path}: {key} holds {len(values)} values for {n} clips")
+    unknown = values == -1 if values.dtype.kind in "if" else np.zeros(n, bool)
+    if key == "labels" and "class_names" in arrays and values.dtype.kind in "iu":
+        names = _texts(arrays["class_names"])
+        if values.min() < -1 or values.max() >= len(names):
+            raise DataError(f"{path}: labels go from {values.min()} to {values.max()}, class_names has {len(names)}")
+        return [None if no else names[value] for value, no in zip(values, unknown, strict=True)]
+    return [None if no or text in ("", "None") else text for text, no in zip(_texts(values), unknown, strict=True)]
 
 
-def _text(value: object) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+def _texts(values: np.ndarray) -> list[str]:
+    return [value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in values.reshape(-1)]

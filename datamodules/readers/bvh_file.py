@@ -1,9 +1,8 @@
 """BVH files: a tree of joints, and for every frame the angles and positions that pose it."""
 
-import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
@@ -28,33 +27,24 @@ NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.I)
 FOOT = re.compile(r"foot|toe|ankle|heel", re.I)
 
 
-@dataclass(frozen=True)
-class Tree:
-    """The hierarchy of a file, in its order: a parent comes before its children."""
+@dataclass
+class Joint:
+    """A joint of the hierarchy, or an End Site."""
 
-    names: list[str]
-    parents: list[int]
-    offsets: list[list[float]]  # x, y, z in the unit of the file
-    channels: list[list[int]]  # of each joint, in the order of the numbers: 0..2 position x..z, 3..5 rotation about x..z
-    is_end: list[bool]
+    name: str
+    parent: int  # index in the file, smaller than its own; -1 for the root
+    is_end: bool
+    offset: list[float] = field(default_factory=list)  # x, y, z in the unit of the file
+    channels: list[int] = field(default_factory=list)  # in the order of the numbers: 0..2 position x..z, 3..5 rotation about x..z
 
 
 def read(path: Path, scale: float = 0.01, end_sites: bool = True) -> Recording:
-    """All joints of a file, posed: positions in the world, in the axes of the file.
+    """All joints of a file, posed, in the axes of the file; ``scale`` is metres per unit of the file, most often a centimetre.
 
     Angles are degrees; the rotations of a joint are applied from the last channel to the first. Where a joint, any joint, has
-    position channels, they replace its OFFSET, coordinate by coordinate.
-
-    Args:
-        path: the file.
-        scale: metres per unit of the file, most often a centimetre.
-        end_sites: whether the ``End Site`` of a joint NAME becomes a joint ``NAME_end``: the tip of the toes, the top of the
-            head. One that lies on its joint says nothing new and is left out.
-
-    Returns:
-        ``positions`` ``(frames, joints, 3)`` float32 in metres, which ``units`` says, ``joints`` in the order of the file, which
-        puts a parent before its children, and ``fps``: the whole number that the digits of ``Frame Time`` stand for, if they do
-        for one.
+    position channels, they replace its OFFSET, coordinate by coordinate. With ``end_sites`` the ``End Site`` of a joint NAME is a
+    joint ``NAME_end`` (the tip of the toes, the top of the head) unless it lies on its joint. Parents come before their children.
+    The frame rate is the whole number that the digits of ``Frame Time`` stand for, if they do for one.
 
     Raises:
         DataError: a file that cannot be read, is too large, or is no sound BVH file; names the line.
@@ -66,37 +56,30 @@ def skeleton_of(path: Path, scale: float = 0.01, end_sites: bool = True) -> Skel
     """The skeleton of a file: its tree, and by their names the pairs of sides and the feet; y is up, as the format has it.
 
     Two joints are a pair if their names differ in one mark of the side: left/right, or a single l/r that begins or ends a word.
-    Feet are the joints called foot, toe, ankle or heel. Left out is a root that is no joint of the body, as in many files the
-    origin of the room: one with a single child at a distance that varies, which that of a bone does not.
-
-    Args:
-        path, scale, end_sites: see `read`.
+    Feet are the joints called foot, toe, ankle or heel. A root that is no joint of the body, as in many files the origin of the
+    room, is left out: one with a single child at a distance that varies, which that of a bone does not.
 
     Raises:
         DataError: see `read`.
     """
     recording, tree = parse(path, scale, end_sites)
     names, root = recording.joints or (), 0
-    while tree.parents.count(root) == 1 and not tree.is_end[root + 1]:
+    while [joint.parent for joint in tree].count(root) == 1 and not tree[root + 1].is_end:
         bone = recording.positions[:, root + 1] - recording.positions[:, root]
         if np.ptp(np.linalg.norm(bone, axis=-1)) < 0.01:
             break
         root += 1
     names = names[root:]
-    parents = {name: tree.names[parent] for name, parent in zip(tree.names, tree.parents, strict=True)}
+    parents = {joint.name: tree[joint.parent].name for joint in tree} | {tree[root].name: None}
     return Skeleton(
-        {name: parents[name] if name != names[0] else None for name in names},
+        {name: parents[name] for name in names},
         left_right=_pairs(names),
         feet=[name for name in names if FOOT.search(name)],
     )
 
 
-def parse(path: Path, scale: float, end_sites: bool) -> tuple[Recording, Tree]:
-    """What `read` returns, and the hierarchy as it stands in the file.
-
-    Raises:
-        DataError: see `read`.
-    """
+def parse(path: Path, scale: float, end_sites: bool) -> tuple[Recording, list[Joint]]:
+    """What `read` returns, and the hierarchy of the file: parents come before their children."""
     content = read_bytes(path, MAX_BYTES)
     head = MOTION.search(content, 0, MAX_HEADER)
     if head is None:
@@ -113,9 +96,9 @@ def parse(path: Path, scale: float, end_sites: bool) -> tuple[Recording, Tree]:
         raise DataError(
             f"{path}: line {line}: Frame Time: {seconds[:40]}, it must be from 0.0001 to 100 seconds; repair or remove the file"
         )
-    if (lines := content.count(b"\n", head.end())) * len(tree.names) > MAX_POSITIONS:
+    if (lines := content.count(b"\n", head.end())) * len(tree) > MAX_POSITIONS:
         raise DataError(
-            f"{path}: {lines} lines for the motion of {len(tree.names)} joints, at most {MAX_POSITIONS} positions are read; cut "
+            f"{path}: {lines} lines for the motion of {len(tree)} joints, at most {MAX_POSITIONS} positions are read; cut "
             "it into shorter files, or remove it"
         )
     motion = _parse_motion(path, content[head.end() :], line, tree)
@@ -124,14 +107,10 @@ def parse(path: Path, scale: float, end_sites: bool) -> tuple[Recording, Tree]:
             f"{path}: line {frames_line}: Frames: {frames}, but {len(motion)} follow; the file is cut short or was edited, "
             "replace it or correct the number"
         )
-    offsets = np.array(tree.offsets)
-    kept = [
-        not end or (end_sites and float(np.linalg.norm(offset)) * scale >= POINT)
-        for end, offset in zip(tree.is_end, offsets, strict=True)
-    ]
+    kept = [not j.is_end or (end_sites and float(np.linalg.norm(j.offset)) * scale >= POINT) for j in tree]
     blocks = [_pose(tree, motion[i : i + BLOCK])[:, kept] * scale for i in range(0, len(motion), BLOCK)]
     positions = np.concatenate([block.astype(np.float32) for block in blocks])
-    names = tuple(name for name, keep in zip(tree.names, kept, strict=True) if keep)
+    names = tuple(joint.name for joint, keep in zip(tree, kept, strict=True) if keep)
     return Recording(positions, path.name, joints=names, fps=_rate(seconds), units="m"), tree
 
 
@@ -156,14 +135,14 @@ def _rate(seconds: str) -> float:
     return whole if whole and abs(1 / whole - float(seconds)) < digit else exact
 
 
-def _parse_tree(path: Path, text: str) -> Tree:
-    """The hierarchy, word by word; with a stack instead of recursion no nesting is too deep."""
+def _parse_tree(path: Path, text: str) -> list[Joint]:
     words = [
         (word, number)
         for number, line in enumerate(text.split("\n"), 1)
         for word in line.replace("{", " { ").replace("}", " } ").split()
     ]
-    tree, position, open_joints = Tree([], [], [], [], []), 0, []
+    tree: list[Joint] = []
+    position, open_joints = 0, [-1]
 
     def wrong(expected: str, at: int) -> DataError:
         word, number = words[at] if at < len(words) else ("MOTION", text.count("\n") + 1)
@@ -177,108 +156,89 @@ def _parse_tree(path: Path, text: str) -> Tree:
         return words[position - 1][0]
 
     take("HIERARCHY", "HIERARCHY")
-    while open_joints or not tree.names:
-        start, joint = position, open_joints[-1] if open_joints else -1
-        if joint < 0:
+    while open_joints != [-1] or not tree:
+        start, parent = position, open_joints[-1]
+        if parent < 0:
             key = take("ROOT", "ROOT")
-        elif tree.is_end[joint]:
+        elif tree[parent].is_end:
             key = take("OFFSET or }", "OFFSET|}")
         else:
             key = take("JOINT, End Site, OFFSET, CHANNELS or }", "JOINT|End|OFFSET|CHANNELS|}")
         if key == "}":
-            if not tree.offsets[joint]:
+            if not tree[parent].offset:
                 raise wrong("the OFFSET of the joint before its }", start)
             open_joints.pop()
         elif key.upper() == "OFFSET":
             values = [float(take("three numbers", NUMBER.pattern)) for _ in range(3)]
-            if tree.offsets[joint] or max(map(abs, values)) > MAX_NUMBER:
+            if tree[parent].offset or max(map(abs, values)) > MAX_NUMBER:
                 raise wrong(f"one OFFSET of a joint, within ±{MAX_NUMBER:g}", start)
-            tree.offsets[joint].extend(values)
+            tree[parent].offset = values
         elif key.upper() == "CHANNELS":
             number = int(take("a number of channels from 0 to 6", "[0-6]"))
-            found = [take(f"{number} channels like Xposition or Zrotation", "|".join(CHANNELS)) for _ in range(number)]
-            if tree.channels[joint] or len({name.lower() for name in found}) < number:
+            found = [take(f"{number} channels like Xposition or Zrotation", "|".join(CHANNELS)).lower() for _ in range(number)]
+            if tree[parent].channels or len(set(found)) < number:
                 raise wrong("every channel of a joint once", start)
-            tree.channels[joint].extend(CHANNELS.index(name.lower()) for name in found)
+            tree[parent].channels = [CHANNELS.index(name) for name in found]
         else:
             while position < len(words) and words[position][0] not in "{}":
                 position += 1
             is_end, name = key.upper() == "END", " ".join(word for word, _ in words[start + 1 : position])
-            if not is_end and (not name or name in tree.names):
+            if not is_end and (not name or any(name == joint.name for joint in tree)):
                 raise wrong(f"a name that no other joint has, not {name[:60]!r}", start)
-            if len(tree.names) == MAX_JOINTS:
+            if len(tree) == MAX_JOINTS:
                 raise wrong(f"at most {MAX_JOINTS} joints", start)
             take("{", "{")
-            open_joints.append(len(tree.names))
-            tree.names.append("" if is_end else name)
-            tree.parents.append(joint)
-            tree.offsets.append([])
-            tree.channels.append([])
-            tree.is_end.append(is_end)
+            open_joints.append(len(tree))
+            tree.append(Joint("" if is_end else name, parent, is_end))
     if position < len(words):
         raise wrong("MOTION after the root's }", position)
-    for joint in np.flatnonzero(tree.is_end):
-        name = f"{tree.names[tree.parents[joint]]}_end"
-        while name in tree.names:
-            name += "_end"
-        tree.names[joint] = name
+    names = {joint.name for joint in tree}
+    for joint in tree:
+        if joint.is_end:
+            joint.name = f"{tree[joint.parent].name}_end"
+            while joint.name in names:
+                joint.name += "_end"
+            names.add(joint.name)
     return tree
 
 
-def _parse_motion(path: Path, content: bytes, line: int, tree: Tree) -> np.ndarray:
-    """``(frames, channels)`` float64: all numbers at once, after counting that every line has as many as there are channels."""
-    width = sum(map(len, tree.channels))
-    if not width:
+def _parse_motion(path: Path, content: bytes, line: int, tree: list[Joint]) -> np.ndarray:
+    """``(frames, channels)`` float64; ``line`` is the number of the line before the first frame."""
+    columns = [(joint.name, CHANNELS[channel]) for joint in tree for channel in joint.channels]
+    if not columns:
         raise DataError(f"{path}: no joint has CHANNELS, nothing moves; repair or remove the file")
-    text = np.frombuffer(content, np.uint8)
-    blank = text <= ord(" ")
-    begins = ~blank
-    begins[1:] &= blank[:-1]
-    ends = np.append(np.flatnonzero(text == ord("\n")), len(text))
-    counts = np.diff(np.searchsorted(np.flatnonzero(begins), ends), prepend=0)
-    counts = counts[counts > 0]
+    rows = content.split(b"\n")
+    counts = [count for row in rows if (count := len(row.split()))]
     values = np.empty(0)
-    if len(counts) and (counts == width).all():
+    if counts and set(counts) == {len(columns)}:
         try:
             values = np.fromstring(content, sep=" ")
         except ValueError:  # older versions of numpy return the numbers before the first word that is none
             pass
-    sound = np.abs(values) <= MAX_NUMBER  # false for NaN too
-    if len(values) != len(counts) * width or not sound.all():
-        raise _bad_line(path, content, line, tree)
-    return values.reshape(-1, width)
-
-
-def _bad_line(path: Path, text: bytes, line: int, tree: Tree) -> DataError:
-    """The first frame that is not as many numbers as there are channels, as an error."""
-    columns = [(name, CHANNELS[c]) for name, own in zip(tree.names, tree.channels, strict=True) for c in own]
-    where, words, frame = line + 1, [b""], -1
-    for where, row in enumerate(io.BytesIO(text), line + 1):  # noqa: B007  (used after the loop)
-        if words := row.split():
-            frame += 1
-            try:
-                values = np.fromstring(row, sep=" ")
-            except ValueError:
-                break
-            if len(values) != len(columns) or not (np.abs(values) <= MAX_NUMBER).all():
-                break
-    for word, (name, channel) in zip((word.decode("ascii", errors="replace") for word in words), columns, strict=False):
-        if not NUMBER.fullmatch(word) or abs(float(word)) > MAX_NUMBER:
-            return DataError(
-                f"{path}: line {where} (frame {frame}): {channel} of {name} is {word[:40]!r}, expected a number within "
-                f"±{MAX_NUMBER:g}, with a point as in 0.5; repair or remove the file"
+    if len(values) == len(counts) * len(columns) and (np.abs(values) <= MAX_NUMBER).all():  # false for NaN too
+        return values.reshape(-1, len(columns))
+    filled = [(number, words) for number, row in enumerate(rows, line + 1) if (words := row.split())]
+    for frame, (number, words) in enumerate(filled):
+        for word, (name, channel) in zip((word.decode("ascii", errors="replace") for word in words), columns, strict=False):
+            if not NUMBER.fullmatch(word) or abs(float(word)) > MAX_NUMBER:
+                raise DataError(
+                    f"{path}: line {number} (frame {frame}): {channel} of {name} is {word[:40]!r}, expected a number within "
+                    f"±{MAX_NUMBER:g}, with a point as in 0.5; repair or remove the file"
+                )
+        if len(words) != len(columns):
+            raise DataError(
+                f"{path}: line {number} (frame {frame}) has {len(words)} numbers, expected one for each of the {len(columns)} "
+                "channels; the file is cut short or damaged, replace or remove it"
             )
-    return DataError(
-        f"{path}: line {where} (frame {frame}) has {len(words)} numbers, expected one for each of the {len(columns)} channels; "
-        "the file is cut short or damaged, replace or remove it"
-    )
+    raise DataError(f"{path}: the lines after line {line} hold something else than numbers; replace or remove the file")
 
 
-def _pose(tree: Tree, motion: np.ndarray) -> np.ndarray:
+def _pose(tree: list[Joint], motion: np.ndarray) -> np.ndarray:
     """Forward kinematics: channels ``(frames, channels)`` -> ``(frames, joints, 3)`` in the unit of the file."""
     columns, taken = np.ascontiguousarray(motion.T), 0
-    places, turned = np.zeros((len(tree.names), 3, len(motion))), []
-    for j, (parent, offset, channels) in enumerate(zip(tree.parents, tree.offsets, tree.channels, strict=True)):
+    places, turned = np.zeros((len(tree), 3, len(motion))), []
+    for j, joint in enumerate(tree):
+        parent, offset, channels = joint.parent, joint.offset, joint.channels
         # axes[k] (3, frames) is where the k-th axis of the joint points in the world, at first that of its parent.
         axes = turned[parent].copy() if parent >= 0 else np.repeat(np.eye(3)[..., None], len(motion), axis=2)
         own = dict(zip(channels, columns[taken : taken + len(channels)], strict=True))

@@ -1,4 +1,4 @@
-"""What all readers do with files: find them, and read no more than is sensible."""
+"""What all readers do with files: find them, and read them within limits."""
 
 import os
 import stat
@@ -9,15 +9,11 @@ from ddpm.errors import DataError
 
 MAX_FILES = 500_000
 MAX_TEXT = 64 << 20
-"""Bytes of a text file; while it is read it takes up to thirty times as much memory."""
+"""Bytes of a text file; while it is parsed it takes up to thirty times as much memory."""
 
 
 def read_bytes(path: Path, limit: int = MAX_TEXT) -> bytes:
-    """The content of a regular file.
-
-    Args:
-        path: of the file.
-        limit: bytes at most.
+    """The content of a regular file of at most ``limit`` bytes.
 
     Raises:
         DataError: no such file, a device or pipe, more bytes than the limit, or an error of the operating system.
@@ -47,11 +43,9 @@ def read_text(path: Path) -> str:
 
 
 def find_files(root: Path, endings: Collection[str]) -> tuple[list[Path], int]:
-    """Files with one of the endings, in a directory and those below it, sorted; links in it are not followed.
+    """Files in and below a directory whose names end with one of the lower-case ``endings``, sorted.
 
-    Args:
-        root: a directory, or one file, which is taken whatever its ending, or a link to either.
-        endings: of their names, in lower case.
+    Links in the directory are not followed. ``root`` may be one file, whatever its ending, or a link to a file or directory.
 
     Returns:
         The files, and the number of others that were passed over, links to files among them. Hidden ones do not count.
@@ -67,11 +61,8 @@ def find_files(root: Path, endings: Collection[str]) -> tuple[list[Path], int]:
     others = 0
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in names:
-            if name.startswith("."):
-                continue
-            path = Path(folder, name)
-            if name.lower().endswith(tuple(endings)) and not path.is_symlink():
+        for path in (Path(folder, name) for name in names if not name.startswith(".")):
+            if path.name.lower().endswith(tuple(endings)) and not path.is_symlink():
                 found.append(path)
             else:
                 others += 1

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +14,28 @@ from datamodules.clip_set import Recording
 from datamodules.readers.files import read_text
 from ddpm.errors import DataError
 
-FACE = ("nose", "left_eye", "right_eye", "left_ear", "right_ear")
-LIMBS = tuple(f"{side}_{joint}" for joint in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle") for side in ("left", "right"))
-ARMS_AND_LEGS = tuple(
-    f"{side}_{joint}"
-    for joints in (("shoulder", "elbow", "wrist"), ("hip", "knee", "ankle"))
-    for side in ("right", "left")
-    for joint in joints
-)
+
+def _joints(joints: str, sides: str = "left right") -> list[str]:
+    """Both sides of one joint after the other."""
+    return [f"{side}_{joint}" for joint in joints.split() for side in sides.split()]
+
+
+def _limbs(joints: str, sides: str = "right left") -> list[str]:
+    """All joints of one side, then those of the other."""
+    return [f"{side}_{joint}" for side in sides.split() for joint in joints.split()]
+
+
+ARMS, LEGS = "shoulder elbow wrist", "hip knee ankle"
 JOINTS: dict[int, tuple[str, ...]] = {
-    17: (*FACE, *LIMBS),
-    18: ("nose", "neck", *ARMS_AND_LEGS, "right_eye", "left_eye", "right_ear", "left_ear"),
+    17: ("nose", *_joints(f"eye ear {ARMS} {LEGS}")),
+    18: ("nose", "neck", *_limbs(ARMS), *_limbs(LEGS), *_joints("eye ear", "right left")),
     25: (
-        *("nose", "neck", *ARMS_AND_LEGS[:6], "mid_hip", *ARMS_AND_LEGS[6:], "right_eye", "left_eye", "right_ear", "left_ear"),
-        *(f"{side}_{joint}" for side in ("left", "right") for joint in ("big_toe", "small_toe", "heel")),
+        *("nose", "neck", *_limbs(ARMS), "mid_hip", *_limbs(LEGS), *_joints("eye ear", "right left")),
+        *_limbs("big_toe small_toe heel", "left right"),
     ),
     33: (
-        *("nose", "left_eye_inner", "left_eye", "left_eye_outer", "right_eye_inner", "right_eye", "right_eye_outer"),
-        *("left_ear", "right_ear", "mouth_left", "mouth_right", *LIMBS[:6]),
-        *(f"{side}_{joint}" for joint in ("pinky", "index", "thumb") for side in ("left", "right")),
-        *(*LIMBS[6:], "left_heel", "right_heel", "left_foot_index", "right_foot_index"),
+        *("nose", *_limbs("eye_inner eye eye_outer", "left right"), *_joints("ear"), "mouth_left", "mouth_right"),
+        *_joints(f"{ARMS} pinky index thumb {LEGS} heel foot_index"),
     ),
 }
 """Names by their number: COCO, OpenPose's COCO model, OpenPose's BODY_25, MediaPipe."""
@@ -56,11 +59,8 @@ def read(path: Path) -> list[Recording]:
     ``pose_landmarks`` (MediaPipe: x and y are fractions of width and height, which are needed), or a list ``[[x, y, confidence],
     ...]``. Confidence is cut to 0..1; where there is none, all was seen.
 
-    People keep their number if the file gives one (``track_id``, ``idx``, ``person_id``), else they go on from the nearest body
-    before.
-
-    Args:
-        path: of the file.
+    People keep their number if the file gives one (``track_id``, ``idx``, ``person_id``), else they are matched to the nearest
+    body before.
 
     Raises:
         DataError: it is no JSON or holds no such keypoints; names the frame.
@@ -89,7 +89,7 @@ def read_frames(paths: Sequence[Path]) -> list[Recording]:
 
 
 def sequences(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """Files that make one clip together: those named as frames of it, or one file by itself. In the order of the first ones."""
+    """Files that make one clip together: those named as frames of it, or one file by itself."""
     groups: dict[tuple[Path, str], list[Path]] = {}
     for path in paths:
         match = FRAME.fullmatch(path.name)
@@ -131,11 +131,9 @@ def _frames(path: Path, document: Any) -> Frames:
     if by_image and frames:
         raise DataError(f"{path}: entry {min(frames)} has no image_id and keypoints, the others have; correct the file")
     frames = _by_number(path, by_image) if by_image else frames
-    crowded = next((i for i, bodies in frames.items() if len(bodies) > MAX_PEOPLE), None)
-    if crowded is not None:
-        raise DataError(
-            f"{path}: frame {crowded}: {len(frames[crowded])} people, at most {MAX_PEOPLE} are followed; remove the file"
-        )
+    for i, bodies in frames.items():
+        if len(bodies) > MAX_PEOPLE:
+            raise DataError(f"{path}: frame {i}: {len(bodies)} people, at most {MAX_PEOPLE} are followed; remove the file")
     return frames
 
 
@@ -165,16 +163,14 @@ def _people(path: Path, i: int, entry: Any, about: Mapping[str, Any]) -> Iterato
 
 def _body(path: Path, i: int, values: Any) -> np.ndarray:
     """``(joints, 3)`` x, y and confidence from a flat list of triples, or from a list of pairs or triples."""
-    try:
+    body: np.ndarray = np.empty(0)
+    with suppress(ValueError, TypeError, OverflowError):
         body = np.array(values, dtype=np.float64)
-    except (ValueError, TypeError, OverflowError):
-        body = np.empty(0)
     if body.ndim == 1 and body.size and body.size % 3 == 0:
         body = body.reshape(-1, 3)
     if body.ndim != 2 or body.shape[1] not in (2, 3) or not body.size:
         raise DataError(f"{path}: frame {i}: expected keypoints x, y, confidence of every joint; correct or remove the file")
-    ones = np.ones((len(body), 3 - body.shape[1]))
-    body = np.concatenate([body, ones], axis=1)
+    body = np.concatenate([body, np.ones((len(body), 3 - body.shape[1]))], axis=1)
     body[:, 2] = np.clip(np.nan_to_num(body[:, 2], nan=0.0), 0, 1)
     return body
 
@@ -220,26 +216,16 @@ def _recordings(path: Path, frames: Frames, about: Mapping[str, Any]) -> list[Re
         rows[np.array(list(track)) - first] = list(track.values())
         with np.errstate(over="ignore"):  # what becomes infinite is named later, with its frame and joint
             rows = rows.astype(np.float32)
-        recordings.append(
-            Recording(
-                rows[..., :2],
-                path.name if len(tracks) == 1 else f"{path.name}, person {k + 1}",
-                label,
-                subject,
-                joints=None if names is None else tuple(names),
-                fps=None if fps is None else float(fps),
-                confidence=rows[..., 2],
-                units="px",
-            )
-        )
+        source = path.name if len(tracks) == 1 else f"{path.name}, person {k + 1}"
+        joints, rate = None if names is None else tuple(names), None if fps is None else float(fps)
+        recordings.append(Recording(rows[..., :2], source, label, subject, joints, rate, rows[..., 2], "px"))
     return recordings
 
 
 def _tracks(frames: Frames) -> list[dict[int, np.ndarray]]:
     """Bodies -> people: frame -> body of each, in the order of their appearance.
 
-    Who has a number keeps it. The others are assigned to the nearest who is not yet in this frame, nearest pairs first; near is
-    the mean distance of the joints that both show, in parts of the body's height or width, whichever is more.
+    Bodies with a number keep it. The others are matched to people not yet in this frame, nearest pairs first, by `_distances`.
     """
     tracks: list[dict[int, np.ndarray]] = []
     alive: list[tuple[dict[int, np.ndarray], int, str | None]] = []  # person, the last frame with it, identity
@@ -269,7 +255,7 @@ def _tracks(frames: Frames) -> list[dict[int, np.ndarray]]:
 
 
 def _distances(before: Sequence[np.ndarray], now: Sequence[np.ndarray]) -> np.ndarray:
-    """``(before, now)``: how far apart bodies ``(joints, 3)`` are, in parts of the earlier one's size; inf: unknown."""
+    """``(before, now)``: mean distance of the joints that both show, in parts of the earlier body's extent; inf: unknown."""
     if not before or not now:
         return np.full((len(before), len(now)), np.inf)
     a, b = np.stack(before)[:, None], np.stack(now)[None]

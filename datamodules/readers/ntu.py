@@ -27,12 +27,9 @@ CONFIDENCE = {0: 0.0, 1: 0.5, 2: 1.0}
 def read(path: Path) -> list[Recording]:
     """The bodies of a file, each from the first to the last frame in which it was tracked, in the order of their appearance.
 
-    Positions are in the camera's frame, metres, y up, z away from the camera, 30 frames a second. Where a body is missing in
-    between, its confidence is 0. A file ``SsssCcccPpppRrrrAaaa.skeleton`` gives the subject ``Pppp`` and the label ``Aaaa``. A
-    file without any body gives one recording in which nothing was seen, so that it is counted.
-
-    Args:
-        path: of the file.
+    Positions are in the camera's frame, metres, y up, z away from the camera. Where a body is missing in between, its confidence
+    is 0. A file ``SsssCcccPpppRrrrAaaa.skeleton`` gives the subject ``Pppp`` and the label ``Aaaa``. A file without bodies gives
+    one recording in which nothing was seen, so that it is counted.
 
     Raises:
         DataError: not such a file, or a damaged one; names the line.
@@ -56,69 +53,46 @@ def read(path: Path) -> list[Recording]:
         return int(word)
 
     frames = count("the number of frames", min(len(lines), MAX_FRAMES))
-    seen: dict[str, dict[int, tuple[int, list[list[str]]]]] = {}  # body -> frame -> its first line, and x, y, z, state
+    bodies: dict[str, dict[int, list[list[float]]]] = {}  # body -> frame -> x, y, z, tracking state of every joint
     for frame in range(frames):
         for _ in range(count(f"the number of bodies in frame {frame}", len(lines))):
             body = line(f"the {BODY_VALUES} values of a body in frame {frame}", BODY_VALUES)[0]
             if count(f"the number of joints in frame {frame}", len(JOINTS)) != len(JOINTS):
                 raise DataError(f"{path}: line {at} (frame {frame}): {lines[at - 1]} joints, expected {len(JOINTS)}")
-            if frame in seen.setdefault(body, {}):
+            if frame in bodies.setdefault(body, {}):
                 raise DataError(
                     f"{path}: line {at} (frame {frame}): the body {body[:40]} is there twice; replace or remove the file"
                 )
-            if len(seen) > MAX_BODIES:
+            if len(bodies) > MAX_BODIES:
                 raise DataError(f"{path}: line {at} (frame {frame}): more than {MAX_BODIES} bodies; replace or remove the file")
-            rows = [words.split() for words in lines[at : at + len(JOINTS)]]
-            if len(rows) < len(JOINTS) or any(len(row) != JOINT_VALUES for row in rows):
-                at += next((i for i, row in enumerate(rows) if len(row) != JOINT_VALUES), len(rows))
-                line(f"the {JOINT_VALUES} values of a joint in frame {frame}", JOINT_VALUES)
-            seen[body][frame] = at, [[*row[:3], row[-1]] for row in rows]
-            at += len(JOINTS)
+            rows = bodies[body][frame] = []
+            for joint in JOINTS:
+                words = line(f"the {JOINT_VALUES} values of a joint in frame {frame}", JOINT_VALUES)
+                words = [*words[:3], words[-1]]
+                rows.append([_number(word) for word in words])
+                if rows[-1][3] not in CONFIDENCE or not all(abs(value) < 1e6 for value in rows[-1]):
+                    raise DataError(
+                        f"{path}: line {at}, joint {joint}: x, y, z and tracking state are {' '.join(words)[:80]}, "
+                        "expected metres and 0, 1 or 2; replace or remove the file"
+                    )
     if at < len(lines):
         raise DataError(f"{path}: {frames} frames end at line {at}, there are {len(lines)} lines; replace or remove the file")
 
     match = NAME.match(path.stem)
     subject, label = match.groups() if match else (None, None)
-    if not seen:
+    if not bodies:
         nothing = np.zeros((frames, len(JOINTS), 3), np.float32)
         return [Recording(nothing, path.name, label, subject, JOINTS, FPS, nothing[..., 0], "m")]
-    return [
-        Recording(
-            positions,
-            path.name if len(seen) == 1 else f"{path.name}, body {k + 1}",
-            label,
-            subject,
-            JOINTS,
-            FPS,
-            confidence,
-            "m",
-        )
-        for k, (positions, confidence) in enumerate(_body(path, rows) for rows in seen.values())
-    ]
-
-
-def _body(path: Path, seen: dict[int, tuple[int, list[list[str]]]]) -> tuple[np.ndarray, np.ndarray]:
-    """Frame -> lines of one body, as positions ``(frames, 25, 3)`` and confidence ``(frames, 25)``."""
-    rows = [row for _, block in seen.values() for row in block]
-    try:
-        table = np.array(rows, dtype=np.float64)
-    except ValueError:
-        table = np.array([[_number(word) for word in row] for row in rows])
-    bad = np.flatnonzero(~(np.abs(table) < 1e6).all(1) | ~np.isin(table[:, 3], list(CONFIDENCE)))
-    if len(bad):
-        block, joint = divmod(int(bad[0]), len(JOINTS))
-        raise DataError(
-            f"{path}: line {list(seen.values())[block][0] + joint + 1}, joint {JOINTS[joint]}: x, y, z and tracking state are "
-            f"{' '.join(rows[bad[0]])[:80]}, expected metres and 0, 1 or 2; replace or remove the file"
-        )
-    table = table.reshape(len(seen), len(JOINTS), 4)
-    present = np.array(list(seen))
-    first = int(present.min())
-    positions = np.zeros((int(present.max()) - first + 1, len(JOINTS), 3), np.float32)
-    confidence = np.zeros(positions.shape[:2], np.float32)
-    positions[present - first] = table[..., :3]
-    confidence[present - first] = np.array(list(CONFIDENCE.values()), np.float32)[table[..., 3].astype(int)]
-    return positions, confidence
+    recordings = []
+    for k, seen in enumerate(bodies.values(), 1):
+        present, table = np.array(list(seen)) - min(seen), np.array(list(seen.values()))
+        positions = np.zeros((present.max() + 1, len(JOINTS), 3), np.float32)
+        confidence = np.zeros(positions.shape[:2], np.float32)
+        positions[present] = table[..., :3]
+        confidence[present] = np.array(list(CONFIDENCE.values()), np.float32)[table[..., 3].astype(int)]
+        source = path.name if len(bodies) == 1 else f"{path.name}, body {k}"
+        recordings.append(Recording(positions, source, label, subject, JOINTS, FPS, confidence, "m"))
+    return recordings
 
 
 def _number(word: str) -> float:

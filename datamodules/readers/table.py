@@ -20,10 +20,6 @@ def read(path: Path, coords: int = 3) -> Recording:
     columns; ``left_knee_confidence`` (or c, score, visibility, likelihood) is 0..1, ``time`` is in seconds and gives the frame
     rate, ``frame`` must count on. Without names there are ``joints * coords`` columns. An empty cell is a lost position (NaN).
 
-    Args:
-        path: of the file.
-        coords: numbers per joint in a file without names.
-
     Raises:
         DataError: no such table; names line and column.
     """
@@ -34,14 +30,15 @@ def read(path: Path, coords: int = 3) -> Recording:
     separator = separator if separator in lines[0] else None
     header = [cell.strip().strip('"') for cell in lines[0].split(separator)]
     named = not all(map(_is_number, header))
-    table = _numbers(path, lines[named:], separator, first=1 + named, width=len(header))
+    table = _numbers(
+        path, lines[named:], separator, header if named else [f"column {i + 1}" for i in range(len(header))], 1 + named
+    )
     if not named:
         if len(header) % coords:
             raise DataError(
                 f"{path}: {len(header)} columns without names are no multiple of {coords} coordinates; add a first line such as "
                 "left_knee_x,left_knee_y,left_knee_z,..."
             )
-        _refuse_infinite(path, table, [f"column {i + 1}" for i in range(len(header))], 1)
         return Recording(table.reshape(len(table), -1, coords).astype(np.float32), path.name)
 
     columns: dict[str, dict[str, int]] = {}
@@ -65,57 +62,50 @@ def read(path: Path, coords: int = 3) -> Recording:
             raise DataError(f"{path}: joint {joint!r} has no column for {', '.join(missing)}; every joint needs all of them")
     if not columns:
         raise DataError(f"{path}: no column is of a joint; call them left_knee_x, left_knee_y, ...")
-    _refuse_infinite(path, table, header, 2)
     confidence = None
     if any("confidence" in has for has in columns.values()):
-        ones = np.ones(len(table))
-        confidence = np.stack([table[:, h["confidence"]] if "confidence" in h else ones for h in columns.values()], axis=1)
-        confidence = np.nan_to_num(confidence, nan=0.0).astype(np.float32)
+        seen = [table[:, has["confidence"]] if "confidence" in has else np.ones(len(table)) for has in columns.values()]
+        confidence = np.nan_to_num(np.stack(seen, axis=1), nan=0.0).astype(np.float32)
     if "frame" in special:
-        _refuse_steps(path, table[:, special["frame"]], "frame", same=1.0)
+        _steps_per_unit(path, table[:, special["frame"]], "frame", same=1.0)
     return Recording(
         np.stack([table[:, [has[axis] for axis in axes]] for has in columns.values()], axis=1).astype(np.float32),
         path.name,
         joints=tuple(columns),
-        fps=_refuse_steps(path, table[:, special["time"]], "time") if "time" in special else None,
+        fps=_steps_per_unit(path, table[:, special["time"]], "time") if "time" in special else None,
         confidence=confidence,
     )
 
 
-def _numbers(path: Path, lines: list[str], separator: str | None, first: int, width: int) -> np.ndarray:
-    """``(len(lines), width)`` float64; ``first`` is the number of the first line in its file."""
+def _numbers(path: Path, lines: list[str], separator: str | None, names: list[str], first: int) -> np.ndarray:
+    """``(lines, columns)`` float64, finite or NaN; ``first`` is the number of the first line in its file."""
     rows = [line.split(separator) for line in lines]
-    for i, row in enumerate(rows):
-        if len(row) != width:
+    for i, row in enumerate(rows, first):
+        if len(row) != len(names):
             raise DataError(
-                f"{path}: line {i + first} has {len(row)} columns, the first has {width}; the file is truncated or damaged"
+                f"{path}: line {i} has {len(row)} columns, the first has {len(names)}; the file is truncated or damaged"
             )
-    rows = [[cell if cell.strip() else "nan" for cell in row] for row in rows]
     try:
-        return np.array(rows, dtype=np.float64).reshape(len(rows), width)
-    except ValueError:
-        for i, row in enumerate(rows):
-            for j, cell in enumerate(row):
-                if not _is_number(cell):
-                    raise DataError(f"{path}: line {i + first}, column {j + 1} is {cell[:40]!r}, expected a number") from None
-        raise DataError(f"{path}: holds something else than numbers") from None
+        table = np.array([[cell if cell.strip() else "nan" for cell in row] for row in rows], dtype=np.float64)
+    except ValueError as e:
+        cells = ((i, j, cell) for i, row in enumerate(rows, first) for j, cell in enumerate(row, 1))
+        i, j, cell = next((place for place in cells if not _is_number(place[2])), (first, 1, str(e)))
+        raise DataError(f"{path}: line {i}, column {j} is {cell[:40]!r}, expected a number") from None
+    table = table.reshape(len(rows), len(names))
+    for i, j in np.argwhere(np.isinf(table))[:1]:
+        raise DataError(f"{path}: line {i + first}, {names[j]} is infinite; leave lost positions empty")
+    return table
 
 
 def _is_number(text: str) -> bool:
     try:
-        float(text or "nan")
+        float(text.strip() or "nan")
     except ValueError:
         return False
     return True
 
 
-def _refuse_infinite(path: Path, table: np.ndarray, header: list[str], first: int) -> None:
-    bad = np.argwhere(np.isinf(table))
-    if len(bad):
-        raise DataError(f"{path}: line {bad[0][0] + first}, {header[bad[0][1]]} is infinite; leave lost positions empty")
-
-
-def _refuse_steps(path: Path, values: np.ndarray, name: str, same: float | None = None) -> float | None:
+def _steps_per_unit(path: Path, values: np.ndarray, name: str, same: float | None = None) -> float | None:
     """Check that a column counts on evenly, by ``same`` if it is given; returns the steps per unit, None for a single line."""
     if len(values) < 2:
         return None

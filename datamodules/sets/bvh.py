@@ -12,7 +12,7 @@ import numpy as np
 from datamodules.clip_set import ClipSet, Recording
 from datamodules.joints import SUBSTITUTES
 from datamodules.prepare import Floor, prepare
-from datamodules.readers.bvh_file import Tree, parse, skeleton_of
+from datamodules.readers.bvh_file import Joint, parse, skeleton_of
 from datamodules.readers.files import find_files
 from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
@@ -40,16 +40,15 @@ def bvh(
     Args:
         skeleton: joints to take, by name; ``skeleton=bvh`` takes those of the first file.
         root: the directory, or a single file.
-        scale: metres per unit of the files.
-        end_sites: see `read`.
+        scale, end_sites: see `datamodules.readers.bvh_file.read`.
         label_pattern: regular expression for the name of a file without its ending, with groups called ``label``, ``subject`` or
             both. Where it does not match, the label is the directory in ``root`` that holds the file, and the subject unknown.
         retarget, target_fps, min_seconds, max_speed, floor: see `datamodules.prepare.prepare`; by default nothing is repaired, as
-            motion capture was before it became a file.
+            motion capture was cleaned before it became a file.
 
     Raises:
         DataError: no files, a damaged file, files of different joints or rates, or none of the joints asked for.
-        ValueError: a pattern that is no regular expression, a scale that is not positive, or a limit that makes no sense.
+        ValueError: a pattern that is no regular expression, a scale that is not positive, or a limit outside its range.
     """
     if not 0 < scale < np.inf:
         raise ValueError(f"data.scale={scale} must be positive, metres per unit of the files")
@@ -104,7 +103,7 @@ def bvh(
 
 
 def skeleton(root: str, scale: float = 0.01, end_sites: bool = True) -> Skeleton:
-    """The skeleton of the first BVH file of a directory and of those in it; the arguments are those of `bvh`.
+    """The skeleton of the first BVH file in or below a directory; the arguments are those of `bvh`.
 
     Raises:
         DataError: no files, or a damaged file.
@@ -112,11 +111,6 @@ def skeleton(root: str, scale: float = 0.01, end_sites: bool = True) -> Skeleton
     return skeleton_of(find_files(Path(root).expanduser(), [".bvh"])[0][0], scale, end_sites)
 
 
-def _in_words(tree: Tree) -> list[str]:
-    """Every joint but the end sites, to compare trees by: exporters are not consistent in how long these are."""
-    names = tree.names
-    return [
-        f"{name!r} below {names[parent]!r}" if parent >= 0 else f"{name!r}"
-        for name, parent, is_end in zip(names, tree.parents, tree.is_end, strict=True)
-        if not is_end
-    ]
+def _in_words(tree: list[Joint]) -> list[str]:
+    """Every joint but the end sites, to compare trees by: exporters are not consistent in these."""
+    return [f"{j.name!r} below {tree[j.parent].name!r}" if j.parent >= 0 else repr(j.name) for j in tree if not j.is_end]

@@ -47,15 +47,13 @@ def folder(
         skeleton: the joints to train on, found by name where files name theirs.
         root: the directory, searched with those below it, or one file.
         fps: frames per second of files that do not say theirs.
-        joints: names of the joints of files that do not name theirs, in their order, or the shipped skeleton that does; None:
-            they are the skeleton's.
-        retarget: joint of the skeleton -> joint of the files, or several, whose mean it is.
-        last_is_confidence: the last coordinate in arrays and tables is no coordinate but how sure it is, 0..1.
-        lost, min_confidence, max_gap, min_seconds, max_speed, target_fps, floor: see `datamodules.prepare.prepare`.
+        joints: names, in order, of the joints of files that do not name theirs, or a shipped skeleton; None: the skeleton's.
+        last_is_confidence: the last coordinate in arrays and tables is a confidence in 0..1.
+        retarget, lost, min_confidence, max_gap, min_seconds, max_speed, target_fps, floor: see `datamodules.prepare.prepare`.
 
     Raises:
         DataError: no such directory, no such files, a damaged file, data that do not fit the skeleton, or nothing left.
-        ValueError: a limit that makes no sense.
+        ValueError: a limit outside its range.
     """
     place = Path(root).expanduser()
     paths, others = find_files(place, ENDINGS)
@@ -99,14 +97,10 @@ def fitting_skeletons(root: str) -> list[str]:
 
 
 def read_file(path: Path, coords: int) -> list[Recording]:
-    """The recordings of one file, read by what its ending says.
-
-    Args:
-        path: of the file.
-        coords: numbers per joint where a file does not tell joints from coordinates.
+    """The recordings of one file, read by its ending; ``coords`` is numbers per joint where the file does not say.
 
     Raises:
-        DataError: an unknown ending, or whatever its reader has to say.
+        DataError: an unknown ending, or an error of its reader.
     """
     if path.is_dir():
         raise DataError(f"{path}: is a directory; name one file in it")
@@ -125,7 +119,6 @@ def read_file(path: Path, coords: int) -> list[Recording]:
 
 
 def _split_confidence(r: Recording) -> Recording:
-    """The last coordinate as confidence."""
     if r.confidence is not None or r.positions.shape[2] != 3:
         raise DataError(
             f"{r.source}: data.last_is_confidence=true needs x, y and a confidence, found {r.positions.shape[2]} coordinates"

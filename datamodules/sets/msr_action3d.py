@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,20 +32,24 @@ ACTIONS = (
     *("jogging", "tennis_swing", "tennis_serve", "golf_swing", "pick_up_and_throw"),
 )
 NAME = re.compile(r"a(\d\d)_(s\d\d)_e\d\d_skeleton3D\.txt")
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|nan|[-+]?inf", re.IGNORECASE)
 MAX_BYTES = 8 << 20  # ten times the longest file; a parsed file takes up to fifty times its size
 MAX_METRES = 100.0
 
 
-def read(path: Path, skeleton: Skeleton) -> tuple[np.ndarray, np.ndarray]:
-    """One file as it is, joints chosen and ordered by the skeleton's names.
+def read(path: Path, skeleton: Skeleton) -> Recording:
+    """One file, its joints chosen and ordered by the skeleton's names, a lost joint at the origin.
 
-    Returns:
-        positions ``(frames, joints, 3)`` float32: metres, camera frame, y up, z away from the camera, lost joints at 0;
-        confidence ``(frames, joints)`` float32, 0 where the joint was guessed.
+    Positions are in metres in the camera's frame, y up, z away from the camera. The confidence of the file is not used.
 
     Raises:
-        DataError: a skeleton with other joints, a file that cannot be read or that does not hold such recordings.
+        DataError: a skeleton with other joints, an unknown file name, a file that cannot be read or is no such recording.
     """
+    match = NAME.fullmatch(path.name)
+    if match is None or not 1 <= int(match[1]) <= len(ACTIONS):
+        raise DataError(
+            f"{path}: expected a name aAA_sSS_eEE_skeleton3D.txt with the action AA in 01..{len(ACTIONS)}; rename or remove it"
+        )
     missing = [name for name in skeleton.names if name not in JOINTS]
     if missing or skeleton.coords != 3 or skeleton.up != "y":
         raise DataError(
@@ -53,53 +57,30 @@ def read(path: Path, skeleton: Skeleton) -> tuple[np.ndarray, np.ndarray]:
             f"file has coords: 3, up: y and the joints {', '.join(JOINTS)}; use skeleton=kinect20 or a part of it"
         )
     try:
-        lines = read_bytes(path, MAX_BYTES).decode("ascii").rstrip().split("\n")
+        rows = [line.split() for line in read_bytes(path, MAX_BYTES).decode("ascii").rstrip().split("\n")]
     except UnicodeDecodeError as e:
         raise DataError(f"{path}: byte {e.start} is no ASCII text; it is no recording, replace or remove it") from e
-    try:
-        table = np.array([line.split() for line in lines], dtype=np.float64)
-    except ValueError:
-        table = np.empty((0, 0))
-    if table.ndim != 2 or table.shape[1] != 4:
-        raise _bad_line(path, lines)
-    if len(table) % len(JOINTS):
-        frames, rest = divmod(len(table), len(JOINTS))
+    for i, row in enumerate(rows):
+        if len(row) != 4 or not all(map(NUMBER.fullmatch, row)):
+            raise DataError(
+                f"{path}: line {i + 1} (frame {i // len(JOINTS)}, joint {JOINTS[i % len(JOINTS)]}) is {' '.join(row)[:60]!r}, "
+                "expected four numbers x y z confidence; the file is damaged or no recording, replace or remove it"
+            )
+    if len(rows) % len(JOINTS):
+        frames, rest = divmod(len(rows), len(JOINTS))
         raise DataError(
-            f"{path}: {len(table)} lines, not a multiple of {len(JOINTS)}: frame {frames} (line "
+            f"{path}: {len(rows)} lines, not a multiple of {len(JOINTS)}: frame {frames} (line "
             f"{frames * len(JOINTS) + 1}) has {rest} joints; the file is truncated, replace or remove it"
         )
-    table = table.reshape(-1, len(JOINTS), 4)
-    # Written so that NaN, which compares false with everything, counts as outside.
-    bad = np.argwhere(~(np.abs(table) <= MAX_METRES))
-    if len(bad):
-        frame, joint, column = bad[0]
+    table = np.array(rows, dtype=np.float64).reshape(-1, len(JOINTS), 4)
+    for frame, joint, column in np.argwhere(~(np.abs(table) <= MAX_METRES))[:1]:  # true for NaN too
         raise DataError(
             f"{path}: frame {frame}, joint {JOINTS[joint]} (line {frame * len(JOINTS) + joint + 1}): "
             f"{('x', 'y', 'z', 'confidence')[column]} is {table[frame, joint, column]}, it must lie within "
             f"±{MAX_METRES:g}; replace or remove the file"
         )
-    table = table[:, [JOINTS.index(name) for name in skeleton.names]].astype(np.float32)
-    return table[..., :3], table[..., 3]
-
-
-def _bad_line(path: Path, lines: list[str]) -> DataError:
-    """The first line that is not four numbers, as an error."""
-    number = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|nan|[-+]?inf", re.IGNORECASE)
-    i, words = 0, []
-    for i, words in enumerate(map(str.split, lines)):  # noqa: B007  (used after the loop)
-        if len(words) != 4 or not all(map(number.fullmatch, words)):
-            break
-    return DataError(
-        f"{path}: line {i + 1} (frame {i // len(JOINTS)}, joint {JOINTS[i % len(JOINTS)]}) is "
-        f"{' '.join(words)[:60]!r}, expected four numbers x y z confidence; the file is damaged or no recording, "
-        "replace or remove it"
-    )
-
-
-def _level(positions: np.ndarray, degrees: float) -> np.ndarray:
-    """Positions ``(..., 3)`` of a camera that looks up by ``degrees``, turned about x so that y is vertical."""
-    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    return positions @ np.array([[1, 0, 0], [0, c, s], [0, -s, c]], dtype=positions.dtype)
+    positions = table[:, [JOINTS.index(name) for name in skeleton.names], :3].astype(np.float32)
+    return Recording(positions, path.name, ACTIONS[int(match[1]) - 1], match[2])
 
 
 def msr_action3d(
@@ -117,10 +98,9 @@ def msr_action3d(
         skeleton: joints to read, by name; ``kinect20`` takes all of them. The sides are the person's.
         root: directory of the files ``aAA_sSS_eEE_skeleton3D.txt``, searched with those below it; other files are not looked at.
         fps: frames per second of the recordings.
-        max_gap, min_frames, max_speed: see :func:`datamodules.cleaning.clean`.
-        camera_pitch: degrees by which the camera looked up, taken out of the positions. In camera coordinates everyone
-            leans 7.2° towards the camera, and of two resting ankles the rear one is lower, by 6.8°; a model would
-            learn people who lean whichever way they face. 0 keeps the camera's frame.
+        max_gap, min_frames, max_speed: see `datamodules.cleaning.clean`.
+        camera_pitch: degrees by which the camera looked up, which are taken out: in its frame everyone leans 7.2° towards the
+            camera, and of two resting ankles the rear one is lower, by 6.8°. 0 keeps the camera's frame.
 
     Raises:
         DataError: no such directory, no such files, a damaged file, or nothing left after cleaning.
@@ -128,22 +108,12 @@ def msr_action3d(
     paths, _ = find_files(Path(root).expanduser(), ["_skeleton3d.txt"])
     if fps <= 0:
         raise ValueError(f"data.fps={fps} must be positive")
+    c, s = np.cos(np.radians(camera_pitch)), np.sin(np.radians(camera_pitch))
+    level = np.array([[1, 0, 0], [0, c, s], [0, -s, c]], dtype=np.float32)
+    recordings = (read(path, skeleton) for path in paths)
     clips = prepare(
-        _recordings(paths, skeleton, camera_pitch), skeleton, name=root, fps=fps, lost="zeros", longest=True,
+        (replace(r, positions=r.positions @ level) for r in recordings), skeleton, name=root, fps=fps, lost="zeros", longest=True,
         max_gap=max_gap / fps, min_seconds=min_frames / fps, max_speed=max_speed,
     )  # fmt: skip
     log.info("MSR Action3D: %s", "; ".join(clips.notes))
     return clips
-
-
-def _recordings(paths: list[Path], skeleton: Skeleton, camera_pitch: float) -> Iterator[Recording]:
-    """The files as they are, but level. A lost joint stays at the origin."""
-    for path in paths:
-        match = NAME.fullmatch(path.name)
-        if match is None or not 1 <= int(match[1]) <= len(ACTIONS):
-            raise DataError(
-                f"{path}: expected a name aAA_sSS_eEE_skeleton3D.txt with the action AA in 01..{len(ACTIONS)}; "
-                "rename or remove the file"
-            )
-        positions, _ = read(path, skeleton)
-        yield Recording(_level(positions, camera_pitch), path.name, ACTIONS[int(match[1]) - 1], match[2])

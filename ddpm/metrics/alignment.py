@@ -43,10 +43,7 @@ def _turned(x: Tensor, motions: Clips, per_frame: bool) -> Tensor:
         return x
     if not has_heading(skeleton):
         raise ValueError("metrics: a heading needs left_right pairs in the skeleton")
-    pairs = [(skeleton.index(left), skeleton.index(right)) for left, right in skeleton.left_right]
-    # Hips and shoulders hang on one joint of the trunk; hands may cross, and are asked only where there is nothing better.
-    trunk = [(left, right) for left, right in pairs if skeleton.parents[left] == skeleton.parents[right]] or pairs
-    left, right = (torch.tensor(side) for side in zip(*trunk, strict=True))
+    left, right = skeleton.across
     a, b = skeleton.ground_axes
     across = (x[:, :, left] - x[:, :, right]).sum(2)
     if not per_frame:

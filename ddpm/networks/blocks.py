@@ -1,7 +1,7 @@
 """Building blocks of the networks, on tensors ``(batch, channel, frame)``.
 
 A layer that mixes frames takes a ``mask`` ``(batch, 1, frame)``, 1 where a frame is real and 0 where it is padding, or None where
-all are real. What padded frames hold, going in or coming out, means nothing; real frames are what they would be without them.
+all are real. The values of padded frames have no meaning, in inputs and outputs, and no influence on real frames.
 """
 
 import math
@@ -16,14 +16,9 @@ Layer = TypeVar("Layer", nn.Conv1d, nn.Linear)
 
 
 class TimeEmbedding(nn.Module):
-    """Sinusoids of the diffusion step, then two linear layers with a SiLU between (Ho et al. 2020, appendix B).
+    """An even number of sinusoids of the diffusion step, then two linear layers with a SiLU between (Ho et al. 2020, appendix B).
 
-    A condition of the whole clip is added to it.
-
-    Args:
-        channels: number of sinusoids, even.
-        dim: width of the embedding.
-        clip_dim: width of the condition, None for none.
+    A linear layer of the condition of width ``clip_dim`` is added.
     """
 
     frequencies: Tensor
@@ -36,11 +31,7 @@ class TimeEmbedding(nn.Module):
         self.clip = None if clip_dim is None else nn.Linear(clip_dim, dim)
 
     def forward(self, t: Tensor, cond: Tensor | None = None) -> Tensor:
-        """``(batch,)`` int64 and ``(batch, clip_dim)`` or None -> ``(batch, dim)``.
-
-        Raises:
-            ValueError: a condition, and no clip_dim.
-        """
+        """``(batch,)`` int64 and ``(batch, clip_dim)`` or None -> ``(batch, dim)``; a ValueError if clip_dim is None."""
         angle = t.float()[:, None] * self.frequencies
         emb = self.mlp(torch.cat([angle.cos(), angle.sin()], dim=-1))
         if cond is None:
@@ -51,15 +42,11 @@ class TimeEmbedding(nn.Module):
 
 
 class InputAmplitude(nn.Module):
-    """What normalisation layers hide: how large each channel of the input is.
+    """The amplitude of each channel of the input, which normalisation layers remove.
 
-    A normalised feature looks the same for somebody who stands almost still as for somebody who jumps, so that a network cannot
-    tell how much of a noisy clip is motion, and gives everybody the motion of the average. The root mean square of every channel
-    joins the embedding, and a share of the input, chosen by the embedding for each channel, is added to the output.
-
-    Args:
-        channels: of the input, and at most those of the output.
-        dim: width of the embedding.
+    Without it a network cannot tell how much of a noisy clip is motion, and gives all clips the average amount. The root mean
+    square of every channel is added to the embedding, and a share of the input, computed from the embedding for each channel, is
+    added to the output, which has at least as many channels.
     """
 
     def __init__(self, channels: int, dim: int) -> None:
@@ -90,15 +77,7 @@ class TimestepEmbedSequential(nn.Sequential):
 
 
 class Conv3(nn.Conv1d):
-    """Convolution with 3 taps that keeps the number of frames (rounded up after a stride).
-
-    Args:
-        in_channels: channels in.
-        out_channels: channels out.
-        padding: frames added on each side; the taps lie as far apart, which is what keeps the length.
-        padding_mode: ``zeros``, ``reflect``, ``replicate`` or ``circular``.
-        stride: 1, or 2 to halve the number of frames.
-    """
+    """Convolution with 3 taps, as far apart as ``padding``, so that the number of frames is kept, or halved by stride 2."""
 
     def __init__(self, in_channels: int, out_channels: int, padding: int, padding_mode: PaddingMode, stride: int = 1) -> None:
         super().__init__(
@@ -111,11 +90,7 @@ class Conv3(nn.Conv1d):
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group normalisation over channels and real frames, with up to 32 groups of at least 4 channels.
-
-    Args:
-        channels: channels in and out.
-    """
+    """Group normalisation over channels and real frames, with up to 32 groups of at least 4 channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(math.gcd(32, max(channels // 4, 1)), channels)
@@ -134,50 +109,28 @@ class GroupNorm(nn.GroupNorm):
 
 
 class Downsample(nn.Module):
-    """Half as many frames (rounded up), by strided convolution or by averaging pairs.
-
-    Args:
-        channels: channels in and out.
-        conv: convolution if true, average if false.
-        padding: of the convolution, as in `Conv3`.
-        padding_mode: as in `Conv3`.
-    """
+    """Half as many frames (rounded up), by strided convolution if ``conv``, else by the mean of the real frames of each pair."""
 
     def __init__(self, channels: int, conv: bool, padding: int, padding_mode: PaddingMode) -> None:
         super().__init__()
-        self.op = Conv3(channels, channels, padding, padding_mode, stride=2) if conv else MeanOfPairs()
+        self.op = Conv3(channels, channels, padding, padding_mode, stride=2) if conv else None
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """``(batch, channel, frame)`` -> ``(batch, channel, ceil(frame / 2))``."""
-        return self.op(x, mask)
+        if self.op is not None:
+            return self.op(x, mask)
+        mean = F.avg_pool1d(masked(x, mask), 2, ceil_mode=True, count_include_pad=False)
+        if mask is None:
+            return mean
+        return mean / F.avg_pool1d(mask.to(x), 2, ceil_mode=True, count_include_pad=False).clamp(min=0.5)
 
     def mask(self, mask: Tensor | None) -> Tensor | None:
-        """The mask behind this layer."""
+        """The mask of the output."""
         return halved(mask)
 
 
-class MeanOfPairs(nn.AvgPool1d):
-    """The mean of every two frames; of one, where the number of real frames is odd."""
-
-    def __init__(self) -> None:
-        super().__init__(2, ceil_mode=True, count_include_pad=False)
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """``(batch, channel, frame)`` -> ``(batch, channel, ceil(frame / 2))``."""
-        if mask is None:
-            return super().forward(x)
-        return super().forward(masked(x, mask)) / super().forward(mask.to(x)).clamp(min=0.5)
-
-
 class Upsample(nn.Module):
-    """Twice as many frames, by repeating each, then by a convolution if ``conv``.
-
-    Args:
-        channels: channels in and out.
-        conv: whether a convolution follows.
-        padding: of the convolution, as in `Conv3`.
-        padding_mode: as in `Conv3`.
-    """
+    """Twice as many frames, by repeating each, followed by a convolution if ``conv``."""
 
     def __init__(self, channels: int, conv: bool, padding: int, padding_mode: PaddingMode) -> None:
         super().__init__()
@@ -189,22 +142,15 @@ class Upsample(nn.Module):
         return h if self.conv is None else self.conv(h, self.mask(mask))
 
     def mask(self, mask: Tensor | None) -> Tensor | None:
-        """The mask behind this layer."""
+        """The mask of the output."""
         return None if mask is None else mask.repeat_interleave(2, dim=-1)
 
 
 class ResBlock(nn.Module):
     """Two convolutions around the embedding of the diffusion step, added to the input.
 
-    Args:
-        in_channels: channels in.
-        out_channels: channels out.
-        emb_dim: width of the embedding.
-        dropout: probability, before the last convolution.
-        use_scale_shift_norm: the embedding scales and shifts the normalised features (FiLM); otherwise it is added to them.
-        padding: as in `Conv3`.
-        padding_mode: as in `Conv3`.
-        resample: a `Downsample` or `Upsample` without weights, applied to both branches, or None.
+    With ``use_scale_shift_norm`` the embedding scales and shifts the normalised features (FiLM); otherwise it is added to them.
+    ``resample`` has no weights and acts on both branches.
     """
 
     def __init__(
@@ -245,13 +191,7 @@ class ResBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention between the frames of a clip, added to the input.
-
-    Args:
-        channels: channels in and out.
-        num_heads: number of heads, divides channels.
-        frames: number of frames here in training, see `attend`.
-    """
+    """Multi-head attention between the frames of a clip, ``frames`` in training (see `attend`), added to the input."""
 
     def __init__(self, channels: int, num_heads: int, frames: int) -> None:
         super().__init__()
@@ -279,17 +219,8 @@ def frequencies(n: int) -> Tensor:
 def attend(q: Tensor, k: Tensor, v: Tensor, tokens: int, mask: Tensor | None) -> Tensor:
     """Attention between real tokens whose logits are multiplied by log(n) / log(tokens) for a clip of n of them.
 
-    That keeps attention as sharp as in training where clips have another length (Chiang & Cholak 2022, section 5.3).
-
-    Args:
-        q: queries, ``(batch, head, token, width of a head)``.
-        k: keys, shaped like q.
-        v: values, shaped like q.
-        tokens: number of tokens of a whole clip in training.
-        mask: ``(batch, 1, token)``, or None.
-
-    Returns:
-        Shaped like q.
+    That keeps attention as sharp as in training where clips have another length (Chiang & Cholak 2022, section 5.3); ``tokens``
+    is that of a whole clip in training. Queries, keys, values and result are ``(batch, head, token, width of a head)``.
     """
     trained = math.log(max(tokens, 2))
     if mask is None:
@@ -323,11 +254,7 @@ def mask_of_frames(mask: Tensor | None) -> Tensor | None:
 
 
 def to_channels(xt: Tensor, channels: int) -> Tensor:
-    """A clip ``(batch, ..., frame)`` as ``(batch, channels, frame)``.
-
-    Raises:
-        ValueError: another number of channels.
-    """
+    """A clip ``(batch, ..., frame)`` as ``(batch, channels, frame)``; a ValueError for another number of channels."""
     h = xt.flatten(1, -2)
     if h.shape[1] != channels:
         raise ValueError(f"the network takes {channels} channels (joints x coords), got {tuple(xt.shape)}")

@@ -1,4 +1,4 @@
-"""MotionTransformer: a temporal transformer that looks at a noisy clip, one token per frame, and says what is in it."""
+"""MotionTransformer: a temporal transformer with one token per frame."""
 
 import torch
 from torch import Tensor, nn
@@ -21,21 +21,19 @@ class MotionTransformer(nn.Module):
     """Transformer over frames, conditioned by adaLN-zero; all joints of a frame are one token.
 
     One token per frame as in MDM (Tevet et al. 2022), blocks as in DiT (Peebles & Xie 2023, section 3.2), rotary positions
-    (Su et al. 2021) and normalised queries and keys as in ACMDM (Meng et al. 2025). A learned token before the first frame tells
-    each frame how far it is from the start, where the root is at the origin: rotary positions alone are relative, so they could
-    not tell the frames of pure noise apart.
+    (Su et al. 2021) and normalised queries and keys as in ACMDM (Meng et al. 2025). A learned token before the first frame, where
+    the root is at the origin, makes the distance from the start visible: rotary positions alone are relative, which leaves the
+    frames of pure noise indistinguishable.
 
     Args:
         frames: number of frames it is trained for; other numbers work too (see `attend`).
-        in_channels: joints times coords.
+        in_channels: joints times coords, as ``out_channels``.
         model_channels: width of a token, a multiple of 2 num_heads.
-        out_channels: joints times coords of the output.
         depth: number of blocks.
-        num_heads: heads of every attention.
         mlp_ratio: width inside a block's MLP as a multiple of model_channels.
         dropout: probability, on both branches of every block.
-        clip_dim: width of an optional embedding of the whole clip (text, class, ...), None for none.
-        input_amplitude: tell the network how large its input is, see `ddpm.networks.blocks.InputAmplitude`.
+        clip_dim: width of the condition of a clip (text, class, ...), None for none.
+        input_amplitude: see `ddpm.networks.blocks.InputAmplitude`.
 
     Raises:
         ValueError: a value outside its limits, named with its key.
@@ -57,20 +55,23 @@ class MotionTransformer(nn.Module):
         input_amplitude: bool = False,
     ) -> None:
         super().__init__()
-        require(frames > 0, "frames", frames, "positive")
-        require(in_channels > 0, "in_channels", in_channels, "positive")
-        require(out_channels > 0, "out_channels", out_channels, "positive")
-        require(depth > 0, "depth", depth, "positive")
-        require(num_heads > 0, "num_heads", num_heads, "positive")
+        sizes = {
+            "frames": frames,
+            "in_channels": in_channels,
+            "out_channels": out_channels,
+            "depth": depth,
+            "num_heads": num_heads,
+        }
+        for key, value in sizes.items():
+            require(value > 0, key, value, "positive")
         even = model_channels > 0 and model_channels % (2 * num_heads) == 0
         require(even, "model_channels", model_channels, f"a positive multiple of {2 * num_heads}, 2 x num_heads")
         hidden = int(mlp_ratio * model_channels)
         require(hidden > 0, "mlp_ratio", mlp_ratio, f"at least 1 / model_channels = {1 / model_channels:.3g}")
         require(0 <= dropout < 1, "dropout", dropout, "in [0, 1)")
         require(clip_dim is None or clip_dim > 0, "clip_dim", clip_dim, "positive, or null")
-        require(
-            not input_amplitude or out_channels >= in_channels, "input_amplitude", True, "false with fewer outputs than inputs"
-        )
+        fits = not input_amplitude or out_channels >= in_channels
+        require(fits, "input_amplitude", True, "false with fewer outputs than inputs")
         self.in_channels = in_channels
 
         self.register_buffer("frequencies", frequencies(model_channels // num_heads // 2), persistent=False)
@@ -91,8 +92,7 @@ class MotionTransformer(nn.Module):
             xt: ``(batch, ..., frame)``, the axes between are its channels: joints and coords.
             t: ``(batch,)`` int64, diffusion step.
             cond: ``(batch, clip_dim)``, or None.
-            mask: ``(batch, 1, 1, frame)``, 1 where a frame is real, 0 behind the end of a shorter clip; None where all are real.
-                What is said of real frames is what it would be without padding.
+            mask: ``(batch, 1, 1, frame)``, 1 where a frame is real, 0 where it is padded; None where all are real.
 
         Returns:
             ``(batch, ..., frame)``, shaped like xt if out_channels = in_channels, else ``(batch, out_channels, frame)``.
@@ -121,16 +121,7 @@ class MotionTransformer(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and an MLP, each on normalised features that the embedding scales and shifts, each gated and added (adaLN-zero).
-
-    Args:
-        channels: width of a token.
-        emb_dim: width of the embedding.
-        num_heads: heads of the attention.
-        hidden: width inside the MLP.
-        dropout: probability, on both branches.
-        tokens: number of tokens in training, see `attend`.
-    """
+    """Attention and an MLP, each gated and added, on normalised features that the embedding scales and shifts (adaLN-zero)."""
 
     def __init__(self, channels: int, emb_dim: int, num_heads: int, hidden: int, dropout: float, tokens: int) -> None:
         super().__init__()
@@ -151,15 +142,10 @@ class Block(nn.Module):
 
 
 class RotaryAttention(nn.Module):
-    """Multi-head attention between tokens whose logits know the distance between two of them and no absolute position.
+    """Multi-head attention whose logits depend on the distance between two tokens and on no absolute position.
 
-    Queries and keys have the mean square 1, and each head one learned gain, which bounds the logits: they cannot run away in
-    training (Henry et al. 2020; Dehghani et al. 2023, section 2).
-
-    Args:
-        channels: channels in and out.
-        num_heads: number of heads; channels are a multiple of twice as many.
-        tokens: number of tokens in training, see `attend`.
+    Queries and keys have the mean square 1, and each head one learned gain, which bounds the logits in training (Henry et al.
+    2020; Dehghani et al. 2023, section 2). ``tokens`` is their number in training, see `attend`.
     """
 
     def __init__(self, channels: int, num_heads: int, tokens: int) -> None:
@@ -172,16 +158,13 @@ class RotaryAttention(nn.Module):
 
     def forward(self, x: Tensor, angle: Tensor, mask: Tensor | None = None) -> Tensor:
         """``(batch, token, channels)``, ``(token, half the width of a head)``, ``(batch, 1, token)`` -> shaped like x."""
-        q, k, v = self.heads(x, angle)
-        h = attend(q, k, v, self.tokens, mask)
+        h = attend(*self.heads(x, angle), self.tokens, mask)
         return self.proj(h.transpose(1, 2).flatten(2))
 
     def heads(self, x: Tensor, angle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries and keys, normalised and turned, and values: each ``(batch, head, token, width of a head)``.
+        """Queries and keys, normalised and rotated, and values: each ``(batch, head, token, width of a head)``.
 
-        Args:
-            x: ``(batch, token, channels)``.
-            angle: ``(token, half the width of a head)``: the position of each token times each frequency.
+        ``angle`` is the position of each token times each frequency.
         """
         heads = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         q, k = rotate(F.rms_norm(heads[:2], heads.shape[-1:], eps=1e-6), angle.cos(), angle.sin()).unbind()
@@ -189,17 +172,14 @@ class RotaryAttention(nn.Module):
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair (channel i, channel i + half) by its angle, equation 34 of Su et al. 2021 with the channels reordered.
+    """Rotate each pair (channel i, channel i + half) by its angle, equation 34 of Su et al. 2021 with the channels reordered.
 
-    Args:
-        x: ``(..., token, channel)``.
-        cos: of the angles, ``(token, channel / 2)``.
-        sin: of the angles, shaped like cos.
+    x is ``(..., token, channel)``, cosine and sine of the angles are ``(token, channel / 2)``.
     """
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
 
 def layer_norm(channels: int) -> nn.LayerNorm:
-    """Layer normalisation whose scale and shift come from elsewhere."""
+    """Layer normalisation without a scale and a shift of its own."""
     return nn.LayerNorm(channels, eps=1e-6, elementwise_affine=False)

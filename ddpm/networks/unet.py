@@ -1,4 +1,4 @@
-"""MDM_UNetModel: the temporal UNet with attention that looks at a noisy clip and says what is in it."""
+"""MDM_UNetModel: a temporal UNet with attention."""
 
 from collections.abc import Sequence
 from typing import get_args
@@ -31,22 +31,18 @@ class MDM_UNetModel(nn.Module):
 
     Args:
         image_size: number of frames it is trained for; other numbers work too (see `SelfAttention`).
-        in_channels: joints times coords.
+        in_channels: joints times coords, as ``out_channels``.
         model_channels: width of the first level, a multiple of 4.
-        out_channels: joints times coords of the output.
         num_res_blocks: residual blocks per level.
         attention_resolutions: downsampling rates (1, 2, 4, ...) at which attention acts.
-        dropout: probability in the residual blocks.
         channel_mult: width of each level as a multiple of model_channels; the number of levels.
-        conv_resample: resample between levels by convolution, otherwise by averaging and repeating.
-        num_heads: heads of every attention.
+        conv_resample: resample between levels by convolution, otherwise by averaging and repeating; or, with
+            ``resblock_updown``, in a residual block.
         use_scale_shift_norm: how the diffusion step enters a residual block, see `ResBlock`.
-        resblock_updown: resample between levels by a residual block.
-        padding: frames of padding of every 3-tap convolution, which is also the distance of its taps.
-        padding_mode: zeros, reflect, replicate or circular. Circular makes the network equivariant to cyclic shifts by
-            multiples of its stride.
-        clip_dim: width of an optional embedding of the whole clip (text, class, ...), None for none.
-        input_amplitude: tell the network how large its input is, see `InputAmplitude`.
+        padding: frames of padding of every `Conv3`. With the ``padding_mode`` circular the network is equivariant to cyclic
+            shifts by multiples of its stride.
+        clip_dim: width of the condition of a clip (text, class, ...), None for none.
+        input_amplitude: see `InputAmplitude`.
 
     Raises:
         ValueError: a value outside its limits, named with its key.
@@ -73,12 +69,8 @@ class MDM_UNetModel(nn.Module):
     ) -> None:
         super().__init__()
         self.stride = 2 ** (len(channel_mult) - 1)
-        require(
-            image_size >= self.stride,
-            "image_size",
-            image_size,
-            f"at least {self.stride}, the stride of the network: more frames, or fewer levels in model.channel_mult",
-        )
+        enough = f"at least {self.stride}, the stride of the network: more frames, or fewer levels in model.channel_mult"
+        require(image_size >= self.stride, "image_size", image_size, enough)
         require(in_channels > 0, "in_channels", in_channels, "positive")
         require(out_channels > 0, "out_channels", out_channels, "positive")
         require(model_channels > 0 and model_channels % 4 == 0, "model_channels", model_channels, "a positive multiple of 4")
@@ -86,19 +78,14 @@ class MDM_UNetModel(nn.Module):
         require(0 <= dropout < 1, "dropout", dropout, "in [0, 1)")
         require(len(channel_mult) > 0 and min(channel_mult) > 0, "channel_mult", channel_mult, "a list of positive numbers")
         rates = [2**level for level in range(len(channel_mult))]
-        require(
-            set(attention_resolutions) <= set(rates),
-            "attention_resolutions",
-            attention_resolutions,
-            f"among {rates}, the rates of the levels in model.channel_mult",
-        )
+        among = f"among {rates}, the rates of the levels in model.channel_mult"
+        require(set(attention_resolutions) <= set(rates), "attention_resolutions", attention_resolutions, among)
         require(num_heads > 0, "num_heads", num_heads, "positive")
         require(padding > 0, "padding", padding, "positive: a convolution without padding would lose frames")
         require(padding_mode in get_args(PaddingMode), "padding_mode", padding_mode, f"one of {get_args(PaddingMode)}")
         require(clip_dim is None or clip_dim > 0, "clip_dim", clip_dim, "positive, or null")
-        require(
-            not input_amplitude or out_channels >= in_channels, "input_amplitude", True, "false with fewer outputs than inputs"
-        )
+        fits = not input_amplitude or out_channels >= in_channels
+        require(fits, "input_amplitude", True, "false with fewer outputs than inputs")
         self.levels = len(channel_mult)
         self.in_channels = in_channels
         self.padding = padding
@@ -123,16 +110,12 @@ class MDM_UNetModel(nn.Module):
         ch = model_channels * channel_mult[0]
         skips = [ch]
         self.input_blocks = nn.ModuleList([TimestepEmbedSequential(Conv3(in_channels, ch, padding, padding_mode))])
-        self.input_levels = [0]  # on which level the frames lie that go into each block
-        self.output_levels: list[int] = []
         for level, mult in enumerate(channel_mult):
             if level > 0:
                 self.input_blocks.append(TimestepEmbedSequential(resampler(Downsample, ch)))
-                self.input_levels.append(level - 1)
                 skips.append(ch)
             for _ in range(num_res_blocks):
                 self.input_blocks.append(TimestepEmbedSequential(*level_block(ch, mult * model_channels, rates[level])))
-                self.input_levels.append(level)
                 ch = mult * model_channels
                 skips.append(ch)
 
@@ -148,22 +131,13 @@ class MDM_UNetModel(nn.Module):
                 if level > 0 and i == num_res_blocks:
                     layers.append(resampler(Upsample, ch))
                 self.output_blocks.append(TimestepEmbedSequential(*layers))
-                self.output_levels.append(level)
 
         self.out = nn.Sequential(GroupNorm(ch), nn.SiLU(), zero(Conv3(ch, out_channels, padding, padding_mode)))
 
     def forward(self, xt: Tensor, t: Tensor, cond: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """The network's output for a noisy clip.
 
-        Args:
-            xt: ``(batch, ..., frame)``, the axes between are its channels: joints and coords.
-            t: ``(batch,)`` int64, diffusion step.
-            cond: ``(batch, clip_dim)``, or None.
-            mask: ``(batch, 1, 1, frame)``, 1 where a frame is real, 0 behind the end of a shorter clip; None where all are real.
-                What is said of real frames is what it would be without padding.
-
-        Returns:
-            ``(batch, ..., frame)``, shaped like xt if out_channels = in_channels, else ``(batch, out_channels, frame)``.
+        Arguments and result are those of `ddpm.networks.transformer.MotionTransformer.forward`.
 
         Raises:
             ValueError: a wrong number of channels, more padding than frames, frames that break circular padding, a condition
@@ -178,32 +152,32 @@ class MDM_UNetModel(nn.Module):
         coarsest = -(-frames // self.stride)
         if self.padding_mode in ("circular", "reflect") and coarsest < self.padding + (self.padding_mode == "reflect"):
             raise ValueError(f"frames={frames} leaves {coarsest} at the coarsest level, too few to pad by {self.padding}")
-
         if mask is not None and self.padding_mode != "zeros":
             raise ValueError(
                 f"model.padding_mode={self.padding_mode}: clips shorter than frames={frames} end in zeros; use "
                 "padding_mode=zeros, or as few frames as the shortest recording has"
             )
 
-        masks = [mask_of_frames(mask)]
+        x, real = h, mask_of_frames(mask)
+        masks = {frames: real}  # by the number of frames of a level
+        while len(masks) < self.levels and frames > 1:
+            masks[-(-frames // 2)] = halved(masks[frames])
+            frames = -(-frames // 2)
         emb = self.time_embed(t, cond)
-        x = h
         if self.amplitude is not None:
-            emb = emb + self.amplitude.embed(x, masks[0])
-        while len(masks) < self.levels:
-            masks.append(halved(masks[-1]))
+            emb = emb + self.amplitude.embed(x, real)
         skips: list[Tensor] = []
-        for block, level in zip(self.input_blocks, self.input_levels, strict=True):
-            h = block(h, emb, masks[level])
+        for block in self.input_blocks:
+            h = block(h, emb, masks[h.shape[-1]])
             skips.append(h)
-        h = self.middle_block(h, emb, masks[-1])
-        for block, level in zip(self.output_blocks, self.output_levels, strict=True):
+        h = self.middle_block(h, emb, masks[h.shape[-1]])
+        for block in self.output_blocks:
             skip = skips.pop()
             # Halving rounds up, so doubling can give one frame too many where the number of frames was odd.
-            h = block(torch.cat([h[..., : skip.shape[-1]], skip], dim=1), emb, masks[level])
+            h = block(torch.cat([h[..., : skip.shape[-1]], skip], dim=1), emb, masks[skip.shape[-1]])
         norm, activation, conv = self.out
-        h = conv(activation(norm(h, masks[0])), masks[0])
+        h = conv(activation(norm(h, real)), real)
         if self.amplitude is not None:
             h = self.amplitude(h, x, emb)
-        h = masked(h, masks[0])
+        h = masked(h, real)
         return h.view(xt.shape) if h.shape[1] == self.in_channels else h

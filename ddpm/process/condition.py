@@ -15,20 +15,19 @@ class LabelCondition:
     """The action of a clip as a one-hot vector, all 0 where it is unknown.
 
     A network that sees some clips without their label learns both distributions (classifier-free guidance, Ho & Salimans 2022,
-    arXiv 2207.12598). Sampling without a wish draws labels as often as they are in training, which is then still the distribution
-    of all clips, from an easier network: it need not decide between actions.
+    arXiv 2207.12598). Sampling without a given label draws labels as often as they are in training, which gives the distribution
+    of all clips.
 
     Args:
         names: of the actions.
-        counts: training recordings of each action, and last of those without a label.
+        counts: numbers of training recordings of each action, and of those without a label.
         dropout: probability with which training hides a label.
-        guidance: weight of guidance in sampling unless told otherwise; 1 is none.
-        interval: log(SNR) between which guidance acts, None for everywhere. Where there is more noise it narrows the choice of
-            clips, and where there is less it only costs a network call (Kynkäänniemi et al. 2024, arXiv 2404.07724).
+        guidance: default weight of guidance in sampling; 1 is none.
+        interval: log(SNR) between which guidance acts, None for everywhere. With more noise it reduces diversity, and with less
+            it only costs a network call (Kynkäänniemi et al. 2024, arXiv 2404.07724).
 
     Raises:
-        ValueError: a dropout outside [0, 1), a negative guidance, guidance without clips whose label is hidden, an interval whose
-            ends are out of order, or counts that do not fit the names.
+        ValueError: a value outside its limits, guidance without clips whose label is hidden, or counts that do not fit the names.
     """
 
     def __init__(
@@ -61,14 +60,14 @@ class LabelCondition:
     def encode(self, labels: Tensor) -> Tensor:
         """``(n,)`` int64 labels, -1 where unknown -> ``(n, len(names))`` float32.
 
-        An action that training never shows counts as unknown: the network has learned nothing of it.
+        An action without training recordings counts as unknown.
         """
         shown = torch.tensor([count > 0 for count in self.counts[:-1]] + [False], device=labels.device)
         labels = torch.where(shown[labels], labels, -1)
         return F.one_hot(labels + 1, len(self.names) + 1)[:, 1:].float()
 
     def hide(self, labels: Tensor) -> Tensor:
-        """``(n,)`` labels, some of them made unknown as ``dropout`` says."""
+        """``(n,)`` labels, each made unknown with the probability ``dropout``."""
         return torch.where(torch.rand(len(labels), device=labels.device) < self.dropout, -1, labels)
 
     def draw(self, seeds: Sequence[int]) -> Tensor:
@@ -86,11 +85,7 @@ class LabelCondition:
         return (logsnr >= low) & (logsnr <= high)
 
     def find(self, actions: Sequence[str]) -> Tensor:
-        """``(n,)`` int64 labels of these actions.
-
-        Raises:
-            ValueError: an action that no training recording shows; lists those there are.
-        """
+        """``(n,)`` int64 labels of these actions; a ValueError for one without training recordings lists those there are."""
         known = [name for name, count in zip(self.names, self.counts, strict=False) if count > 0]
         for action in actions:
             if action not in known:
@@ -99,14 +94,9 @@ class LabelCondition:
 
 
 def guided(conditional: Denoised, free: Denoised, weight: float) -> Denoised:
-    """What the network says with a condition, moved away from what it says without it.
+    """The conditional estimates, moved away from the free ones: weight 1 is conditional, 0 is free, above 1 extrapolates.
 
-    x0_hat and eps_hat are linear in each other, so one rule serves both, every prediction and every sampler.
-
-    Args:
-        conditional: with the condition.
-        free: without it.
-        weight: 1 is ``conditional``, 0 is ``free``, above 1 exaggerates the difference.
+    x0_hat and eps_hat are linear in each other, so that one rule serves both, every prediction and every sampler.
     """
     x0_hat, eps_hat = (torch.lerp(without, with_it, weight) for without, with_it in zip(free[:2], conditional[:2], strict=True))
     return Denoised(x0_hat, eps_hat, conditional.fraction)

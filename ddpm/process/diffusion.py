@@ -14,13 +14,7 @@ from ddpm.process.weighting import simple
 
 
 class Denoised(NamedTuple):
-    """What a network says of a noisy clip: all that a sampler needs.
-
-    Attributes:
-        x0_hat: the clean clip, ``(batch, ...)``.
-        eps_hat: the noise, shaped like x0_hat.
-        fraction: of the variance of an ancestral step, see `ddpm.process.variance`.
-    """
+    """Estimates of the clean clip and of the noise ``(batch, ...)``, and the `ddpm.process.variance` of an ancestral step."""
 
     x0_hat: Tensor
     eps_hat: Tensor
@@ -28,19 +22,12 @@ class Denoised(NamedTuple):
 
 
 class ClipLosses(NamedTuple):
-    """What a training or validation step finds out, clip by clip.
+    """The loss of a batch, clip by clip."""
 
-    Attributes:
-        total: sums of the weighted errors over the real elements of each clip, ``(batch,)``.
-        count: numbers of real elements, ``(batch,)``; the loss of the batch is ``total.sum() / count.sum()``.
-        x0_hat: the clean clips as the network sees them, ``(batch, ...)``.
-        weight: of the squared error of x0_hat at this noise level, ``(batch, 1, ...)``.
-    """
-
-    total: Tensor
-    count: Tensor
-    x0_hat: Tensor
-    weight: Tensor
+    total: Tensor  # (batch,) sums of the weighted errors over the real elements of each clip
+    count: Tensor  # (batch,) numbers of real elements  # pyright: ignore[reportIncompatibleMethodOverride]
+    x0_hat: Tensor  # (batch, ...) estimates of the clean clips
+    weight: Tensor  # (batch, 1, ...) of the squared error of x0_hat at this noise level
 
     @property
     def mean(self) -> Tensor:
@@ -51,18 +38,19 @@ class ClipLosses(NamedTuple):
 class DenoiseDiffusion(nn.Module):
     """A diffusion of T steps over tensors of any shape ``(batch, ...)``.
 
-    A step ``t`` is int64 ``(batch,)`` in 0..T-1, 0 = least noise; alpha_bar before step 0 is 1.
+    A step ``t`` is int64 ``(batch,)`` in 0..T-1, 0 = least noise; alpha_bar before step 0 is 1. ``cond`` is ``(batch, clip_dim)``
+    or None; ``mask`` broadcasts against the clips, 1 where they are real and 0 where they are padded, or is None.
 
     Args:
         eps_model: the network, ``(xt, t, cond) -> output``, or ``(xt, t, cond, mask)`` where clips are padded. Its output is
-            shaped like ``xt``, and its meaning is `prediction`'s.
+            shaped like ``xt``, and `prediction` says what it means.
         n_steps: T, at least 2.
-        device: where the tables go; None leaves them on the CPU until the module is moved.
+        device: of the tables; None for the CPU.
         beta_schedule: T -> ``(T,)`` float64 beta.
-        prediction: turns the network's output into (x0_hat, eps_hat).
+        prediction: turns the network's output into (x0_hat, eps_hat); None for `Epsilon`.
         weighting: SNR -> weight on ||x0 - x0_hat||^2.
-        timesteps: which steps a batch is trained at.
-        variance: of a reverse step.
+        timesteps: timestep sampler of training; None for `Uniform`.
+        variance: of a reverse step; None for beta.
 
     Raises:
         ValueError: T below 2, a schedule whose betas leave (0, 1), or one that ends without the signal that prediction needs.
@@ -110,55 +98,29 @@ class DenoiseDiffusion(nn.Module):
             "sigma2": reverse_variance(1 - beta, (1 - before) / (1 - alpha_bar), self.variance.fraction),
         }
         for name, table in tables.items():
-            # Not in the state_dict: T and the schedule in the configuration say the same, and cannot disagree with themselves.
+            # Not in the state_dict: T and the schedule of the configuration determine them.
             self.register_buffer(name, table.float().to(device), persistent=False)
 
     def q_xt_x0(self, x0: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of q(xt | x0), equation 4.
-
-        Args:
-            x0: ``(batch, ...)``.
-            t: ``(batch,)`` int64.
-
-        Returns:
-            The mean, shaped like x0, and the variance, ``(batch, 1, ...)``.
-        """
+        """Mean, shaped like x0, and variance, ``(batch, 1, ...)``, of q(xt | x0): equation 4."""
         alpha_bar = gather(self.alpha_bar, t, x0)
         return alpha_bar.sqrt() * x0, 1 - alpha_bar
 
     def q_sample(self, x0: Tensor, t: Tensor, eps: Tensor | None = None) -> Tensor:
-        """A draw from q(xt | x0), with the noise ``eps`` if given.
-
-        Args:
-            x0: ``(batch, ...)``.
-            t: ``(batch,)`` int64.
-            eps: standard normal, shaped like x0; drawn here if None.
-        """
+        """A draw from q(xt | x0), with the noise ``eps`` if given."""
         mean, var = self.q_xt_x0(x0, t)
         return mean + var.sqrt() * (torch.randn_like(x0) if eps is None else eps)
 
     def denoise(self, xt: Tensor, t: Tensor, cond: Tensor | None = None, mask: Tensor | None = None) -> Denoised:
-        """What the network says of clips at step t.
-
-        Args:
-            xt: ``(batch, ...)``.
-            t: ``(batch,)`` int64.
-            cond: ``(batch, clip_dim)``, or None.
-            mask: broadcasts against xt, 1 where it is real and 0 where it is padding; None where all is real.
-        """
-        alpha_bar = gather(self.alpha_bar, t, xt)
-        output, fraction = self.variance.split(self._network(xt, t, alpha_bar, cond, mask), xt)
-        return Denoised(*self.prediction.convert(output, xt, alpha_bar, mask), fraction)
+        """The network's estimates for clips ``(batch, ...)`` at step t."""
+        alpha_bar, prediction = gather(self.alpha_bar, t, xt), self.prediction.for_clips(xt, mask)
+        output, fraction = self.variance.split(self._network(prediction.network_input(xt, alpha_bar), t, cond, mask), xt)
+        return Denoised(*prediction.convert(output, xt, alpha_bar), fraction)
 
     def p_sample(self, xt: Tensor, t: Tensor, noise: Tensor | None = None) -> Tensor:
-        """One step of Algorithm 2: a draw of x_{t-1} given xt, without noise where t = 0.
+        """One step of Algorithm 2: a draw of x_{t-1} given xt, with z = ``noise`` if given, without noise where t = 0.
 
-        The algorithm's sigma_t^2 = beta_t is the default of `variance`.
-
-        Args:
-            xt: ``(batch, ...)``.
-            t: ``(batch,)`` int64; clips of one batch may be at different steps.
-            noise: the z of the algorithm, shaped like xt; drawn here if None.
+        Clips of one batch may be at different steps. The algorithm's sigma_t^2 = beta_t is the default of `variance`.
         """
         x0_hat, eps_theta, fraction = self.denoise(xt, t)
         alpha, alpha_bar = gather(self.alpha, t, xt), gather(self.alpha_bar, t, xt)
@@ -182,16 +144,7 @@ class DenoiseDiffusion(nn.Module):
     ) -> Tensor:
         """Algorithm 1: mean weighted ||eps - eps_theta(xt, t)||^2, in expectation over t uniform over all steps.
 
-        Args:
-            x0: ``(batch, ...)``.
-            noise: eps, shaped like x0; drawn here if None.
-            t: ``(batch,)`` int64; drawn by ``timesteps`` if None.
-            cond: ``(batch, clip_dim)``, or None.
-            mask: broadcasts against x0; 1 where x0 is real, 0 where it is padding. Every real element counts alike. None where
-                all is real.
-
-        Returns:
-            A scalar.
+        ``noise`` is eps, shaped like x0; it and t are drawn if None. Every real element counts alike.
         """
         return self.clip_losses(x0, noise, t=t, cond=cond, mask=mask).mean
 
@@ -204,18 +157,15 @@ class DenoiseDiffusion(nn.Module):
         cond: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> ClipLosses:
-        """The parts of `loss`, which says what the arguments are, clip by clip."""
+        """`loss`, clip by clip."""
         drawn = t is None
-        share = None
-        if t is None:
-            t, share = self.timesteps(len(x0), self.n_steps, x0.device)
+        t, share = self.timesteps(len(x0), self.n_steps, x0.device) if t is None else (t, torch.ones(len(x0), device=x0.device))
         eps = torch.randn_like(x0) if noise is None else noise
-        alpha_bar = gather(self.alpha_bar, t, x0)
-        xt = self.q_sample(x0, t, eps)
-        output, fraction = self.variance.split(self._network(xt, t, alpha_bar, cond, mask), x0)
-        error = self.prediction.error(output, x0, eps, alpha_bar, self.weighting, mask)
-        weight = self.weighting(alpha_bar / (1 - alpha_bar))
-        x0_hat, _ = self.prediction.convert(output, xt, alpha_bar, mask)
+        alpha_bar, xt = gather(self.alpha_bar, t, x0), self.q_sample(x0, t, eps)
+        prediction = self.prediction.for_clips(xt, mask)
+        output, fraction = self.variance.split(self._network(prediction.network_input(xt, alpha_bar), t, cond, mask), x0)
+        error = prediction.error(output, x0, eps, alpha_bar, self.weighting)
+        x0_hat, _ = prediction.convert(output, xt, alpha_bar)
         before = gather(self.alpha_bar, (t - 1).clamp(min=0), x0)
         bound = self.variance.loss(fraction, (x0 - x0_hat).detach(), alpha_bar, before, self.n_steps)
         error = error if bound is None else error + bound
@@ -223,12 +173,10 @@ class DenoiseDiffusion(nn.Module):
         total, count = ((x * real).reshape(len(x0), -1).sum(1) for x in (error, real))
         if drawn and self.training:
             self.timesteps.observe(t, self.n_steps, (total / count).detach())
-        if share is not None:
-            total, weight = share * total, weight * per_clip(share, x0)
-        return ClipLosses(total, count, x0_hat, weight)
+        weight = self.weighting(alpha_bar / (1 - alpha_bar))
+        return ClipLosses(share * total, count, x0_hat, weight * per_clip(share, x0))
 
-    def _network(self, xt: Tensor, t: Tensor, alpha_bar: Tensor, cond: Tensor | None, mask: Tensor | None) -> Tensor:
-        seen = self.prediction.network_input(xt, alpha_bar, mask)
+    def _network(self, seen: Tensor, t: Tensor, cond: Tensor | None, mask: Tensor | None) -> Tensor:
         return self.eps_model(seen, t, cond) if mask is None else self.eps_model(seen, t, cond, mask)
 
 
@@ -238,14 +186,7 @@ def reverse_mean(
     """Mean of a reverse step, equation 7 of Ho et al. 2020 with xt written in x0_hat and eps_hat.
 
     With x0_hat written in xt and eps_hat it is their equation 11 and line 4 of Algorithm 2. In this form it is finite where
-    alpha_bar is 0, and x0_hat itself where ``before`` is 1.
-
-    Args:
-        x0_hat: ``(batch, ...)``.
-        eps_hat: shaped like x0_hat.
-        alpha: alpha_bar over before.
-        alpha_bar: at this step.
-        before: alpha_bar at the next step of the sampler (the step before this one), 1 if it is the clean clip.
+    alpha_bar is 0, and x0_hat itself where ``before``, alpha_bar at the sampler's next step, is 1. alpha is alpha_bar / before.
     """
     return before**0.5 * x0_hat + alpha**0.5 * (1 - before) / (1 - alpha_bar) ** 0.5 * eps_hat
 

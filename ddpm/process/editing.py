@@ -9,75 +9,39 @@ from torch import Tensor
 
 from ddpm.clips import Clips
 from ddpm.module import MotionDiffusion, evaluating
-from ddpm.process.progress import progress_bar
-from ddpm.process.samplers import Denoise, Sampler, batch_of, ddim
+from ddpm.process.samplers import Denoise, Sampler, batch_of, ddim, progress_bar
 from ddpm.process.spacing import levels
 
 
 def slerp(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
-    """Noise between two noises, along the great circle through them: as long as they are, where a straight line would be shorter.
-
-    Args:
-        a: ``(...)``, where weight is 0.
-        b: shaped like a, where weight is 1.
-        weight: ``(n,)``.
-
-    Returns:
-        ``(n, ...)``.
-    """
+    """Spherical interpolation ``(n, ...)`` from noise ``(...)`` a to b for ``(n,)`` weights: noise of the same norm."""
     cosine = (a.flatten() @ b.flatten() / (a.norm() * b.norm())).clamp(-1, 1)
     angle = torch.acos(cosine)
     weight = weight.reshape(-1, *[1] * a.ndim).to(a)
-    if angle.sin() < 1e-4:  # the same noise, or its opposite, through which no one circle leads
+    if angle.sin() < 1e-4:  # the same noise, or its opposite, where the great circle is undefined
         return torch.lerp(a, b, weight)
     return torch.sin((1 - weight) * angle) / angle.sin() * a + torch.sin(weight * angle) / angle.sin() * b
 
 
 def between(first: Callable[[], Tensor], second: Callable[[], Tensor], weight: Tensor) -> Callable[[], Tensor]:
-    """A source of noise for clips from one source's clip to another's.
+    """A source of noise ``(n, ...)``, interpolated between two sources of ``(1, ...)``, such as `SeededNoise`, at n weights.
 
-    All noise is interpolated, also what a sampler draws on its way, so that the ends are the clips of the two sources with any
-    sampler.
-
-    Args:
-        first: draws ``(1, ...)``, a `ddpm.process.samplers.SeededNoise`; its clip is where weight is 0.
-        second: draws shaped alike; its clip is where weight is 1.
-        weight: ``(n,)``, a clip each.
-
-    Returns:
-        Draws ``(n, ...)``.
+    All noise is interpolated, also what a sampler draws on its way, so that weights 0 and 1 are the clips of the two sources with
+    any sampler.
     """
     return lambda: slerp(first()[0], second()[0], weight)
 
 
-def ddim_inverse(
-    denoise: Denoise,
-    x0: Tensor,
-    alpha_bar: Tensor,
-    *,
-    steps: int | None = 50,
-    refinements: int = 3,
-) -> Tensor:
+def ddim_inverse(denoise: Denoise, x0: Tensor, alpha_bar: Tensor, *, steps: int | None = 50, refinements: int = 3) -> Tensor:
     """The noise from which `ddpm.process.samplers.ddim` with as many steps, evenly spaced in log(SNR), returns a clip.
 
     DDIM's step from xt to the next level is x = (sigma_next / sigma) xt + (signal_next - signal sigma_next / sigma) x0_hat(xt).
-    Going back, xt is on both sides: it is solved for by iterating from x0_hat at the level already reached. (Song et al. 2021,
-    section 4.3, stop at that first guess, whose error is of first order in the step.) This converges where sigma does not grow by
-    more than about 2 in a step, as over enough steps of even log(SNR). The last step of a sampler, to the clean clip, is x0_hat
-    itself and is solved by adding what is missing.
+    In the inverse, xt is on both sides: a fixed-point iteration starts from x0_hat at the level already reached. (Song et al.
+    2021, section 4.3, stop at that first guess, whose error is of first order in the step.) It converges where sigma grows by
+    less than about 2 in a step, as over enough steps of even log(SNR). The last step of a sampler, to the clean clip, is x0_hat
+    itself and is solved by adding the residual.
 
-    Args:
-        denoise: see `ddpm.process.samplers.Denoise`.
-        x0: the clips, ``(batch, ...)``.
-        alpha_bar: ``(T,)``.
-        steps: levels to go through; None for all.
-        refinements: network calls more for each step, not negative.
-
-    Returns:
-        Shaped like x0.
-
-    Raises:
-        ValueError: see `ddpm.process.spacing.spaced_steps`; or negative refinements.
+    ``refinements`` is the number of additional network calls for each step. For the other arguments and errors see the samplers.
     """
     if refinements < 0:
         raise ValueError(f"refinements={refinements} must not be negative")

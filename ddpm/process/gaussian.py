@@ -3,8 +3,8 @@
 Karras et al. 2022 (arXiv 2206.00364, table 1) scale a network's input and output by one number, sigma_data, and let a share of
 xt skip it. Here the covariance of clips, as that of a stationary Gaussian process over poses, takes the place of that number:
 every mode of a clip, a principal component of the pose at a frequency, has a variance S, and so c_skip, c_out and c_in, of its
-own. A network that outputs 0 is then the exact denoiser of that process, which trained denoisers largely resemble (Wang &
-Vastola 2023, arXiv 2311.10892). S constant is EDM; S = 1 is the velocity but for its sign.
+own. With output 0 this is the exact denoiser of that process, which trained denoisers largely resemble (Wang & Vastola 2023,
+arXiv 2311.10892). S constant is EDM; S = 1 is the velocity but for its sign.
 """
 
 import math
@@ -13,20 +13,22 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from ddpm.process.prediction import Prediction
+
 FLOOR = 1e-8
 """Smallest variance of a mode, in units of the mean one."""
 
 
-class Gaussian(nn.Module):
+class Gaussian(nn.Module, Prediction):
     """The network outputs what a mode is beyond the linear estimate, in units of that estimate's standard deviation.
 
     The modes of a clip z of L frames are y = E' z D', with E the principal components of poses and D the orthonormal DCT-II of
-    length L. Mode (k, m) has the variance S_k(pi m / L), kept on a grid of frequencies, so that clips of any length are served.
+    length L. Mode (k, m) has the variance S_k(pi m / L), kept on a grid of frequencies, so that clips may have any length.
     With alpha_bar = a^2 and s^2 = 1 - a^2 the network sees y_t / sqrt(a^2 S + s^2), brought back to joints and frames, and
 
         x0_hat = a S / (a^2 S + s^2) y_t + sqrt(S s^2 / (a^2 S + s^2)) output.
 
-    Frames behind the end of a shorter clip take no part in anything, and x0_hat is 0 there.
+    Padded frames have no influence, and x0_hat is 0 there.
 
     Args:
         channels: joints times coords.
@@ -40,7 +42,6 @@ class Gaussian(nn.Module):
 
     basis: Tensor
     log_power: Tensor
-    needs_signal = False
 
     def __init__(self, channels: int, frames: int, emphasis: float = 0.0) -> None:
         super().__init__()
@@ -52,15 +53,16 @@ class Gaussian(nn.Module):
         self.register_buffer("basis", torch.eye(channels))
         self.register_buffer("log_power", torch.zeros(channels, frames))
 
+    @property
+    def fitted(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether variances were measured or loaded: none ever measures exactly 1 in every mode."""
+        return bool(self.log_power.any())
+
     def fit(self, x0: Tensor, mask: Tensor | None) -> None:
         """Measure the principal components of poses, and the variance of each at every frequency.
 
-        So that a few clips do not make it certain that others never move, S is that of the n clips and one more in which all
-        components have the mean variance of that frequency.
-
-        Args:
-            x0: normalised clips, ``(batch, ..., frame)``.
-            mask: see `ddpm.process.prediction.Prediction`.
+        x0 is ``(batch, ..., frame)``. One clip in which all components have the mean variance of that frequency is added to the n
+        clips, because a few clips are no evidence that a component never moves.
         """
         clips, bins = x0.flatten(1, -2).double(), self.log_power.shape[1]
         lengths = _lengths(clips, mask)
@@ -71,7 +73,7 @@ class Gaussian(nn.Module):
         count, total = clips.new_zeros(bins), clips.new_zeros(len(basis), bins)
         for part, length in zip(clips.split(256), lengths.split(256), strict=True):
             energy = (basis.T @ part @ _cosines(length, part).mT).square()
-            low, share = self._place(length, clips.shape[-1])
+            low, share = self.place(length, clips.shape[-1])
             inside = torch.arange(clips.shape[-1], device=clips.device) < length[:, None]
             for place, weight in ((low, (1 - share) * inside), ((low + 1).clamp(max=bins - 1), share * inside)):
                 count.index_add_(0, place.flatten(), weight.double().flatten())
@@ -90,44 +92,11 @@ class Gaussian(nn.Module):
         self.basis.copy_(basis)
         self.log_power.copy_(torch.lerp(log_power[:, left], log_power[:, right], part))
 
-    def network_input(self, xt: Tensor, alpha_bar: Tensor, mask: Tensor | None) -> Tensor:
-        """xt with every mode scaled to variance 1."""
-        modes = _Modes(self, xt, mask)
-        return modes.back(modes.of(xt) / _total(modes.power, _per_clip(alpha_bar)).sqrt(), xt)
+    def for_clips(self, like: Tensor, mask: Tensor | None) -> "GaussianModes":
+        """The modes of clips of these lengths."""
+        return GaussianModes(self, like, mask)
 
-    def convert(self, output: Tensor, xt: Tensor, alpha_bar: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The linear estimate plus the scaled output, and the noise that explains xt."""
-        modes, alpha_bar = _Modes(self, xt, mask), _per_clip(alpha_bar)
-        power, total = modes.power, _total(modes.power, alpha_bar)
-        signal, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
-        y, output = modes.of(xt), modes.of(output)
-        scale = (power / total).sqrt()
-        x0_hat = signal * power / total * y + sigma * scale * output
-        return modes.back(x0_hat, xt), modes.back(sigma / total * y - signal * scale * output, xt)
-
-    def error(
-        self,
-        output: Tensor,
-        x0: Tensor,
-        eps: Tensor,
-        alpha_bar: Tensor,
-        weighting: Callable[[Tensor], Tensor],
-        mask: Tensor | None,
-    ) -> Tensor:
-        """Squared errors of x0_hat mode by mode, each with the weight of its own signal-to-noise ratio over its variance.
-
-        The weighting sees SNR times S, the signal-to-noise ratio of the mode. The result is ``(batch, component, frequency)`` in
-        the shape of x0; a clip of n real frames has n real frequencies, so that the mask of frames is that of the result too.
-        """
-        modes, alpha_bar = _Modes(self, x0, mask), _per_clip(alpha_bar)
-        power, sigma = modes.power, (1 - alpha_bar).sqrt()
-        total = _total(power, alpha_bar)
-        target = (sigma / power.sqrt() * modes.of(x0) - alpha_bar.sqrt() * power.sqrt() * modes.of(eps)) / total.sqrt()
-        snr = power * alpha_bar / (1 - alpha_bar)
-        share = power**self.emphasis / (self.emphasis * self.log_power).exp().mean()
-        return (share * weighting(snr) / (1 + snr) * (modes.of(output) - target).square()).reshape(x0.shape)
-
-    def _place(self, lengths: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+    def place(self, lengths: Tensor, frames: int) -> tuple[Tensor, Tensor]:
         """Where on the grid the frequencies of clips lie: the one below, int64, and the way to the next; ``(batch, frames)``."""
         bins = self.log_power.shape[1]
         place = torch.arange(frames, device=lengths.device) * bins / lengths[:, None]
@@ -135,19 +104,20 @@ class Gaussian(nn.Module):
         return low, (place - low).clamp(max=1)
 
 
-class _Modes:
+class GaussianModes(Prediction):
     """The modes of clips of certain lengths, and their variances ``power``, ``(batch or 1, channels, frame)``."""
 
     def __init__(self, gaussian: Gaussian, like: Tensor, mask: Tensor | None) -> None:
         flat = like.flatten(1, -2)
         lengths = _lengths(flat if mask is not None else flat[:1], mask)
         dtype = torch.promote_types(like.dtype, torch.float32)
-        low, share = gaussian._place(lengths, like.shape[-1])
+        low, share = gaussian.place(lengths, like.shape[-1])
         table = gaussian.log_power.to(dtype)
         high = (low + 1).clamp(max=table.shape[1] - 1)
         self.power = torch.lerp(table[:, low], table[:, high], share.to(dtype)).exp().transpose(0, 1)
         self.basis = gaussian.basis.to(dtype)
         self.cosines = _cosines(lengths, flat.to(dtype))
+        self.gaussian = gaussian
 
     def of(self, x: Tensor) -> Tensor:
         """``(batch, ..., frame)`` -> ``(batch, component, frequency)``."""
@@ -158,6 +128,37 @@ class _Modes:
         """``(batch, component, frequency)`` -> shaped like ``like``."""
         with torch.autocast(y.device.type, enabled=False):
             return (self.basis @ (y @ self.cosines)).reshape(like.shape)
+
+    def total(self, alpha_bar: Tensor) -> Tensor:
+        """Variance of the modes of xt."""
+        return alpha_bar * self.power + (1 - alpha_bar)
+
+    def network_input(self, xt: Tensor, alpha_bar: Tensor) -> Tensor:
+        """xt with every mode scaled to variance 1."""
+        return self.back(self.of(xt) / self.total(_per_clip(alpha_bar)).sqrt(), xt)
+
+    def convert(self, output: Tensor, xt: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
+        """The linear estimate plus the scaled output, and the noise that explains xt."""
+        alpha_bar = _per_clip(alpha_bar)
+        power, total = self.power, self.total(alpha_bar)
+        signal, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+        y, output = self.of(xt), self.of(output)
+        scale = (power / total).sqrt()
+        x0_hat = signal * power / total * y + sigma * scale * output
+        return self.back(x0_hat, xt), self.back(sigma / total * y - signal * scale * output, xt)
+
+    def error(self, output: Tensor, x0: Tensor, eps: Tensor, alpha_bar: Tensor, weighting: Callable[[Tensor], Tensor]) -> Tensor:
+        """Squared errors of x0_hat mode by mode, each with the weight of its own signal-to-noise ratio over its variance.
+
+        The weighting sees SNR times S, the signal-to-noise ratio of the mode. The result is ``(batch, component, frequency)`` in
+        the shape of x0; a clip of n real frames has n real frequencies, so that the mask of frames is that of the result too.
+        """
+        alpha_bar, power, emphasis = _per_clip(alpha_bar), self.power, self.gaussian.emphasis
+        root, total = power.sqrt(), self.total(alpha_bar)
+        target = ((1 - alpha_bar).sqrt() / root * self.of(x0) - alpha_bar.sqrt() * root * self.of(eps)) / total.sqrt()
+        snr = power * alpha_bar / (1 - alpha_bar)
+        share = power**emphasis / (emphasis * self.gaussian.log_power).exp().mean()
+        return (share * weighting(snr) / (1 + snr) * (self.of(output) - target).square()).reshape(x0.shape)
 
 
 def _cosines(lengths: Tensor, like: Tensor) -> Tensor:
@@ -179,7 +180,3 @@ def _lengths(clips: Tensor, mask: Tensor | None) -> Tensor:
 
 def _per_clip(alpha_bar: Tensor) -> Tensor:
     return alpha_bar.reshape(-1, 1, 1)
-
-
-def _total(power: Tensor, alpha_bar: Tensor) -> Tensor:
-    return alpha_bar * power + (1 - alpha_bar)

@@ -1,27 +1,30 @@
-"""Samplers: pure functions from noise to clips, over anything that can denoise.
+"""Samplers: pure functions from noise to clips, given a denoiser.
 
-A sampler is ``(denoise, noise, alpha_bar, randn, ...) -> x0``. It owns the loop over diffusion steps and nothing else: what the
-network predicts, guidance and constraints are all inside ``denoise``, randomness is all in its arguments. All samplers take
+A sampler owns the loop over diffusion steps and nothing else: prediction, guidance and constraints are all inside ``denoise``,
+randomness is all in its arguments. All samplers take
 
     denoise     see `Denoise`
     noise       x_T, ``(batch, ...)``
     alpha_bar   ``(T,)``
-    randn       the next standard normal draw, shaped like noise; called where noise is added, which is never after the last step
-    steps       how many network calls, None to visit all T steps
-    spacing     which steps those are, see `ddpm.process.spacing.spaced_steps`
+    randn       the next standard normal draw, shaped like noise; called where noise is added, never after the last step
+    steps       number of network calls, None to visit all T steps
+    spacing     timestep spacing, see `ddpm.process.spacing.spaced_steps`
     observer    see `Observer`
 
-and return x0, shaped like noise. After the last visited step comes the clean clip, where alpha_bar is 1: every rule here, carried
-that far, gives x0_hat itself.
+and return x0, shaped like noise. After the last visited step comes the clean clip, where alpha_bar is 1 and the rules of all
+samplers give x0_hat itself.
 """
 
+import contextlib
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from ddpm.process.diffusion import Denoised, reverse_mean
 from ddpm.process.spacing import Level, levels
@@ -36,14 +39,9 @@ Sampler = Callable[..., Tensor]
 
 
 class SeededNoise:
-    """Standard normal noise with one generator a clip: the noise of a clip does not depend on the clips beside it.
+    """Standard normal noise with one generator a clip ``shape``: the noise of a clip does not depend on the clips beside it.
 
     Drawn on the CPU, so that a seed means the same clip on every device.
-
-    Args:
-        seeds: one per clip.
-        shape: of one clip.
-        device: where the noise is wanted.
     """
 
     def __init__(self, seeds: Iterable[int], shape: Sequence[int], device: torch.device | str = "cpu") -> None:
@@ -70,14 +68,13 @@ def ddpm(
     """Ancestral sampling, Algorithm 2 of Ho et al. 2020, over all steps or any subset of them.
 
     Between two visited steps t > s the one-step rule holds with alpha = alpha_bar_t / alpha_bar_s, beta = 1 - alpha and the
-    variance that the model says (`ddpm.process.variance`); one that says none has sigma^2 = beta.
-    For the arguments see the top of this file.
+    variance of the model (`ddpm.process.variance`).
     """
 
-    def rule(x: Tensor, said: Denoised, here: Level, there: Level) -> Tensor:
+    def rule(x: Tensor, found: Denoised, here: Level, there: Level) -> Tensor:
         alpha = here.alpha_bar / there.alpha_bar
-        mean = reverse_mean(said.x0_hat, said.eps_hat, alpha, here.alpha_bar, there.alpha_bar)
-        sigma2 = reverse_variance(alpha, (there.sigma / here.sigma) ** 2, said.fraction)
+        mean = reverse_mean(found.x0_hat, found.eps_hat, alpha, here.alpha_bar, there.alpha_bar)
+        sigma2 = reverse_variance(alpha, (there.sigma / here.sigma) ** 2, found.fraction)
         return mean + sigma2**0.5 * randn()
 
     return _walk(denoise, noise, levels(alpha_bar, steps, spacing), observer, rule)
@@ -96,22 +93,16 @@ def ddim(
 ) -> Tensor:
     """DDIM, equations 12 and 16 of Song et al. 2021 (arXiv 2010.02502): first order.
 
-    For the other arguments see the top of this file.
-
-    Args:
-        eta: share of the noise. 0 draws none and follows the probability flow; 1 is ancestral sampling with the posterior's own
-            variance, beta-tilde.
-
-    Raises:
-        ValueError: eta outside 0..1.
+    ``eta`` in 0..1 is the share of the noise: 0 draws none and follows the probability flow; 1 is ancestral sampling with the
+    posterior's own variance, beta-tilde.
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"sampler.ddim: eta={eta} must be in 0..1")
 
-    def rule(x: Tensor, said: Denoised, here: Level, there: Level) -> Tensor:
+    def rule(x: Tensor, found: Denoised, here: Level, there: Level) -> Tensor:
         # Share of the next step's noise that is new: equation 16 over 1 - alpha_bar, which only rounding can take above 1.
         fresh = eta**2 * min((1 - here.alpha_bar / there.alpha_bar) / (1 - here.alpha_bar), 1.0)
-        mean = there.signal * said.x0_hat + there.sigma * (1 - fresh) ** 0.5 * said.eps_hat
+        mean = there.signal * found.x0_hat + there.sigma * (1 - fresh) ** 0.5 * found.eps_hat
         return mean if eta == 0 else mean + there.sigma * fresh**0.5 * randn()
 
     return _walk(denoise, noise, levels(alpha_bar, steps, spacing), observer, rule)
@@ -133,18 +124,16 @@ def heun(
     flow. In theirs a stride that divides sigma / signal by n multiplies a change of x0_hat by n / 2, and the last gap of the
     sigmoid schedule alone divides it by 500; here it is never multiplied.
 
-    Each interval asks the network at both of its ends, so ``steps``, which counts network calls here as everywhere, is two for
-    each interval and one for the last step: 2k + 1 calls visit k + 1 diffusion steps, an even number leaves one call unused, and
-    None is 2T - 1 calls. The observer sees the visited steps, not the trial points. ``randn`` is not used; for the arguments see
-    the top of this file.
+    An interval takes two network calls and the last step one: ``steps`` = 2k + 1 calls visit k + 1 diffusion steps, an even
+    number leaves one call unused, and None is 2T - 1 calls. The observer sees the visited steps, not the trial points.
     """
 
-    def rule(x: Tensor, said: Denoised, here: Level, there: Level) -> Tensor:
-        trial = _exponential_step(x, said.x0_hat, here, there)
+    def rule(x: Tensor, found: Denoised, here: Level, there: Level) -> Tensor:
+        trial = _exponential_step(x, found.x0_hat, here, there)
         x0_there = denoise(trial, batch_of(there.t, trial))[0]
-        return _exponential_step(x, (said.x0_hat + x0_there) / 2, here, there)
+        return _exponential_step(x, (found.x0_hat + x0_there) / 2, here, there)
 
-    # Fewer than one is for spaced_steps to refuse, by its own number.
+    # Fewer than one is refused by spaced_steps, which names the number given.
     visits = steps if steps is None or steps < 1 else (steps + 1) // 2
     return _walk(denoise, noise, levels(alpha_bar, visits, spacing), observer, rule)
 
@@ -159,14 +148,11 @@ def dpmpp_2m(
     spacing: str = "logsnr",
     observer: Observer | None = None,
 ) -> Tensor:
-    """DPM-Solver++(2M), algorithm 2 of Lu et al. 2022 (arXiv 2211.01095): second order, no noise.
-
-    ``randn`` is not used; for the arguments see the top of this file.
-    """
+    """DPM-Solver++(2M), algorithm 2 of Lu et al. 2022 (arXiv 2211.01095): second order, no noise."""
     past: _Past = deque(maxlen=2)
 
-    def rule(x: Tensor, said: Denoised, here: Level, there: Level) -> Tensor:
-        past.append((here, said.x0_hat))
+    def rule(x: Tensor, found: Denoised, here: Level, there: Level) -> Tensor:
+        past.append((here, found.x0_hat))
         return _exponential_step(x, _midway(past, there), here, there)
 
     return _walk(denoise, noise, levels(alpha_bar, steps, spacing), observer, rule)
@@ -184,13 +170,12 @@ def dpmpp_2m_sde(
 ) -> Tensor:
     """SDE-DPM-Solver++(2M) of Lu et al. 2022 (arXiv 2211.01095), with the midpoint rule that k-diffusion uses.
 
-    It follows the reverse SDE instead of the probability flow: fresh noise replaces what earlier steps got wrong. For the
-    arguments see the top of this file.
+    It follows the reverse SDE instead of the probability flow: fresh noise replaces the errors of earlier steps.
     """
     past: _Past = deque(maxlen=2)
 
-    def rule(x: Tensor, said: Denoised, here: Level, there: Level) -> Tensor:
-        past.append((here, said.x0_hat))
+    def rule(x: Tensor, found: Denoised, here: Level, there: Level) -> Tensor:
+        past.append((here, found.x0_hat))
         std = there.sigma * (-math.expm1(2 * (here.half_logsnr - there.half_logsnr))) ** 0.5
         return _exponential_step(x, _midway(past, there), here, there, eta=1.0) + std * randn()
 
@@ -209,54 +194,48 @@ def unipc(
 ) -> Tensor:
     """UniPC-2 of Zhao et al. 2023 (arXiv 2302.04867), multistep, in data prediction with B_2(h) = e^h - 1.
 
-    UniP-2, which for this B is the rule of DPM-Solver++(2M), predicts x at the next step; the network's answer there also
-    corrects the step that led to it (UniC-2), at no further call, which raises the order from two to three. ``randn`` is not
-    used; for the arguments see the top of this file.
+    UniP-2, which for this B is the rule of DPM-Solver++(2M), predicts x at the next step; the network's output there also
+    corrects the step that led to it (UniC-2), at no further call, which raises the order from two to three.
     """
     past: _Past = deque(maxlen=2)
     corrected = noise
 
-    def rule(x: Tensor, said: Denoised, here: Level, there: Level) -> Tensor:
+    def rule(x: Tensor, found: Denoised, here: Level, there: Level) -> Tensor:
         nonlocal corrected
         if past:
-            corrected = _exponential_step(corrected, _unic_drift(past, said.x0_hat, here), past[-1][0], here)
-        past.append((here, said.x0_hat))
+            corrected = _exponential_step(corrected, _unic_drift(past, found.x0_hat, here), past[-1][0], here)
+        past.append((here, found.x0_hat))
         return _exponential_step(corrected, _midway(past, there), here, there)
 
     return _walk(denoise, noise, levels(alpha_bar, steps, spacing), observer, rule)
 
 
 _Rule = Callable[[Tensor, Denoised, Level, Level], Tensor]
-"""``(xt, what the network says of it, here, there) -> x`` at the next visited step."""
+"""``(xt, its estimates, here, there) -> x`` at the next visited step."""
 _Past = deque[tuple[Level, Tensor]]
-"""The latest x0_hat and where they were given, newest last."""
+"""The latest levels and their x0_hat, newest last."""
 
 
 def _walk(denoise: Denoise, noise: Tensor, path: list[Level], observer: Observer | None, rule: _Rule) -> Tensor:
-    """The loop that all samplers share: ask at every level, carry x from level to level by the rule, end with x0_hat."""
+    """The loop that all samplers share: denoise at every level, carry x from level to level by the rule, end with x0_hat."""
 
-    def ask(x: Tensor, t: int) -> Denoised:
-        answer = denoise(x, batch_of(t, x))
-        said = answer if isinstance(answer, Denoised) else Denoised(*answer)
+    def estimate(x: Tensor, t: int) -> Denoised:
+        found = denoise(x, batch_of(t, x))
+        found = found if isinstance(found, Denoised) else Denoised(*found)
         if observer is not None:
-            observer(t, x, said.x0_hat)
-        return said
+            observer(t, x, found.x0_hat)
+        return found
 
     x = noise
     for here, there in pairwise(path):
-        x = rule(x, ask(x, here.t), here, there)
-    return ask(x, path[-1].t).x0_hat
+        x = rule(x, estimate(x, here.t), here, there)
+    return estimate(x, path[-1].t).x0_hat
 
 
 def _exponential_step(x: Tensor, drift: Tensor, here: Level, there: Level, eta: float = 0.0) -> Tensor:
-    """x at ``there`` if x0_hat were ``drift`` all the way: proposition 4.1 of Lu et al. 2022 (arXiv 2211.01095).
+    """x at ``there`` if x0_hat were ``drift`` all the way from ``here``: proposition 4.1 of Lu et al. 2022 (arXiv 2211.01095).
 
-    Args:
-        x: at ``here``.
-        drift: shaped like x.
-        here: where x is.
-        there: where it goes.
-        eta: 0 on the probability flow; 1 for the mean of a step of the reverse SDE.
+    ``eta`` is 0 on the probability flow, and 1 for the mean of a step of the reverse SDE.
     """
     h = there.half_logsnr - here.half_logsnr
     kept = math.exp(-eta * h) if eta > 0 else 1.0  # h is infinite where a schedule ends without signal
@@ -264,7 +243,7 @@ def _exponential_step(x: Tensor, drift: Tensor, here: Level, there: Level, eta: 
 
 
 def _midway(past: _Past, there: Level) -> Tensor:
-    """x0_hat half-way from the latest level to ``there``, on the line through the latest two answers."""
+    """x0_hat half-way from the latest level to ``there``, on the line through the latest two x0_hat."""
     here, x0_hat = past[-1]
     if len(past) == 1:
         return x0_hat
@@ -276,8 +255,8 @@ def _midway(past: _Past, there: Level) -> Tensor:
 def _unic_drift(past: _Past, x0_new: Tensor, there: Level) -> Tensor:
     """The drift with which UniC repeats the step from the latest level to ``there``, where x0_hat is now known.
 
-    Its weights make the integral of exp(lambda) x0_hat(lambda) exact for parabolas through three answers. The very first step
-    knows two, which Zhao et al. weigh alike.
+    Its weights make the integral of exp(lambda) x0_hat(lambda) exact for parabolas through three x0_hat. The very first step
+    has two, which Zhao et al. weigh alike.
     """
     here, x0_hat = past[-1]
     if len(past) == 1:
@@ -296,3 +275,43 @@ def _unic_drift(past: _Past, x0_new: Tensor, there: Level) -> Tensor:
 def batch_of(t: int, x: Tensor) -> Tensor:
     """``(batch,)`` int64, all t."""
     return torch.full((len(x),), t, dtype=torch.long, device=x.device)
+
+
+class Cost(NamedTuple):
+    """Diffusion steps that a sampler visits, each of which its observer sees, and its network calls."""
+
+    visits: int
+    calls: int
+
+
+def cost(sampler: Sampler, alpha_bar: Tensor, calls_at: Callable[[int], int] = lambda t: 1) -> Cost:
+    """The cost of a sampler that takes ``calls_at(t)`` network calls at step t, found by running it on a single number.
+
+    Raises the sampler's own ValueError if its arguments are wrong.
+    """
+    noise, seen, calls = torch.zeros(1, 1), [], []
+
+    def denoise(xt: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        calls.append(calls_at(int(t)))
+        return xt, xt
+
+    sampler(denoise, noise, alpha_bar, randn=lambda: noise, observer=lambda t, xt, x0_hat: seen.append(t))
+    return Cost(len(seen), sum(calls))
+
+
+@contextlib.contextmanager
+def progress_bar(
+    sampler: Sampler, alpha_bar: Tensor, batches: int, label: str, observer: Observer | None = None, hidden: bool = False
+) -> Iterator[Observer | None]:
+    """An observer for ``batches`` runs of a sampler that moves a labelled progress bar, unless hidden, and calls another one."""
+    if hidden:
+        yield observer
+        return
+    with tqdm(total=batches * cost(sampler, alpha_bar).visits, desc=label, unit="step", leave=False, mininterval=0.5) as bar:
+
+        def observe(t: int, xt: Tensor, x0_hat: Tensor) -> None:
+            bar.update()
+            if observer is not None:
+                observer(t, xt, x0_hat)
+
+        yield observe

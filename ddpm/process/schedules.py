@@ -2,6 +2,7 @@
 
 A schedule is defined by its reference curve of alpha_bar over 1000 steps, the paper's own T. Any other T reads the same curve
 at T equally spaced places (`respace`): the amount of noise at the end, and at every fraction of the way, does not depend on T.
+All return ``(T,)`` float64 betas in (0, 1), and raise a ValueError where T is below 2 or a parameter is outside its limits.
 """
 
 import math
@@ -14,19 +15,7 @@ REFERENCE_STEPS = 1000
 
 
 def linear(n_steps: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> Tensor:
-    """Linear schedule of Ho et al. 2020, section 4: exactly the paper's betas at T=1000.
-
-    Args:
-        n_steps: T, at least 2.
-        beta_start: beta of the first of 1000 steps.
-        beta_end: beta of the last of 1000 steps.
-
-    Returns:
-        ``(n_steps,)`` float64, each in (0, 1).
-
-    Raises:
-        ValueError: T below 2, or betas that are not 0 < beta_start <= beta_end < 1.
-    """
+    """Linear schedule of Ho et al. 2020, section 4: exactly the paper's betas at T=1000."""
     if not 0 < beta_start <= beta_end < 1:
         raise ValueError(f"schedule.linear: needs 0 < beta_start <= beta_end < 1, got {beta_start} and {beta_end}")
     beta = torch.linspace(beta_start, beta_end, REFERENCE_STEPS, dtype=torch.float64)
@@ -36,16 +25,7 @@ def linear(n_steps: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> Te
 def cosine(n_steps: int, s: float = 0.008, beta_max: float = 0.999) -> Tensor:
     """Cosine schedule of Nichol & Dhariwal 2021, equation 17: exactly theirs at T=1000.
 
-    Args:
-        n_steps: T, at least 2.
-        s: offset that keeps the first betas from vanishing.
-        beta_max: largest beta of the 1000 steps; the curve itself ends at alpha_bar = 0.
-
-    Returns:
-        ``(n_steps,)`` float64, each in (0, 1).
-
-    Raises:
-        ValueError: T below 2, s not positive, or beta_max outside (0, 1).
+    The offset s keeps the first betas from vanishing; beta_max limits those of the 1000 steps, for the curve ends at 0.
     """
     if not s > 0 or not 0 < beta_max < 1:
         raise ValueError(f"schedule.cosine: needs s > 0 and 0 < beta_max < 1, got s={s} and beta_max={beta_max}")
@@ -58,20 +38,8 @@ def cosine(n_steps: int, s: float = 0.008, beta_max: float = 0.999) -> Tensor:
 def sigmoid(n_steps: int, start: float = -3.0, end: float = 3.0, tau: float = 1.0, alpha_bar_min: float = 1e-9) -> Tensor:
     """Sigmoid schedule of Jabri, Fleet & Chen 2022 (arXiv 2212.11972), as Algorithm 1 of Chen 2023 (arXiv 2301.10972) writes it.
 
-    alpha_bar(u) = (S(end) - S(start + u (end - start))) / (S(end) - S(start)) with S(v) = sigmoid(v / tau), u from 0 to 1.
-
-    Args:
-        n_steps: T, at least 2.
-        start: where on the sigmoid the clean clip lies.
-        end: where on the sigmoid the noise lies.
-        tau: temperature; the smaller, the steeper in the middle.
-        alpha_bar_min: what alpha_bar ends at instead of 0.
-
-    Returns:
-        ``(n_steps,)`` float64, each in (0, 1).
-
-    Raises:
-        ValueError: T below 2, start not below end, tau not positive, or an alpha_bar_min that the curve does not stay above.
+    alpha_bar(u) = (S(end) - S(start + u (end - start))) / (S(end) - S(start)) with S(v) = sigmoid(v / tau), u from 0 to 1; the
+    last one is alpha_bar_min.
     """
     if not start < end or not tau > 0 or not alpha_bar_min > 0:
         raise ValueError(
@@ -94,16 +62,7 @@ def zero_terminal_snr(n_steps: int, base: Callable[[int], Tensor] = linear) -> T
 
     sqrt(alpha_bar) of another schedule is shifted until it ends at 0 and stretched until it begins at 1 again. (Theirs stretches
     until the first step is what it was, which is the same to 1e-6 at T=1000 and goes wrong for large T.)
-
-    Args:
-        n_steps: T, at least 2.
-        base: T -> ``(T,)`` float64 beta of the schedule to start from; the paper's is `linear`.
-
-    Returns:
-        ``(n_steps,)`` float64, each in (0, 1), and the last one 1.
-
-    Raises:
-        ValueError: T below 2, or see ``base``.
+    The last beta is 1. The paper's ``base`` is `linear`.
     """
     signal = torch.log1p(-base(n_steps)).cumsum(0).div(2).exp()
     alpha_bar = ((signal - signal[-1]) / (1 - signal[-1])).square()
@@ -111,20 +70,10 @@ def zero_terminal_snr(n_steps: int, base: Callable[[int], Tensor] = linear) -> T
 
 
 def respace(log_alpha_bar: Tensor, n_steps: int) -> Tensor:
-    """Betas of T steps that follow a given curve of alpha_bar.
+    """Betas of T steps that follow a curve of log(alpha_bar), ``(reference_steps,)`` float64, falling from below 0.
 
-    log(alpha_bar) is interpolated linearly, which keeps alpha_bar strictly falling and so every beta inside (0, 1) for any T,
-    while scaling the betas by 1000/T passes 1 below T=20.
-
-    Args:
-        log_alpha_bar: ``(reference_steps,)`` float64, log of alpha_bar after each step of the reference, falling from below 0.
-        n_steps: T, at least 2.
-
-    Returns:
-        ``(n_steps,)`` float64 beta.
-
-    Raises:
-        ValueError: T below 2.
+    It is interpolated linearly, which keeps alpha_bar strictly falling and so every beta inside (0, 1) for any T, while scaling
+    the betas by 1000/T passes 1 below T=20.
     """
     if n_steps < 2:
         raise ValueError(f"T={n_steps}: a diffusion needs at least 2 steps")

@@ -1,4 +1,4 @@
-"""Which diffusion steps a sampler visits, and how much noise there is at each."""
+"""Timestep spacing: which diffusion steps a sampler visits, and how much noise there is at each."""
 
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ class Level(NamedTuple):
 
 
 def levels(alpha_bar: Tensor, steps: int | None, spacing: str) -> list[Level]:
-    """The steps that `spaced_steps` chooses, with their amounts of noise; for the arguments and errors see there."""
+    """The steps that `spaced_steps` chooses, with their amounts of noise."""
     exact = alpha_bar.cpu().double()  # not every device has float64
     columns = (exact, exact.sqrt(), (1 - exact).sqrt(), _logsnr(alpha_bar) / 2)
     table = torch.stack(columns, dim=1).tolist()
@@ -28,7 +28,7 @@ def levels(alpha_bar: Tensor, steps: int | None, spacing: str) -> list[Level]:
 
 
 def spaced_steps(alpha_bar: Tensor, steps: int | None, spacing: str) -> list[int]:
-    """Which diffusion steps to visit, falling from T-1.
+    """Diffusion steps to visit, falling from T-1.
 
     All end at 0 but ``trailing``, which ends a stride before the clean clip. Where a spacing in noise asks for the same t twice,
     as ``logsnr`` does at both ends of the cosine schedule, the neighbouring t is taken.
@@ -56,15 +56,10 @@ def spaced_steps(alpha_bar: Tensor, steps: int | None, spacing: str) -> list[int
         return torch.linspace(T - 1, 0, steps, dtype=torch.float64).round().long().tolist()
     if spacing == "trailing":
         return [round(T - i * T / steps) - 1 for i in range(steps)]
-    logsnr = _logsnr(alpha_bar)
+    scale = _logsnr(alpha_bar)
     # A schedule that ends without signal is infinitely far from its last but one step, from where even strides can be taken.
-    logsnr[-1] = logsnr[-2] if logsnr[-1].isinf() else logsnr[-1]
-    return _evenly(logsnr if spacing == "logsnr" else (logsnr / (-2 * KARRAS_RHO)).exp(), steps)
-
-
-def _evenly(scale: Tensor, steps: int) -> list[int]:
-    """Steps from the last to the first whose places on a monotone ``(T,)`` scale are the nearest to even ones."""
-    T = len(scale)
+    scale[-1] = scale[-2] if scale[-1].isinf() else scale[-1]
+    scale = scale if spacing == "logsnr" else (scale / (-2 * KARRAS_RHO)).exp()
     wanted = torch.linspace(float(scale[-1]), float(scale[0]), steps, dtype=torch.float64)
     nearest = (scale[None] - wanted[:, None]).abs().argmin(dim=1).tolist()
     chosen = [T - 1]

@@ -1,35 +1,21 @@
-"""Which diffusion steps a training batch sees: (batch, T, device) -> t and the weight of each clip's loss.
+"""Timestep samplers: (batch, T, device) -> the diffusion steps t of a training batch, and the weight of each clip's loss.
 
 Weights are 1 over T times the probability of t: whatever is drawn, the expected loss is that of Algorithm 1, with t uniform.
 """
 
-from typing import Protocol
-
 import torch
 from torch import Tensor, nn
-
-
-class Timesteps(Protocol):
-    """A way to draw diffusion steps."""
-
-    def __call__(self, batch: int, n_steps: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """``(batch,)`` int64 t in 0..n_steps-1, and ``(batch,)`` float32 weights with mean 1."""
-        ...
-
-    def observe(self, t: Tensor, n_steps: int, loss: Tensor) -> None:
-        """Told what came of a draw: ``(batch,)`` steps, T, and the ``(batch,)`` losses, before weights, without gradient."""
-        ...
 
 
 class Uniform:
     """Independent draws, as in Algorithm 1 of Ho et al. 2020."""
 
     def __call__(self, batch: int, n_steps: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """See `Timesteps`."""
+        """``(batch,)`` int64 t in 0..n_steps-1, and ``(batch,)`` float32 weights with mean 1."""
         return torch.randint(n_steps, (batch,), device=device), torch.ones(batch, device=device)
 
     def observe(self, t: Tensor, n_steps: int, loss: Tensor) -> None:
-        """Nothing is learned from it."""
+        """Learn from ``(batch,)`` drawn steps and their losses, before weights, without gradient: here nothing."""
 
 
 class Stratified(Uniform):
@@ -40,7 +26,7 @@ class Stratified(Uniform):
     """
 
     def __call__(self, batch: int, n_steps: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """See `Timesteps`."""
+        """See `Uniform`."""
         return _step(_strata(batch, device), n_steps), torch.ones(batch, device=device)
 
 
@@ -48,16 +34,13 @@ class Importance(nn.Module):
     """Steps whose loss is large are drawn more often, in proportion to the root of its mean square, and weighed less.
 
     The probability with the least variance (Nichol & Dhariwal 2021, section 3.3), estimated for equal parts of 0..T-1 by moving
-    averages. Draws are stratified. Until every part has been seen they are uniform. The averages are buffers: they are in the
+    averages. Draws are stratified, and uniform until every part has been seen. The averages are buffers: they are in the
     checkpoint, and the same in all processes.
 
     Args:
-        bins: parts, at least 1.
+        bins: parts, in 1..T.
         decay: of an average, each time its part is seen, in [0, 1).
         uniform: share of the draws that is uniform, in (0, 1]; bounds the weights by its inverse.
-
-    Raises:
-        ValueError: a value outside its limits.
     """
 
     square: Tensor
@@ -83,11 +66,7 @@ class Importance(nn.Module):
         return (1 - self.uniform) * share + self.uniform / len(root)
 
     def __call__(self, batch: int, n_steps: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """See `Timesteps`.
-
-        Raises:
-            ValueError: more parts than steps.
-        """
+        """See `Uniform`."""
         bins = len(self.square)
         if bins > n_steps:
             raise ValueError(
@@ -105,7 +84,7 @@ class Importance(nn.Module):
         return t, ends[-1] / (here * density[first] + (bins - here) * density[(first + 1).clamp(max=bins - 1)])
 
     def observe(self, t: Tensor, n_steps: int, loss: Tensor) -> None:
-        """Move the averages of the parts that were seen; losses that overflowed are passed over."""
+        """Move the averages of the parts that were seen; losses that are not finite are left out."""
         part = t * len(self.square) // n_steps
         square = loss.to(self.square).square()
         sound = square.isfinite()
@@ -115,6 +94,9 @@ class Importance(nn.Module):
         moved = torch.where(self.seen, torch.lerp(now, self.square, self.decay), now)
         self.square.copy_(torch.where(here, moved, self.square))
         self.seen.logical_or_(here)
+
+
+Timesteps = Uniform | Importance
 
 
 def _strata(batch: int, device: torch.device) -> Tensor:

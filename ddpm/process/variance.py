@@ -4,67 +4,28 @@ The best value lies between beta-tilde, right if x0 were a single point, and bet
 2020, section 3.2). It is written as a place between the two, ``fraction`` in log(sigma^2): 0 is beta-tilde, 1 is beta.
 """
 
-from typing import Protocol
-
 import torch
 from torch import Tensor
 
 LARGEST = 10.0
-"""What sampling takes sigma^2 for at most, times beta: right for clips of three times the deviation of noise. Over few steps the
-ratio of beta-tilde to beta is small, and a fraction slightly above 1 would mean a hundred times beta."""
+"""Largest sigma^2 in sampling, times beta: right for clips of three times the deviation of noise. Over few steps the ratio of
+beta-tilde to beta is small, and a fraction slightly above 1 would mean a hundred times beta."""
 
 
 def reverse_variance(alpha: Tensor | float, ratio: Tensor | float, fraction: Tensor | float) -> Tensor | float:
     """sigma^2 = beta^fraction beta-tilde^(1 - fraction), equation 15 of Nichol & Dhariwal 2021.
 
-    Args:
-        alpha: alpha_bar at this step over alpha_bar at the next one; beta is 1 - alpha.
-        ratio: beta-tilde / beta = (1 - alpha_bar at the next step) / (1 - alpha_bar at this step).
-        fraction: see above; a tensor shaped like the clips where a network says it, and then sigma^2 is at most `LARGEST` beta.
+    With alpha = alpha_bar at this step over that at the next one, beta is 1 - alpha; ratio = beta-tilde / beta = (1 - alpha_bar
+    at the next step) / (1 - alpha_bar at this step). Where fraction is learned, a tensor, sigma^2 is at most `LARGEST` beta.
     """
     sigma2 = (1 - alpha) * ratio ** (1 - fraction)
     return sigma2.clamp(max=LARGEST * (1 - alpha)) if isinstance(fraction, Tensor) else sigma2
 
 
-class Variance(Protocol):
-    """Where ``fraction`` comes from.
-
-    Attributes:
-        outputs: numbers that the network must output for each number of a clip.
-        fraction: the same at every step; where it is learned, 1, which the tables then hold.
-    """
-
-    outputs: int
-    fraction: float
-
-    def split(self, output: Tensor, like: Tensor) -> tuple[Tensor, Tensor | float]:
-        """(what the prediction converts, shaped like ``like``; fraction) from the network's output."""
-        ...
-
-    def loss(self, fraction: Tensor | float, x0_error: Tensor, alpha_bar: Tensor, before: Tensor, n_steps: int) -> Tensor | None:
-        """What is added to the loss, shaped like x0_error; None for nothing.
-
-        Args:
-            fraction: from `split`.
-            x0_error: x0 - x0_hat, without gradient, ``(batch, ...)``.
-            alpha_bar: at the steps of the clips, ``(batch, 1, ...)``.
-            before: alpha_bar of the step before each, and at t = 0 of the step itself.
-            n_steps: T.
-        """
-        ...
-
-
 class Fixed:
-    """The same fraction at every step.
+    """The same fraction at every step, in 0..1: 1 is beta, as in Algorithm 2 of Ho et al. 2020; 0 is beta-tilde."""
 
-    Args:
-        fraction: 1 is beta, as in Algorithm 2 of Ho et al. 2020; 0 is beta-tilde.
-
-    Raises:
-        ValueError: a fraction outside 0..1.
-    """
-
-    outputs = 1
+    outputs = 1  # numbers that the network must output for each number of a clip
 
     def __init__(self, fraction: float = 1.0) -> None:
         if not 0 <= fraction <= 1:
@@ -72,27 +33,22 @@ class Fixed:
         self.fraction = fraction
 
     def split(self, output: Tensor, like: Tensor) -> tuple[Tensor, float]:
-        """All of the output is the prediction's."""
+        """(the prediction's part of the network's output, shaped like ``like``; fraction): here all of the output."""
         return output, self.fraction
 
     def loss(self, fraction: Tensor | float, x0_error: Tensor, alpha_bar: Tensor, before: Tensor, n_steps: int) -> None:
-        """There is nothing to learn."""
+        """What is added to the loss, shaped like x0_error: here nothing."""
 
 
 class Learned:
     """The network outputs the fraction, for each number of a clip, in a second set of channels (Nichol & Dhariwal 2021).
 
-    It is trained by the variational bound with the mean held fixed, which is added to the loss: their L_hybrid.
-
-    Args:
-        vlb_weight: weight of the bound, positive; 0.001 is theirs.
-
-    Raises:
-        ValueError: vlb_weight is not positive.
+    It is trained by the variational bound with the mean held fixed, which is added to the loss with the positive weight
+    ``vlb_weight``: their L_hybrid.
     """
 
     outputs = 2
-    fraction = 1.0
+    fraction = 1.0  # of the tables
 
     def __init__(self, vlb_weight: float = 0.001) -> None:
         if not vlb_weight > 0:
@@ -110,9 +66,13 @@ class Learned:
     def loss(self, fraction: Tensor | float, x0_error: Tensor, alpha_bar: Tensor, before: Tensor, n_steps: int) -> Tensor:
         """T vlb_weight KL(q(x_{t-1} | xt, x0) || p(x_{t-1} | xt)) in nats; 0 at t = 0, where no noise is added.
 
+        x0_error is x0 - x0_hat, without gradient; ``before`` is alpha_bar of the step before, and at t = 0 of the step itself.
         With d = log(sigma^2 / beta-tilde), and since the squared distance of the means over beta-tilde is the change of the SNR
         times ||x0 - x0_hat||^2, it is (d + exp(-d) - 1 + exp(-d) (SNR before - SNR) ||x0 - x0_hat||^2) / 2.
         """
         d = -fraction * torch.log((1 - before) / (1 - alpha_bar))
         gain = before / (1 - before) - alpha_bar / (1 - alpha_bar)
         return n_steps * self.vlb_weight / 2 * (d + (1 + gain * x0_error.square()) * torch.exp(-d) - 1)
+
+
+Variance = Fixed | Learned

@@ -13,31 +13,14 @@ def simple(snr: Tensor) -> Tensor:
 
 
 def min_snr(snr: Tensor, gamma: float = 5.0) -> Tensor:
-    """Min-SNR-gamma, Hang et al. 2023: min(SNR, gamma), L_simple capped at low noise.
-
-    Args:
-        snr: any shape, not negative.
-        gamma: cap, positive.
-
-    Raises:
-        ValueError: gamma is not positive.
-    """
+    """Min-SNR-gamma, Hang et al. 2023: min(SNR, gamma), L_simple capped at low noise; gamma is positive."""
     if not gamma > 0:
         raise ValueError(f"weighting.min_snr: gamma must be positive, got {gamma}")
     return snr.clamp(max=gamma)
 
 
 def p2(snr: Tensor, k: float = 1.0, gamma: float = 1.0) -> Tensor:
-    """P2, Choi et al. 2022 (arXiv 2204.00227): L_simple divided by (k + SNR)^gamma.
-
-    Args:
-        snr: any shape, not negative.
-        k: keeps the weight at high noise finite, positive.
-        gamma: how strongly low noise is weighed down, not negative; 0 is `simple`.
-
-    Raises:
-        ValueError: k is not positive, or gamma is negative.
-    """
+    """P2, Choi et al. 2022 (arXiv 2204.00227): L_simple divided by (k + SNR)^gamma, with k > 0 and gamma >= 0."""
     if not k > 0 or not gamma >= 0:
         raise ValueError(f"weighting.p2: needs k > 0 and gamma >= 0, got k={k} and gamma={gamma}")
     return snr * (k + snr) ** -gamma
@@ -46,6 +29,6 @@ def p2(snr: Tensor, k: float = 1.0, gamma: float = 1.0) -> Tensor:
 def velocity(snr: Tensor) -> Tensor:
     """SNR + 1, Salimans & Ho 2022, section 4: every noise level alike on the velocity.
 
-    The only one here that also trains the step at which nothing but noise is left, with which `schedule=zero_terminal_snr` ends.
+    The only one here that also trains the step without signal with which `schedule=zero_terminal_snr` ends.
     """
     return snr + 1

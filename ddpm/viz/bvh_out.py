@@ -1,24 +1,26 @@
-"""Clips as BVH files, for Blender and its like: positions become a rest pose and rotations. Nothing here knows a model."""
+"""Clips as BVH files, for Blender and the like: positions become a rest pose and rotations."""
 
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from ddpm.clips import Clips
 from ddpm.files import write_durably
 from ddpm.skeleton import Skeleton
 from ddpm.viz.render import canonical
 
-TWIST = 1e-5  # weight of staying unturned, against that of the bones: it decides only what these leave open
+TWIST = 1e-5  # weight of the identity against the bones: it decides only the rotations that these leave open
 RIGID = 1e-3  # metres by which the child bones of a joint may move against each other and still share its rotation
 POINT = 1e-3  # metres: a shorter bone is no End Site
 
 
 @dataclass(frozen=True)
 class RoundTrip:
-    """How far the joints of the file are from the positions that it was made of, in millimetres, joint by joint."""
+    """Distance of the file's joints from the positions it was made of, in millimetres, by joint."""
 
     mean: dict[str, float]
     worst: dict[str, float]
@@ -44,25 +46,23 @@ class _Node:
 def write_bvh(path: str | Path, positions: np.ndarray, skeleton: Skeleton, fps: float, scale: float = 100.0) -> RoundTrip:
     """Write a clip as a BVH file: the root with six channels, the others with Zrotation Xrotation Yrotation, in degrees.
 
-    Bones have their mean length. In the rest pose they point where they point on average, and the body is turned to face z. A
-    joint with one child turns the shortest way from the rest direction to the observed one, relative to its parent: positions
-    tell nothing of a twist. A joint with several children is turned to fit all of them (Kabsch 1976); where they move against
-    each other by more than a millimetre, as head and shoulders do, a joint ``PARENT_to_CHILD`` at the place of the parent turns
-    each that is off. Every bone aims at the position of its end from where its beginning came to lie, so that errors of length
-    do not add up. Angles run on beyond 180 degrees where the motion does.
+    Bones have their mean length and point in their mean direction in the rest pose; the body is turned to face z. A joint with
+    one child turns the shortest way from the rest direction to the observed one, relative to its parent: positions hold no
+    twist. A joint with several children is turned to fit all of them (Kabsch 1976); where they move against each other by more
+    than a millimetre, a joint ``PARENT_to_CHILD`` at the parent's place turns each that is off. Every bone aims at the position
+    of its end from where its beginning came to lie, so that errors of length do not add up. Angles are continuous over time.
 
-    BVH is y-up: other skeletons are turned so that up becomes y, their axes in cyclic order. A joint ``NAME_end`` that is the
-    only child of NAME becomes its End Site, as the reader has it; other joints without children end where they are.
+    BVH is y-up: other skeletons are turned so that up becomes y. A joint ``NAME_end`` that is the only child of NAME becomes
+    its End Site, as the reader has it.
 
     Args:
-        path: the file, written whole or not at all.
         positions: ``(frames, joints, 3)`` metres.
-        skeleton: what the joints are; blanks and braces in their names become ``_``.
-        fps: frames per second, 0.01 to 10000.
+        skeleton: its joints; blanks and braces in their names become ``_``.
+        fps: 0.01 to 10000.
         scale: units of the file per metre; 100 makes centimetres, as is usual (in Blender, import with a scale of 0.01).
 
     Returns:
-        What the rotations could not reproduce: nothing where bones keep their length, else what the lengths vary.
+        What the rotations could not reproduce: nothing where bones keep their length, else the variation of the lengths.
 
     Raises:
         ValueError: a 2-D skeleton, a wrong shape, numbers that are not finite or beyond 10^9 m, names that coincide, or an
@@ -83,7 +83,10 @@ def write_bvh(path: str | Path, positions: np.ndarray, skeleton: Skeleton, fps: 
     if len(set(names)) < joints:
         raise ValueError(f"two joints would have one name in the file: {sorted(n for n in set(names) if names.count(n) > 1)}")
     nodes, reached = _nodes(points, skeleton, names)
-    angles = _continuous(np.stack([_euler(node.turn) for node in nodes if not node.is_end], axis=1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # at x = 90 only a sum of z and y is determined, and any choice is right
+        turns = [Rotation.from_matrix(node.turn).as_euler("ZXY", degrees=True) for node in nodes if not node.is_end]
+    angles = _continuous(np.stack(turns, axis=1))
     channels = np.concatenate([points[:, skeleton.root] * scale, angles.reshape(len(points), -1)], axis=1)
     row = " ".join(["%.6f"] * channels.shape[1]) + "\n"
     motion = f"MOTION\nFrames: {len(points)}\nFrame Time: {1 / fps:.9f}\n" + row * len(points) % tuple(channels.ravel())
@@ -94,7 +97,7 @@ def write_bvh(path: str | Path, positions: np.ndarray, skeleton: Skeleton, fps: 
 
 
 def write_bvh_files(path: str | Path, clips: Clips) -> dict[Path, RoundTrip]:
-    """Write each clip to a file of its own, NAME_000.bvh and so on; see `write_bvh` for what is returned and raised."""
+    """Write each clip to a file of its own, NAME_000.bvh and so on; see `write_bvh`."""
     path, found = Path(path), {}
     for i, (clip, length) in enumerate(zip(clips.positions.numpy(), clips.lengths.tolist(), strict=True)):
         file = path.with_name(f"{path.stem}_{i:03d}{path.suffix}")
@@ -107,12 +110,12 @@ def _nodes(points: np.ndarray, skeleton: Skeleton, names: list[str]) -> tuple[li
     children: list[list[int]] = [[] for _ in names]
     for child, parent in skeleton.bones:
         children[parent].append(child)
-    model = int(np.argmax(np.ptp(points[..., 1], axis=1)))  # the rest pose is upright as the body is when it is tallest
+    model = int(np.argmax(np.ptp(points[..., 1], axis=1)))  # the rest pose is as upright as the tallest frame
     facing = _facing(points, skeleton, children, model)
     identity = np.repeat(np.eye(3)[None], len(points), axis=0)
     reached = points.copy()
     nodes: list[_Node] = []
-    # joint -> node that carries it, orientation of that, offset, rotation of a joint between, whether the body has not forked yet
+    # joint -> parent node, its orientation, offset, rotation of a joint between, whether the body has not forked yet
     todo = {skeleton.root: (-1, identity, np.zeros(3), None, True)}
     while todo:
         joint, (parent, world, offset, between, trunk) = todo.popitem()
@@ -129,12 +132,14 @@ def _nodes(points: np.ndarray, skeleton: Skeleton, names: list[str]) -> tuple[li
         bones = wanted @ world  # rows times a rotation: turned back by it
         lengths = np.linalg.norm(points[:, own] - points[:, [joint]], axis=-1).mean(0)
         rest = wanted[model] @ facing.T if trunk else bones.mean(0)
-        vague = np.linalg.norm(rest, axis=-1) < 0.1 * lengths  # it points everywhere in turn
+        vague = np.linalg.norm(rest, axis=-1) < 0.1 * lengths  # no mean direction
         rest[vague] = bones[model, vague]
         rest = _mean_shape(rest, bones) if len(own) > 1 else rest
         rest *= (lengths / np.maximum(np.linalg.norm(rest, axis=-1), 1e-12))[:, None]
         turn = _fit(rest, bones) if own else identity
-        is_end = not own and parent >= 0 and _is_end(joint, names, skeleton, children) and np.linalg.norm(offset) >= POINT
+        above = skeleton.parents[joint]
+        is_end = not own and above >= 0 and names[joint] == f"{names[above]}_end" and children[above] == [joint]
+        is_end = is_end and bool(np.linalg.norm(offset) >= POINT)
         nodes.append(_Node(names[joint], parent, offset, turn, is_end))
         here = len(nodes) - 1
         for k in reversed(range(len(own))):
@@ -145,9 +150,9 @@ def _nodes(points: np.ndarray, skeleton: Skeleton, names: list[str]) -> tuple[li
 
 
 def _facing(points: np.ndarray, skeleton: Skeleton, children: list[list[int]], model: int) -> np.ndarray:
-    """``(3, 3)`` the turn about y after which the body of frame ``model`` faces z: on average its left is towards x.
+    """``(3, 3)`` rotation about y after which the body of frame ``model`` faces z: its mean left is towards x.
 
-    Measured against the joint at which the body forks, as limbs and shoulders turn to and fro against the pelvis.
+    Measured relative to the joint at which the body forks, as limbs and shoulders turn against the pelvis.
     """
     fork = skeleton.root
     while len(children[fork]) == 1:
@@ -156,8 +161,7 @@ def _facing(points: np.ndarray, skeleton: Skeleton, children: list[list[int]], m
     turn = _fit(_mean_shape(bones[model], bones), bones)
     left, right = ([skeleton.index(pair[side]) for pair in skeleton.left_right] for side in (0, 1))
     x, _, z = ((points[:, left] - points[:, right]) @ turn).sum((0, 1))
-    c, s = np.cos(np.arctan2(z, x)), np.sin(np.arctan2(z, x))
-    return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+    return Rotation.from_rotvec([0, np.arctan2(z, x), 0]).as_matrix()
 
 
 def _mean_shape(shape: np.ndarray, bones: np.ndarray) -> np.ndarray:
@@ -167,16 +171,10 @@ def _mean_shape(shape: np.ndarray, bones: np.ndarray) -> np.ndarray:
     return shape
 
 
-def _is_end(joint: int, names: list[str], skeleton: Skeleton, children: list[list[int]]) -> bool:
-    parent = skeleton.parents[joint]
-    return names[joint] == f"{names[parent]}_end" and children[parent] == [joint]
-
-
 def _fit(rest: np.ndarray, bones: np.ndarray) -> np.ndarray:
-    """``(frames, 3, 3)`` rotations that turn ``rest`` ``(k, 3)`` onto ``bones`` ``(frames, k, 3)``: least squares.
+    """``(frames, 3, 3)`` least-squares rotations of ``rest`` ``(k, 3)`` onto ``bones`` ``(frames, k, 3)`` (Kabsch 1976).
 
-    With a single bone, or several along one line, the turn about it is open: of all best rotations the smallest is taken. Both
-    are the rotation of greatest trace with the correlation of the vectors, to which a little of the identity is added.
+    With bones along one line the turn about it is open: a little of the identity in the correlation picks the smallest.
     """
     correlation = np.einsum("fka,kb->fab", bones, rest) + (TWIST * (rest**2).sum() + 1e-12) * np.eye(3)
     u, _, vt = np.linalg.svd(correlation)
@@ -184,19 +182,11 @@ def _fit(rest: np.ndarray, bones: np.ndarray) -> np.ndarray:
     return u @ vt
 
 
-def _euler(turn: np.ndarray) -> np.ndarray:
-    """``(frames, 3, 3)`` -> ``(frames, 3)`` degrees about z, x and y, with turn = Rz Rx Ry; exact at x = 90 too."""
-    z = np.arctan2(-turn[:, 0, 1], turn[:, 1, 1])
-    c, s = np.cos(z)[:, None], np.sin(z)[:, None]
-    first, second = c * turn[:, 0] + s * turn[:, 1], c * turn[:, 1] - s * turn[:, 0]  # rows of Rx Ry
-    return np.degrees(np.stack([z, np.arctan2(turn[:, 2, 1], second[:, 1]), np.arctan2(first[:, 2], first[:, 0])], axis=-1))
-
-
 def _continuous(angles: np.ndarray) -> np.ndarray:
-    """The same rotations ``(frames, joints, 3)`` with angles that change as little as they can from frame to frame.
+    """The same rotations ``(frames, joints, 3)``, with angles that change as little as possible from frame to frame.
 
-    (z, x, y) and (z + 180, 180 - x, y + 180) are one rotation. Whether to exchange them from one frame to the next does not
-    depend on which was taken in the first, so that the choices add up.
+    (z, x, y) and (z + 180, 180 - x, y + 180) are one rotation. Whether to exchange them at a frame does not depend on the
+    choice at the frame before, so that the choices add up.
     """
     other = angles * (1, -1, 1) + 180
 

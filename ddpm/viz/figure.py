@@ -1,6 +1,5 @@
 """The skeleton as a figure: every joint with its name and number, the sides in their colours."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,26 +7,19 @@ import numpy as np
 
 from ddpm.files import write_durably
 from ddpm.skeleton import Skeleton
+from ddpm.viz.plots import picture_bytes
 from ddpm.viz.render import SIDE_COLOURS, canonical, facing
 
 GAP = 0.034  # of the figure's height, between two lines of text
 
 
 def draw_skeleton(path: str | Path, skeleton: Skeleton, poses: np.ndarray) -> None:
-    """Draw one pose from the front with the names and numbers of its joints, as PNG, PDF or SVG by the ending of the path.
-
-    Of the poses one is taken that stands upright and whose joints can be told apart.
-
-    Args:
-        path: the file, written whole or not at all.
-        skeleton: what the joints are.
-        poses: ``(poses, joints, coords)`` metres, at least one of them finite.
+    """Draw the clearest of ``(poses, joints, coords)`` from the front with the names and numbers of its joints.
 
     Raises:
-        ValueError: no such pose, or an ending that is none of these.
+        ValueError: no finite pose, or a path that does not end in .png, .pdf or .svg.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # half a second that only figures should cost
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # takes half a second
 
     path = Path(path)
     kind = path.suffix.lower().removeprefix(".")
@@ -39,7 +31,6 @@ def draw_skeleton(path: str | Path, skeleton: Skeleton, poses: np.ndarray) -> No
     flat = _clearest(_from_the_front(poses, skeleton), skeleton)
 
     figure = Figure(figsize=(6.4, max(4.2, 0.13 * len(skeleton.names) + 2.2)), dpi=200)
-    canvas = FigureCanvasAgg(figure)
     axes = figure.add_axes((0.0, 0.07, 1.0, 0.9))
     axes.set_axis_off()
     low, high = flat.min(0), flat.max(0)
@@ -72,13 +63,11 @@ def draw_skeleton(path: str | Path, skeleton: Skeleton, poses: np.ndarray) -> No
     marks = [("left", "left"), ("right", "right"), ("centre", "neither")] if skeleton.left_right else []
     for k, (side, word) in enumerate(marks):
         figure.text(0.36 + 0.14 * k, 0.03, f"● {word}", color=tuple(c / 255 for c in SIDE_COLOURS[side]), fontsize=8, ha="center")
-    buffer = io.BytesIO()
-    canvas.print_figure(buffer, format=kind, facecolor="white")
-    write_durably(path, buffer.getvalue())
+    write_durably(path, picture_bytes(figure, kind))
 
 
 def _from_the_front(poses: np.ndarray, skeleton: Skeleton) -> np.ndarray:
-    """``(poses, joints, 2)``: to the right and up, as someone sees them who stands before each."""
+    """``(poses, joints, 2)``, to the right and up, each pose seen from its front."""
     points = canonical(poses[:, None], skeleton)
     if skeleton.coords == 2:
         return points[:, 0, :, :2]
@@ -88,12 +77,12 @@ def _from_the_front(poses: np.ndarray, skeleton: Skeleton) -> np.ndarray:
 
 
 def _clearest(flat: np.ndarray, skeleton: Skeleton) -> np.ndarray:
-    """The pose ``(joints, 2)`` that stands, has its sides on their sides and every joint far from its nearest neighbour."""
+    """The pose ``(joints, 2)`` that stands, has no crossed sides, and has every joint far from its nearest neighbour."""
     apart = np.linalg.norm(flat[:, :, None] - flat[:, None], axis=-1)
     apart[:, np.arange(flat.shape[1]), np.arange(flat.shape[1])] = np.inf
     size = np.median(np.ptp(flat, axis=1).max(-1)) + 1e-9
     feet = [skeleton.index(name) for name in skeleton.feet]
-    # Both feet are on the ground and the rest is above them, rather than a leg or a trunk across the picture.
+    # Prefer both feet on the ground and the rest above them to a leg or a trunk across the picture.
     stature = flat[..., 1].mean(1) - flat[:, feet, 1].max(1) if feet else np.ptp(flat[..., 1], axis=1)
     score = np.log(apart.min(-1) / size + 1e-3).mean(1) + 8 * stature / size
     for left, right in skeleton.left_right:
@@ -102,22 +91,18 @@ def _clearest(flat: np.ndarray, skeleton: Skeleton) -> np.ndarray:
 
 
 def _columns(flat: np.ndarray, skeleton: Skeleton) -> dict[int, list[int]]:
-    """Right or left of the figure, 1 or -1, -> joints named there, lowest first; those of neither side fill up the shorter."""
+    """Right or left of the figure, 1 or -1, -> joints named there, lowest first; central joints fill up the shorter side."""
     columns: dict[int, list[int]] = {1: [], -1: []}
     middle = float(np.median(flat[:, 0]))
-    centre = []
-    for joint in range(len(flat)):
-        if skeleton.side(joint) == "centre":
-            centre.append(joint)
-        else:
-            columns[1 if flat[joint, 0] > middle else -1].append(joint)
-    for joint in sorted(centre, key=lambda j: -flat[j, 1]):
-        columns[min(columns, key=lambda side: len(columns[side]))].append(joint)
+    for joint in sorted(range(len(flat)), key=lambda j: (skeleton.side(j) == "centre", -flat[j, 1])):
+        shorter = min(columns, key=lambda side: len(columns[side]))
+        side = 1 if flat[joint, 0] > middle else -1
+        columns[shorter if skeleton.side(joint) == "centre" else side].append(joint)
     return {side: sorted(joints, key=lambda j: float(flat[j, 1])) for side, joints in columns.items()}
 
 
 def _spread(heights: Sequence[float] | np.ndarray, gap: float) -> np.ndarray:
-    """Ascending heights moved as little as it takes to have neighbours ``gap`` apart; those that push each other move as one."""
+    """Ascending heights, moved as little as possible (least squares) so that neighbours are ``gap`` apart."""
     pools: list[tuple[float, int]] = []  # mean of the shifted heights, number
     for k, height in enumerate(heights):
         mean, number = float(height) - k * gap, 1

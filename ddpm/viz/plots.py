@@ -1,4 +1,4 @@
-"""Plots: losses, and the quality of samplers, as curves."""
+"""Curves of losses and of the quality of samplers, and what all plots share."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -14,23 +14,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#40444B")
-"""Colours that stay apart for every common kind of colour blindness (Okabe & Ito)."""
+"""Distinct for every common kind of colour blindness (Okabe & Ito)."""
 
 
-def plot_losses(
-    path: str | Path,
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    *,
-    title: str = "",
-    log_y: bool = True,
-) -> "Figure":
+def plot_losses(path: str | Path, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> "Figure":
     """Draw loss curves, write them as a PNG and return the figure.
 
     Args:
-        path: the PNG file, written whole or not at all.
         curves: name -> (optimiser steps, losses). Losses that are not finite leave gaps; empty curves are left out.
-        title: above the axes.
-        log_y: logarithmic losses, if all are positive.
 
     Raises:
         ValueError: a curve with more steps than losses, or the reverse.
@@ -44,21 +35,20 @@ def plot_losses(
             raise ValueError(f"curve {name!r}: {x.shape} steps and {y.shape} losses, expected as many of each")
         y = np.where(np.isfinite(y), y, np.nan)
         if np.isfinite(y).any():
-            # Dots while they can be told apart: a line through a single point would be invisible.
-            marker = "o" if np.isfinite(y).sum() <= 40 else ""
-            width = 1.6 if marker else 1.0
-            axes.plot(x, y, color=PALETTE[k % len(PALETTE)], marker=marker, markersize=3.5, linewidth=width, label=name)
+            # Dots while they are distinct: a line through a single point would be invisible.
+            style = {"marker": "o", "linewidth": 1.6} if np.isfinite(y).sum() <= 40 else {"linewidth": 1.0}
+            axes.plot(x, y, color=PALETTE[k % len(PALETTE)], markersize=3.5, label=name, **style)
             shown.append(y[np.isfinite(y)])
     if shown:
         axes.legend(frameon=False)
-        if log_y and min(y.min() for y in shown) > 0:
+        if min(y.min() for y in shown) > 0:
             axes.set_yscale("log")
             narrow = max(y.max() for y in shown) < 10 * min(y.min() for y in shown)  # few or no powers of ten in view
             axes.yaxis.set_major_formatter(lambda loss, _: f"{loss:g}")
             axes.yaxis.set_minor_formatter(lambda loss, _: f"{loss:g}" if narrow else "")
     else:
         axes.text(0.5, 0.5, "no losses yet", transform=axes.transAxes, ha="center", va="center", color="0.5")
-    axes.set(xlabel="optimiser step", ylabel="loss", title=title)
+    axes.set(xlabel="optimiser step", ylabel="loss")
     finish(axes)
     save(path, figure)
     return figure
@@ -72,14 +62,11 @@ def plot_quality(
     ylabel: str,
     title: str = "",
 ) -> "Figure":
-    """Draw what samplers reach with how many network calls and in what time, write it as a PNG and return the figure.
+    """Draw quality against network calls and time for some samplers, write it as a PNG and return the figure.
 
     Args:
-        path: the PNG file, written whole or not at all.
-        curves: sampler -> (network calls, seconds per clip, (value, low, high)) of each run.
+        curves: sampler -> (network calls, seconds per clip, (value, low, high)) of each run; lower values are better.
         real: (value, low, high) of real clips against real ones.
-        ylabel: what the values are; lower is better.
-        title: above the axes.
     """
     figure = new_figure(9.2, 4.0)
     left, right = figure.subplots(1, 2, sharey=True)
@@ -108,13 +95,7 @@ def plot_quality(
 
 
 def plot_noise_levels(path: str | Path, loss: Mapping[float, float], centimetres: Mapping[float, float]) -> "Figure":
-    """Draw the validation loss and the error of x0_hat by noise level, write them as a PNG and return the figure.
-
-    Args:
-        path: the PNG file, written whole or not at all.
-        loss: t / T -> weighted loss.
-        centimetres: t / T -> mean distance of a joint of x0_hat from where it is.
-    """
+    """Draw the validation loss and the error of x0_hat, both by t / T, write them as a PNG and return the figure."""
     figure = new_figure(9.2, 3.6)
     left, right = figure.subplots(1, 2)
     for axes, values, colour, label in (
@@ -130,29 +111,27 @@ def plot_noise_levels(path: str | Path, loss: Mapping[float, float], centimetres
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure of so many inches."""
-    from matplotlib.figure import Figure  # half a second that only plots should cost
+    """An empty figure, in inches."""
+    from matplotlib.figure import Figure  # takes half a second
 
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
 
 
 def finish(axes: "Axes") -> None:
-    """Give axes the grid and the frame that all plots have."""
+    """The grid and the frame of all plots."""
     axes.grid(True, which="major", color="0.88", linewidth=0.8)
     axes.grid(True, which="minor", color="0.94", linewidth=0.5)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def png_bytes(figure: "Figure") -> bytes:
-    """A figure as the content of a PNG file."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
+def picture_bytes(figure: "Figure", kind: str = "png") -> bytes:
+    """The content of a png, pdf or svg file."""
     buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
+    figure.savefig(buffer, format=kind, facecolor="white")
     return buffer.getvalue()
 
 
 def save(path: str | Path, figure: "Figure") -> None:
     """Write a figure as a PNG, whole or not at all."""
-    write_durably(path, png_bytes(figure))
+    write_durably(path, picture_bytes(figure))

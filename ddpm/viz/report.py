@@ -1,4 +1,4 @@
-"""Report: an evaluation as one HTML page that needs nothing beside itself."""
+"""Report: an evaluation as one self-contained HTML page."""
 
 import base64
 import html
@@ -12,21 +12,13 @@ import torch
 from ddpm.clips import Clips
 from ddpm.files import write_durably
 from ddpm.metrics.classifier import NOTE, Classification
-from ddpm.metrics.comparison import Measured
+from ddpm.metrics.comparison import Measured, measures
 from ddpm.metrics.memorisation import Memorisation, nearest
 from ddpm.metrics.suite import Evaluation, Score
 from ddpm.metrics.table import number, rank
 from ddpm.metrics.verdict import Finding, is_far
-from ddpm.viz.evaluation_plots import (
-    plot_bones,
-    plot_classification,
-    plot_numbers,
-    plot_planes,
-    plot_scale,
-    plot_spectrum,
-    units_of,
-)
-from ddpm.viz.plots import png_bytes
+from ddpm.viz import evaluation_plots as plots
+from ddpm.viz.plots import picture_bytes
 from ddpm.viz.render import draw_clips, gif_bytes
 
 STYLE = """
@@ -45,7 +37,7 @@ td.pale { color: #7b8390; } .warning { border-left: 5px solid #D55E00; backgroun
 pre { font-size: .8em; }
 """
 
-HEADINGS = ("How far apart the distributions are", "How real, and how varied", "What a camera and a ruler find")
+HEADINGS = ("How far apart the distributions are", "How real, and how varied", "Physics")
 
 MEANING = {
     "frechet": "Fréchet distance of Gaussians fitted to the features",
@@ -77,19 +69,17 @@ def write_report(
     """Write the page, whole or not at all.
 
     Args:
-        path: of the HTML file.
-        name: of what was judged.
+        name: of what was evaluated.
         lead: one sentence on both sets.
-        evaluation: the numbers.
-        wrong: what the verdict found.
-        generated: the clips judged.
-        real: the reference.
-        training: whole training recordings, None where copies were not looked for.
-        about: where everything comes from.
+        wrong: findings of the verdict.
+        training: whole training recordings, None if copies were not searched for.
+        about: origin of everything, for the last section.
     """
     mine, theirs = Measured.of(generated), Measured.of(real)
+    units = {name: unit for name, (unit, _) in measures(real.skeleton).items()}
     planes = [feature for feature in ("kinetic", "pose") if feature in theirs.features]
     warnings = "".join(f'<div class="warning"><b>{html.escape(f.name)}</b>: {html.escape(f.text)}.</div>' for f in wrong)
+    evenly = torch.linspace(0, len(real) - 1, min(len(real), 9)).round().long()
     far = sum(is_far(m) for m in evaluation.metrics.values())
     parts = [
         f"<h1>Motion, measured</h1><p class='note'>{html.escape(name)}<br>{html.escape(lead)}.</p>",
@@ -97,27 +87,27 @@ def write_report(
         f"<p>{far} of {len(evaluation.metrics)} metrics are further from real than real clips are from each other (shaded).</p>",
         "<h2>Look at it first</h2>",
         '<div class="sides">',
-        _figure(_clips(generated), "gif", "<b>Generated</b>: the first 9 clips, not chosen. Orange is the person's right."),
-        _figure(_clips(real.take(_spread(len(real), 9))), "gif", "<b>Real</b>: 9 reference clips, evenly chosen."),
+        _clips(generated.take(slice(9)), "<b>Generated</b>: the first 9 clips, not chosen. Orange is the person's right."),
+        _clips(real.take(evenly), "<b>Real</b>: 9 reference clips, evenly chosen."),
         "</div>",
         "<h2>Between real and degraded</h2>",
-        _figure(png_bytes(plot_scale(evaluation)), "png", SCALE),
+        _plot(plots.plot_scale(evaluation), SCALE),
         "<h2>All metrics</h2>",
         f"<p class='note'>{TABLE} Each repeat compares {evaluation.clips['generated_compared']} generated and "
         f"{evaluation.clips['reference_compared']} real clips.</p>",
         _table(evaluation),
         "<h2>Speed, jerk and the rest, clip by clip</h2>",
-        _figure(png_bytes(plot_numbers(mine, theirs, units_of(real))), "png", NUMBERS),
+        _plot(plots.plot_numbers(mine, theirs, units), NUMBERS),
         "<h2>Bones and frequencies</h2>",
-        *([_figure(png_bytes(plot_bones(generated, real)), "png", BONES)] if real.skeleton.bones else []),
-        _figure(png_bytes(plot_spectrum(mine, theirs, real.fps)), "png", SPECTRUM),
+        *([_plot(plots.plot_bones(generated, real), BONES)] if real.skeleton.bones else []),
+        _plot(plots.plot_spectrum(mine, theirs, real.fps), SPECTRUM),
         "<h2>Both sets in the plane</h2>",
-        _figure(png_bytes(plot_planes(mine, theirs, planes)), "png", PLANES),
+        _plot(plots.plot_planes(mine, theirs, planes), PLANES),
     ]
     if evaluation.classification is not None:
         parts += ["<h2>Which actions a classifier sees</h2>", _classified(evaluation.classification)]
     if evaluation.memorisation is not None and training is not None:
-        parts += ["<h2>Copied from training?</h2>", *_copies(evaluation.memorisation, generated, training)]
+        parts += ["<h2>Copied from training?</h2>", _copies(evaluation.memorisation, generated, training)]
     parts += ["<h2>Where this comes from</h2>", f"<pre>{html.escape(json.dumps(about, indent=1, default=str))}</pre>"]
     title = html.escape(f"Motion, measured: {name}")
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style><body>'
@@ -126,12 +116,12 @@ def write_report(
 
 SCALE = (
     "Distances between generated and real clips, divided by the distance between two halves of the real ones: 1 is as good as "
-    "real. A filled dot is further away than real clips and other people are. Grey: real clips made worse on purpose, as a "
-    "scale. What is beyond 1000 is drawn there. Kernel distances are left out, since theirs between real clips is about 0."
+    "real. A filled dot is further away than real clips and clips of other people are. Grey: real clips made worse on purpose, "
+    "as a scale. What is beyond 1000 is drawn there. Kernel distances are left out, since theirs between real clips is about 0."
 )
 TABLE = (
     "↓ lower is better, ↑ higher, ≈ as close to real as can be. <b>Real</b>: one half of the real clips against the other, "
-    "what a perfect model would reach. <b>People</b>: the same with nobody on both sides. Grey: real clips, degraded. "
+    "what a perfect model would reach. <b>People</b>: the same with disjoint subjects. Grey: real clips, degraded. "
     "Brackets: 95 % over random halves. Features are computed from positions, without a trained network, except those of the "
     "classifier where there is one."
 )
@@ -180,25 +170,21 @@ def _with_interval(score: Score) -> str:
 def _classified(j: Classification) -> str:
     asked = ""
     if j.generated_accuracy is not None and j.asked is not None:
-        asked = (
-            f" Of {int(j.asked.sum())} generated clips with a label it puts {100 * j.generated_accuracy:.0f} % where they belong."
-        )
-    metric = "" if j.in_metrics else " No distance in its features is given: it learned from clips of the reference."
+        asked = f" It recognises {100 * j.generated_accuracy:.0f} % of {int(j.asked.sum())} generated clips with a label."
+    metric = "" if j.in_metrics else " No distance in its features is given: it was trained on clips of the reference."
     text = (
-        f"Share of clips that the classifier puts into each class. {NOTE[0].upper()}{NOTE[1:]}. It learned from {j.trained} and "
-        f"is right on {100 * j.accuracy:.0f} % of {int(j.tested.sum())} held-out ones, which are the real clips here; "
-        f"the commonest class would be right on {100 * j.chance:.0f} %. Its mean confidence is "
-        f"{j.confidence['generated']:.2f} on generated "
-        f"clips, {j.confidence['real']:.2f} on real ones.{asked}{metric}"
+        f"Share of clips that the classifier puts into each class. {NOTE[0].upper()}{NOTE[1:]}. It was trained on {j.trained} "
+        f"and is right on {100 * j.accuracy:.0f} % of {int(j.tested.sum())} held-out ones, the real clips here; the "
+        f"commonest class would be right on {100 * j.chance:.0f} %. Its mean confidence is "
+        f"{j.confidence['generated']:.2f} on generated clips, {j.confidence['real']:.2f} on real ones.{asked}{metric}"
     )
-    return _figure(png_bytes(plot_classification(j)), "png", text)
+    return _plot(plots.plot_classification(j), text)
 
 
-def _copies(found: Memorisation, generated: Clips, training: Clips) -> list[str]:
-    """The samples closest to training, each beside the window of the recording that it is closest to."""
-    order = found.samples.argsort()[:6]
+def _copies(found: Memorisation, generated: Clips, training: Clips) -> str:
+    """The samples closest to training, each beside the closest window of the closest recording."""
     pairs, titles = [], []
-    for i in order.tolist():
+    for i in found.samples.argsort()[:6].tolist():
         k = int(found.neighbours[i])
         sample = generated.take(torch.tensor([i]))
         recording = training.positions[k, : int(training.lengths[k])]
@@ -217,17 +203,16 @@ def _copies(found: Memorisation, generated: Clips, training: Clips) -> list[str]
         f"clips is. A sample is closer to training than a held-out clip with probability {found.closer_than_held_out:.2f}: 0.5 "
         "if it is as new as those, 1 for copies; more than 0.5 is expected where the held-out people are others."
     )
-    return [_figure(gif_bytes(drawn, generated.fps), "gif", text)]
+    return _figure(gif_bytes(drawn, generated.fps), "gif", text)
 
 
-def _clips(motions: Clips) -> bytes:
-    chosen = motions.take(torch.arange(min(9, len(motions))))
-    drawn = draw_clips(chosen.positions.float().numpy(), motions.skeleton, columns=3, size=160, lengths=chosen.lengths.tolist())
-    return gif_bytes(drawn, motions.fps)
+def _clips(clips: Clips, caption: str) -> str:
+    drawn = draw_clips(clips.positions.numpy(), clips.skeleton, columns=3, size=160, lengths=clips.lengths.tolist())
+    return _figure(gif_bytes(drawn, clips.fps), "gif", caption)
 
 
-def _spread(n: int, count: int) -> torch.Tensor:
-    return torch.linspace(0, n - 1, min(n, count)).round().long()
+def _plot(figure: "plots.Figure", caption: str) -> str:
+    return _figure(picture_bytes(figure), "png", caption)
 
 
 def _figure(content: bytes, kind: str, caption: str) -> str:

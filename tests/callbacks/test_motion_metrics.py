@@ -33,6 +33,12 @@ def data() -> PoseDataModule:
     return PoseDataModule(synthetic(skeleton, 240, 20.0, 0), frames=24, val_fraction=0.3)
 
 
+class Fake(SimpleNamespace):
+    """A trainer; like Lightning's, it is known by its identity."""
+
+    __hash__ = object.__hash__
+
+
 def held_out(data: PoseDataModule) -> Tensor:
     """``(n, frames, joints, coords)`` real clips that are not the reference."""
     return data.middle_windows(data.train_recordings)["clips"].permute(0, 3, 1, 2)
@@ -42,7 +48,7 @@ def measured(data: PoseDataModule, sampler: Callable[[Any], Tensor]) -> tuple[di
     """What the callback logs at the end of training of a module that samples these positions."""
     logged: dict[str, float] = {}
     logger = SimpleNamespace(log_metrics=lambda values, step: logged.update(values))
-    trainer = SimpleNamespace(datamodule=data, global_step=9, callbacks=[], loggers=[logger], fast_dev_run=False)
+    trainer = Fake(datamodule=data, global_step=9, callbacks=[], loggers=[logger], fast_dev_run=False)
     callback = MotionMetrics(n=96, seed=5)
     module = SimpleNamespace(sample=lambda seeds: Clips.whole(sampler(seeds), 20.0, data.clips.skeleton))
     callback.on_train_end(trainer, module)  # type: ignore[arg-type]
@@ -136,7 +142,6 @@ def test_the_best_checkpoint_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert next(values, None) is None, "epochs 2, 4 and 5"
     best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["global_step"] == 2 * 3
-    assert (tmp_path / "noise_levels.png").stat().st_size > 0
 
 
 def test_training_measures_and_logs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -20,8 +20,7 @@ from ddpm.config import build_module, own_data
 from ddpm.errors import ConfigError, DataError
 from ddpm.module import MotionDiffusion
 from ddpm.process.editing import vary
-from ddpm.process.progress import cost, progress_bar
-from ddpm.process.samplers import ddim, ddpm, heun, unipc
+from ddpm.process.samplers import cost, ddim, ddpm, heun, progress_bar, unipc
 from ddpm.process.schedules import cosine
 from ddpm.viz.bvh_out import write_bvh
 from ddpm.viz.plots import plot_quality

@@ -1,24 +1,16 @@
 """Cleaning: truths about synthetic recordings, where the sound original is known."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 
 from datamodules.cleaning import CleaningReport, clean, fill_gaps, find_jumps, find_spikes, set_floor
-from ddpm.skeleton import Skeleton
+from tests.skeletons import shipped
 
 FPS = 15.0
 STEP = 6.0 / FPS
 
 
-def kinect20() -> Skeleton:
-    config = OmegaConf.to_container(OmegaConf.load(Path(__file__).parents[2] / "conf" / "skeleton" / "kinect20.yaml"))
-    return Skeleton(**{key: value for key, value in config.items() if key != "_target_"})
-
-
-SKELETON = kinect20()
+SKELETON = shipped("kinect20")
 
 
 def motion(frames: int, seed: int = 0) -> np.ndarray:
@@ -152,7 +144,7 @@ def test_what_is_too_short_or_untracked_is_dropped_with_its_reason() -> None:
     summary = total.summary()
     assert "\n" not in summary and "kept 1 with 20 frames; dropped 3" in summary
     assert "1 with fewer than 8 sound frames in a row: a.txt; 2 without a tracked frame: a.txt, a.txt" in summary
-    assert ": a.txt, a.txt, ..." in sum([short_report] * 3, CleaningReport()).summary(names=2)
+    assert ": a.txt, a.txt, a.txt, ..." in sum([short_report] * 4, CleaningReport()).summary()
 
 
 def test_random_damage_is_accounted_for() -> None:
@@ -175,7 +167,7 @@ def test_limits_are_checked(limits: dict[str, float]) -> None:
 
 @pytest.mark.parametrize("up", ["y", "-y", "z"])
 def test_floor_is_at_zero_in_spite_of_sinking_feet(up: str) -> None:
-    skeleton = Skeleton(**{**SKELETON.to_config(), "up": up})
+    skeleton = shipped("kinect20", up=up)
     feet = [skeleton.index(name) for name in skeleton.feet]
     positions = motion(60)
     heights = positions[..., skeleton.up_axis]

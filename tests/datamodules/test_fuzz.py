@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from datamodules.clip_set import ClipSet
+from datamodules.sets.bvh import bvh, skeleton
 from datamodules.sets.folder import folder
 from datamodules.sets.msr_action3d import msr_action3d
 from ddpm.clips import Clips
@@ -35,6 +36,7 @@ NUMBERS = (
 )
 TOKENS = (
     *(*NUMBERS, b"\x00", b"\xff\xfe", b"{", b"}", b"[" * 40, b"]", b'"', b",", b":", b"null", b"true", b"\n", b"\r", b" ", b";"),
+    *(b"JOINT", b"End Site", b"OFFSET", b"CHANNELS", b"MOTION", b"9" * 30),
     *(b"\t", b"(", b")", b"'", b"|O", b"people", b"keypoints", b"image_id", b"lengths.npy", b"<f8", b"True", b"frame", b"_x"),
 )
 VALUES = (
@@ -84,6 +86,7 @@ def sound() -> dict[str, bytes]:
         "a01_s01_e01_skeleton3D.txt": "".join(
             f"{x:.4f} {y:.4f} {z + 2:.4f} 1\n" for x, y, z in motion.reshape(-1, 3).tolist()
         ).encode(),
+        "small.bvh": (Path(__file__).parents[1] / "bvh" / "small.bvh").read_bytes(),
     }  # fmt: skip
 
 
@@ -205,6 +208,8 @@ def load(path: Path) -> ClipSet:
     """What training would load."""
     if path.name.endswith("skeleton3D.txt"):
         return msr_action3d(KINECT, str(path.parent))
+    if path.suffix == ".bvh":
+        return bvh(skeleton(str(path)), str(path))
     if path.suffix == ".json":
         return folder(shipped("coco17"), str(path), fps=15, min_seconds=0.2)
     return folder(shipped("ntu25") if path.suffix == ".skeleton" else KINECT, str(path), fps=15, lost="zeros", min_seconds=0.2)
@@ -260,7 +265,7 @@ RELAXED = settings(
 )
 
 
-@settings(RELAXED, max_examples=200)
+@settings(RELAXED, max_examples=300)
 @given(case=damage())
 def test_no_damage_escapes(tmp_path: Path, case: Damaged) -> None:
     survives(tmp_path, case)

@@ -34,6 +34,32 @@ def test_a_window_is_the_recording_anchored_at_its_first_root() -> None:
     assert batch["mask"].min() == 1 and torch.equal(batch["labels"], torch.tensor([1, 0]))
 
 
+def test_turned_windows_forget_the_heading_and_nothing_else() -> None:
+    """A person who is turned anywhere gives the same window: left along the first ground axis, heights and distances kept."""
+    body = Skeleton({"root": None, "a": "root", "b": "root", "tip": "a"}, left_right=[["a", "b"]])
+    positions = np.random.default_rng(0).normal(size=(9, 4, 3)).astype(np.float32)
+    positions[6:, 1, 0] += 50.0  # behind the end of the window
+    angle = 2.1
+    turn = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]], dtype=np.float32)
+    clips = ClipSet.from_recordings(
+        [Recording(p, "r", None, None) for p in (positions, positions @ turn.T, positions[:4])], fps=10, skeleton=body
+    )
+    index = torch.tensor([[0, 0], [1, 0], [2, 0]])
+    plain, turned = (Windows(clips, 6, turned=on).__getitems__(index)["clips"] for on in (False, True))
+    torch.testing.assert_close(turned[1], turned[0])
+    assert (plain[1] - plain[0]).abs().max() > 0.5
+    for clip, frames in zip(turned, (6, 6, 4), strict=True):
+        across = (clip[1] - clip[2])[:, :frames].mean(dim=1)
+        assert across[0] > 0 and abs(across[2]) < 1e-6
+    for k in range(3):
+        assert torch.equal(turned[k][:, 1], plain[k][:, 1])
+        flat = [x[k].permute(2, 0, 1) for x in (plain, turned)]
+        torch.testing.assert_close(torch.cdist(flat[0], flat[0]), torch.cdist(flat[1], flat[1]), rtol=0, atol=1e-4)
+    flat = Skeleton({"root": None, "a": "root", "b": "root"}, left_right=[["a", "b"]], coords=2)
+    pixels = ClipSet.from_recordings([Recording(positions[:, :3, :2], "r", None, None)], fps=10, skeleton=flat)
+    assert torch.equal(*(Windows(pixels, 6, turned=on).__getitems__(index[:1])["clips"] for on in (False, True)))
+
+
 def test_without_short_recordings_there_is_no_mask() -> None:
     assert Windows(counted([10, 20]), 6).__getitems__(torch.tensor([[1, 7], [0, 0]]))["mask"] is None
 

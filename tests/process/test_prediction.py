@@ -13,11 +13,11 @@ from ddpm.process.weighting import min_snr, p2, simple, velocity
 PREDICTIONS = [Epsilon(), X0(), Velocity(), EDM(), EDM(0.5)]
 
 
-def gaussian() -> Gaussian:
-    """One that has measured the clips of `example`."""
+def gaussian() -> Prediction:
+    """One that has measured the clips of `example`, for these clips."""
     measured = Gaussian(3, 2).double()
     measured.fit(example()[0], None)
-    return measured
+    return measured.for_clips(example()[0], None)
 
 
 def example(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -66,8 +66,8 @@ def test_the_error_is_that_of_x0_hat(prediction: Prediction, weighting: Callable
     expected = weighting(alpha_bar / (1 - alpha_bar)) * (x0 - x0_hat).square()
     before = vars(prediction).copy()
     prediction.fit(100 * x0, None)
-    assert vars(prediction) == before and prediction.network_input(xt, alpha_bar, None) is xt
-    torch.testing.assert_close(prediction.error(output, x0, eps, alpha_bar, weighting, None), expected, rtol=1e-7, atol=1e-12)
+    assert vars(prediction) == before and prediction.for_clips(xt, None).network_input(xt, alpha_bar) is xt
+    torch.testing.assert_close(prediction.error(output, x0, eps, alpha_bar, weighting), expected, rtol=1e-7, atol=1e-12)
 
 
 @pytest.mark.parametrize("prediction", [*PREDICTIONS, gaussian()])
@@ -76,7 +76,7 @@ def test_the_simple_error_of_a_clip_is_that_of_its_eps_hat(prediction: Predictio
     x0, eps, alpha_bar, xt = example()
     output = torch.randn_like(xt)
     _, eps_hat = prediction.convert(output, xt, alpha_bar)
-    error = prediction.error(output, x0, eps, alpha_bar, simple, None)
+    error = prediction.error(output, x0, eps, alpha_bar, simple)
     torch.testing.assert_close(error.sum(dim=(1, 2)), (eps - eps_hat).square().sum(dim=(1, 2)), rtol=1e-7, atol=1e-12)
 
 
@@ -90,7 +90,7 @@ def test_all_but_epsilon_need_no_signal(prediction: Prediction) -> None:
     less, _ = prediction.convert(torch.zeros_like(eps), eps, nothing)
     torch.testing.assert_close(eps_hat, eps)
     assert x0_hat.isfinite().all() and not less.any() and (x0_hat - less).flatten(1).norm(dim=1).min() > 0.1
-    assert (prediction.error(torch.zeros_like(eps), x0, eps, nothing, velocity, None).sum(dim=(1, 2)) > 0).all()
+    assert (prediction.error(torch.zeros_like(eps), x0, eps, nothing, velocity).sum(dim=(1, 2)) > 0).all()
 
 
 def test_targets_are_what_the_names_say() -> None:
