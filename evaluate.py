@@ -8,6 +8,7 @@ import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from datamodules.cache import through_cache
 from datamodules.clip_set import ClipSet
-from ddpm.checkpoint import checkpoint_of, load_run
+from ddpm.checkpoint import load_run
 from ddpm.clips import Clips
 from ddpm.command import command
-from ddpm.config import construct_data, construct_part, own_clips
+from ddpm.config import construct, construct_data, construct_part, own_clips
 from ddpm.errors import ConfigError, DataError
 from ddpm.files import write_durably
 from ddpm.metrics import suite
@@ -52,6 +53,7 @@ class Config:
     batch_size: int
     device: str
     cache: str | None
+    trust: list[str]
     report: bool
     data: dict[str, Any] = field(default_factory=dict)
     loader: dict[str, Any] = field(default_factory=dict)
@@ -159,21 +161,23 @@ def measured(config: Mapping[str, Any]) -> tuple[Clips, Any, dict[str, Any]]:
         loader = {"_target_": "datamodules.pose.PoseDataModule", "_partial_": True}
         split = {key: value for key, value in config["loader"].items() if value is not None}
         real = {key: value for key, value in config["data"].items() if key != "root" or value is not None}
-        module, run, changes = None, {"data": real, "loader": loader | split}, {}
+        make, module, run, changes = construct, None, {"data": real, "loader": loader | split}, {}
     else:
-        module, run = load_run(checkpoint_of(config["ckpt"]))
+        make = partial(construct_data, trust=config["trust"])
+        module, run = load_run(config["ckpt"], config["trust"])
         changes = {key: value for key, value in config["data"].items() if value is not None}
-    recordings = own_clips(run, changes, through_cache(construct_data, config["cache"]))
+    recordings = own_clips(run, changes, through_cache(make, config["cache"]))
     frames = config["frames"] or run.get("frames")
     if config["clips"] is not None:
         generated = comparable(config["clips"], recordings)
         frames = generated.positions.shape[1]
-    data = construct_data({**run["loader"], "frames": frames}, "loader")(clips=recordings)
+    data = make({**run["loader"], "frames": frames}, "loader")(clips=recordings)
     if config["clips"] is None:
         node = config["sampler"] or run["sampler"]
+        sampler = construct(node, "sampler") if config["sampler"] else construct_part(node, "sampler", config["trust"])
         seeds = range(config["seed"], config["seed"] + config["n"])
         generated = module.sample(
-            seeds, frames=frames, sampler=construct_part(node, "sampler"), batch_size=config["batch_size"],
+            seeds, frames=frames, sampler=sampler, batch_size=config["batch_size"],
             device=config["device"], progress=True,
         )  # fmt: skip
         bad = int((~generated.finite).sum())

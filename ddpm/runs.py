@@ -45,6 +45,9 @@ MAY_DIFFER = (
 )
 """What may be changed when a run is resumed; the rest would make it another run."""
 
+RENAMED = {"variance=learnt": "variance=learned"}
+"""Options of groups that earlier versions called otherwise."""
+
 PRODUCTS = {
     "samples/final.gif": "generated clips",
     "samples/*.gif": "the same noise, while it learned",
@@ -142,6 +145,7 @@ def checkpoint_to_resume(resume: str | None, out: Path) -> Path | None:
 def overrides_of(checkpoint: Path, overrides: Sequence[str]) -> list[str]:
     """The command line that a run was begun with, changed by another one."""
     begun = read_checkpoint(checkpoint).get("hyper_parameters", {}).get("overrides", [])
+    begun = [RENAMED.get(o, o) for o in begun]
     given = {override_key(o) for o in overrides}
     return [o for o in begun if override_key(o) not in given] + list(overrides)
 
