@@ -138,7 +138,7 @@ class Memorisation:
 def memorisation(samples: Clips, training: Clips, held_out: Clips) -> Memorisation:
     """Compare the distances to training of generated and of held-out real clips.
 
-    If the held-out clips are of other people, whose bones have other lengths, samples that are no copies come closer than they do.
+    If the held-out clips are of other people, whose bones differ in length, samples that are no copies come closer than they do.
 
     Args:
         samples: generated clips.
