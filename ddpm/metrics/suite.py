@@ -59,7 +59,7 @@ class Evaluation:
         metrics: name -> metric. ``frechet/pose`` is the Fréchet distance of the pose features; ``physics/...`` are Wasserstein-1
             distances between the distributions of physical measures.
         means: name of such a measure -> its mean over the ``generated`` and over the ``reference`` clips.
-        clips: numbers of clips, ``generated`` and ``reference``, and ``generated_compared`` and ``reference_compared`` of a repeat.
+        clips: numbers of clips: ``generated``, ``reference``, and of each repeat ``generated_compared``, ``reference_compared``.
         frames: mean length of the ``generated`` and ``reference`` clips.
         memorisation: distances to the training clips, None if not computed.
         classification: predictions of a classifier of actions, None if not computed.
