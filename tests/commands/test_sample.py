@@ -312,6 +312,10 @@ def test_a_source_may_have_another_rate_other_names_and_any_place(run: Path, tmp
     assert got.shape == (1, 8, 20, 3) and got[0, 0, 0, [0, 2]].abs().max() < 1e-6
     still = clip - clip[:1, :1]  # the floor of the file is set anew
     assert np.linalg.norm(got[0].numpy() - got[0, :1, :1].numpy() - still, axis=-1).mean() < 0.05
+    turned = read_source(str(tmp_path / "clip.bvh"), module.skeleton, module.fps, module.frames, 0, 1, True).positions[0]
+    left, right = module.skeleton.across
+    across = (turned[:, left] - turned[:, right]).sum(dim=(0, 1))
+    assert across[0] > 0 and abs(across[2]) < 1e-4 * across[0], "as a model with loader.facing saw its clips"
 
 
 def test_clips_go_out_as_bvh(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
