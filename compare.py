@@ -5,6 +5,7 @@ import io
 import logging
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from datamodules.cache import through_cache
 from ddpm.checkpoint import load_run
 from ddpm.clips import Clips
 from ddpm.command import command
-from ddpm.config import construct_data, construct_part, own_data
+from ddpm.config import construct, construct_data, own_data
 from ddpm.errors import ConfigError
 from ddpm.files import write_durably
 from ddpm.metrics.reference import reference
@@ -46,6 +47,7 @@ class Config:
     batch_size: int
     device: str
     cache: str | None
+    trust: list[str]
     gif_clips: int
     gif_steps: int
     data: dict[str, Any] = field(default_factory=dict)
@@ -90,14 +92,16 @@ def compare(cfg: DictConfig) -> Path:
             raise ConfigError(f"{key}={cfg[key]} must be at least {least}")
     if not cfg.samplers or not cfg.steps:
         raise ConfigError(f"samplers={cfg.samplers} and steps={cfg.steps} must name at least one each")
-    module, run = load_run(cfg.ckpt)
+    module, run = load_run(cfg.ckpt, cfg.trust)
     module.to(choose_device(cfg.device))
     wanted = [(name, steps, sampler_of(name, steps, cfg.spacing)) for name in cfg.samplers for steps in cfg.steps]
     wanted += [("ddpm", None, sampler_of("ddpm", None, None))] if cfg.ancestral else []
     calls = [
         cost(sampler, module.diffusion.alpha_bar, module.calls_at).calls for *_, sampler in wanted
     ]  # refuses what cannot run
-    data = own_data(run, OmegaConf.to_container(cfg.data, resolve=True), through_cache(construct_data, cfg.cache))  # type: ignore[arg-type]
+    data = own_data(
+        run, OmegaConf.to_container(cfg.data, resolve=True), through_cache(partial(construct_data, trust=cfg.trust), cfg.cache)
+    )  # type: ignore[arg-type]
     real = reference(data, "all").motions
 
     sampled(module, sampler_of(cfg.samplers[0], 2, None), cfg, "warming up")  # the first call of all is slower
@@ -117,7 +121,7 @@ def compare(cfg: DictConfig) -> Path:
 def sampler_of(name: str, calls: int | None, spacing: str | None) -> Sampler:
     """The sampler of this name with so many network calls, None for all steps."""
     spaced = {} if spacing is None else {"spacing": spacing}
-    return construct_part(
+    return construct(
         {"_target_": f"ddpm.process.samplers.{name}", "_partial_": True, "steps": calls, **spaced}, f"samplers {name}"
     )
 

@@ -22,7 +22,7 @@ from datamodules.pose import PoseDataModule
 from ddpm import runs
 from ddpm.checkpoint import DurableCheckpointIO
 from ddpm.command import command, plain
-from ddpm.config import build_module, construct
+from ddpm.config import RESUMED, build_module, construct, located
 from ddpm.errors import ConfigError
 from ddpm.files import write_durably
 from ddpm.training import checked, description, log_configuration, make_loggers, quiet_lightning, refuse_processes, rehearse
@@ -43,6 +43,7 @@ class Config:
     resume: str | None
     out: str | None
     cache: str | None
+    trust: list[str]
     loader: Any
     model: Any
     schedule: Any
@@ -53,6 +54,7 @@ class Config:
     motion_loss: Any
     condition: Any
     project: str | None
+    travel: str
     sampler: Any
     skeleton: Any
     data: Any
@@ -136,12 +138,14 @@ def main(cfg: DictConfig) -> float:
         refuse_processes(cfg.trainer.devices, cfg.trainer.get("strategy", ""))
     if cfg.out is not None and cfg.resume not in (None, "auto"):
         raise ConfigError(f"resume={cfg.resume} continues in that run's own directory: leave out={cfg.out} away")
-    out, resume, overrides = context.runtime.output_dir, cfg.resume, list(context.overrides.task)
+    out, resume, trust, overrides = context.runtime.output_dir, cfg.resume, cfg.trust, list(context.overrides.task)
     begun = runs.checkpoint_to_resume(resume, Path(out))
     if begun is not None:
         overrides = runs.overrides_of(begun, overrides)
-        cfg = hydra.compose("config", overrides=[o for o in overrides if runs.override_key(o) not in ("out", "resume")])
+        cfg = hydra.compose("config", overrides=[o for o in overrides if runs.override_key(o) not in ("out", "resume", "trust")])
     cfg.out, cfg.resume = out, resume
+    if begun is not None:  # the command line in the checkpoint names no code but ours and that of trusted packages
+        located(OmegaConf.to_container(cfg, resolve=True), "", (*RESUMED, *trust))
     return train(cfg, overrides)
 
 

@@ -1,4 +1,4 @@
-"""Augment: every training clip turned, mirrored, resized and played at another speed, a whole batch at once on its device."""
+"""Augmentation of training batches on their device: rotation, mirroring, scale and speed."""
 
 import math
 from typing import Any
@@ -11,18 +11,15 @@ from ddpm.skeleton import Skeleton
 
 
 class Augment:
-    """Draws one change for each clip of a batch and applies it; a place in the recording is drawn by `RandomWindows` already.
-
-    Nothing here loops over clips or makes the processor wait for the device. Where everything is 0, nothing is changed.
+    """Draws one change for each clip of a batch and applies it, without a loop over clips or a synchronisation with the device.
 
     Args:
-        skeleton: the up axis, the ground, and which joints are each other's mirror image.
-        frames: length of the clips that come out.
-        yaw: degrees; clips are turned about the up axis by an angle uniform in -yaw..yaw, 180 for any direction.
+        frames: length of the clips that are returned.
+        yaw: degrees; clips are turned about the up axis by an angle uniform in -yaw..yaw.
         mirror: probability with which left and right are exchanged, and the first ground axis reflected.
-        scale: clips are resized by a factor uniform in 1 - scale..1 + scale; the floor stays at 0.
-        speed: clips are played faster by a factor uniform in 1 - speed..1 + speed. Between frames positions are interpolated on
-            straight lines, so a bone that turns by an angle a from frame to frame is shorter there, by cos(a / 2) at the most.
+        scale: positions are multiplied by a factor uniform in 1 - scale..1 + scale; the floor stays at 0.
+        speed: clips are played faster by a factor uniform in 1 - speed..1 + speed. Positions are interpolated linearly between
+            frames, which shortens a bone that turns by an angle a per frame by a factor of cos(a / 2) at most.
 
     Raises:
         ValueError: a value outside its limits, yaw in 2-D, or mirror where the skeleton names no pairs.
@@ -67,18 +64,14 @@ class Augment:
 
     @property
     def span(self) -> int:
-        """Frames of a recording that the fastest clip covers: the length of the clips that go in."""
+        """Length of the clips that are given: the frames that the fastest clip covers."""
         return self.frames + math.ceil((self.frames - 1) * self.speed)
 
     def __call__(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Any]:
-        """Change every clip of a batch.
+        """The batch (see `datamodules.pose.Windows`) with ``clips`` and ``mask`` of ``frames`` instead of ``span`` frames.
 
         Args:
-            batch: ``clips`` ``(batch, joint, coord, span)`` and their ``mask``, see `datamodules.pose.Windows`.
-            generator: of the device of the clips; all randomness comes from it.
-
-        Returns:
-            The batch with clips and mask of ``frames`` frames, and what else was in it.
+            generator: on the device of the clips; all randomness comes from it.
         """
         clips, mask = batch["clips"], batch["mask"]
         draws = torch.rand(5, len(clips), generator=generator, device=clips.device)
@@ -89,17 +82,14 @@ class Augment:
         return {**batch, "clips": clips, "mask": mask}
 
     def resampled(self, clips: Tensor, mask: Tensor | None, speed: Tensor, place: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Clips at another speed.
+        """Clips and mask of ``frames`` frames at another speed; after the last real frame it is repeated, and masked.
 
         Args:
             clips: ``(batch, joint, coord, span)``.
-            mask: ``(batch, 1, 1, span)``, 1 where a frame is real, these first; None where all are.
+            mask: ``(batch, 1, 1, span)``, 1 in real frames, these first; None if all are real.
             speed: ``(batch,)`` frames of the recording per frame of the clip.
-            place: ``(batch,)`` in [0, 1): where the clip begins in the frames that it leaves over. Without it, the end of a
-                recording would be seen in the fastest clips only.
-
-        Returns:
-            Clips and mask of ``frames`` frames. What lies behind the last real frame is that frame, and masked.
+            place: ``(batch,)`` in [0, 1), where the clip begins among the frames that it does not need; with 0, only the
+                fastest clips would contain the end of a recording.
         """
         last = clips.new_full((len(clips),), clips.shape[-1] - 1.0) if mask is None else mask.sum(dim=(1, 2, 3)) - 1
         left_over = (last - speed * (self.frames - 1)).clamp(min=0).floor()
@@ -114,11 +104,10 @@ class Augment:
         return torch.lerp(a, b, (seen - before)[:, None, None]), real
 
     def placed(self, clips: Tensor, angle: Tensor, mirrored: Tensor, scale: Tensor) -> Tensor:
-        """Clips mirrored, turned and resized, with the root at the origin of the ground in the first frame.
+        """Clips ``(batch, joint, coord, frame)`` mirrored, turned and scaled, then anchored again.
 
         Args:
-            clips: ``(batch, joint, coord, frame)``.
-            angle: ``(batch,)`` radians about the up axis, counter-clockwise seen from above; 0 in 2-D.
+            angle: ``(batch,)`` radians about the up axis, counter-clockwise seen from above; ignored in 2-D.
             mirrored: ``(batch,)`` bool.
             scale: ``(batch,)`` factor on all positions.
         """

@@ -1,114 +1,85 @@
-"""Parsed files, kept so that a second start does not parse them again."""
+"""Parsed files, kept as stores so that a second start does not parse them again."""
 
 import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from datamodules.clip_set import ClipSet
-from datamodules.sets.store import READ_IN_FULL, open_store, save_store, store
+from datamodules.sets.store import READ_IN_FULL, open_store, store, write_store
 from ddpm.errors import DataError
 
 log = logging.getLogger(__name__)
-
-Construct = Callable[[Mapping[str, Any], str], ClipSet]
+Construct = Callable[[Mapping[str, Any], str], ClipSet]  # (node, its place in the configuration) -> the clips
 
 
 def through_cache(construct: Construct, directory: str | None) -> Construct:
-    """A constructor of data nodes that takes their clips from the cache if their files were parsed before.
+    """The same constructor with a cache in front of it, in outputs/cache if the directory is ``auto``; None for no cache.
 
-    Args:
-        construct: (node, its place in the configuration) -> the clips.
-        directory: of the cache, ``auto`` for outputs/cache, None for none.
+    Processes that want the same clips at the same time wait for the first. A damaged entry is made again.
     """
+    if directory is None:
+        return construct
+    folder = Path("outputs/cache" if directory == "auto" else directory)
 
     def constructed(node: Mapping[str, Any], place: str) -> ClipSet:
-        key = None if directory is None else cache_key(node)
-        if directory is None or key is None:
+        key = cache_key(node)
+        if key is None:
             return construct(node, place)
-        return cached(lambda: construct(node, place), key, Path("outputs/cache" if directory == "auto" else directory))
+        path = folder / key
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(f"{path}.lock").acquire()
+        except OSError as error:
+            log.warning("cache=%s cannot be used (%s): the files are read anew", folder, error)
+            return construct(node, place)
+        with lock:
+            try:
+                if path.exists():
+                    clips = open_store(path)
+                    log.info("parsed before, taken from %s%s", path, "".join(f"; {note}" for note in clips.notes))
+                    return clips
+            except DataError as error:
+                log.warning("%s: the files are read anew", error)
+                shutil.rmtree(path)
+            clips = construct(node, place)
+            try:
+                write_store(clips.recordings(), path, fps=clips.fps, skeleton=clips.skeleton, notes=clips.notes)
+            except OSError as error:
+                log.warning("cache=%s: not kept (%s)", folder, error)
+            return clips
 
     return constructed
 
 
-def cached(make: Callable[[], ClipSet], key: str, directory: Path) -> ClipSet:
-    """The clip set with this key, mapped into memory if it was made before; made and kept otherwise.
-
-    Processes that want the same one at the same time wait for the first. What is damaged is made again.
-
-    Args:
-        make: reads the files.
-        key: stands for all that decides what it makes, see `cache_key`.
-        directory: of the cache; it may be deleted at any time between runs.
-    """
-    path = directory / key
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(directory / f"{key}.lock")
-        lock.acquire()
-    except OSError as error:
-        log.warning("cache=%s cannot be used (%s): the files are read anew", directory, error)
-        return make()
-    try:
-        if path.exists():
-            try:
-                clips = open_store(path, key)
-                log.info("parsed before, taken from %s%s", path, "".join(f"; {note}" for note in clips.notes))
-                return clips
-            except DataError as error:
-                log.warning("%s: the files are read anew", error)
-                shutil.rmtree(path)
-        clips = make()
-        try:
-            save_store(clips, path, key)
-        except OSError as error:
-            log.warning("cache=%s: not kept (%s)", directory, error)
-        return clips
-    finally:
-        lock.release()
-
-
 def cache_key(node: Mapping[str, Any]) -> str | None:
-    """What decides the clips of a data node: its arguments, the files below its ``root``, and the code that reads them.
+    """A hash of all that decides the clips of a data node: its arguments, the files below ``root``, the code that reads them.
 
-    Where ``root`` lies does not count, so that a copy is known again. Of files that are 256 MB or less together every byte
-    counts; of more, which would take longer to read than the cache saves, names, sizes and times of change.
-
-    Args:
-        node: constructor and arguments, as plain containers.
-
-    Returns:
-        A key for `cached`; None if there is nothing to gain, or no way to notice changes: no ``root``, a store, a root that is
-        not there, or a linked directory below it.
+    A copy of ``root`` elsewhere has the same key. If all files together are at most 256 MB, every byte counts; otherwise, since
+    reading them would take longer than the cache saves, names, sizes and times of change. None if there is nothing to gain or
+    changes would go unnoticed: no ``root``, a store, or a linked directory below ``root``.
     """
-    if not isinstance(node.get("root"), str) or node.get("_target_") == f"{store.__module__}.{store.__qualname__}":
+    root = Path(node["root"]).expanduser() if isinstance(node.get("root"), str) else None
+    if root is None or not root.exists() or node.get("_target_") == f"{store.__module__}.{store.__qualname__}":
         return None
-    root = Path(node["root"]).expanduser()
-    links = [Path(folder, name) for folder, names, _ in os.walk(root) for name in names if Path(folder, name).is_symlink()]
-    if links:
-        log.info("not cached: %s is a link, and what changes behind it would not be noticed", links[0])
-    if links or not root.exists():
-        return None
-    code = sorted(Path(__file__).parent.rglob("*.py"))
+    paths = [root] if root.is_file() else []
+    for folder, folders, names in os.walk(root):
+        if links := [name for name in folders if Path(folder, name).is_symlink()]:
+            log.info("not cached: %s is a link, and what changes behind it would not be noticed", Path(folder, links[0]))
+            return None
+        paths += [Path(folder, name) for name in names]
     digest = hashlib.sha256(json.dumps({**node, "root": None}, sort_keys=True).encode())
-    for path in code:
-        digest.update(path.read_bytes())
-    files = [(path, path.stat()) for path in _files(root)]
+    for code in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(code.read_bytes())
+    files = [(path, path.stat()) for path in sorted(paths)]
     in_full = sum(stat.st_size for _, stat in files) <= READ_IN_FULL
     for path, stat in files:
         content = hashlib.sha256(path.read_bytes()).hexdigest() if in_full else stat.st_mtime_ns
         digest.update(json.dumps([path.relative_to(root).as_posix(), stat.st_size, content]).encode())
     return digest.hexdigest()[:32]
-
-
-def _files(root: Path) -> Iterator[Path]:
-    if root.is_file():
-        yield root
-    else:
-        yield from sorted(Path(folder, name) for folder, _, names in os.walk(root) for name in names)

@@ -1,6 +1,7 @@
-"""ClipSet: the one form in which recorded motion lives in memory."""
+"""ClipSet: recorded motion in memory."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,14 +18,13 @@ class Recording:
 
     Args:
         positions: ``(frames, joints, coords)`` float32, in the unit of their file.
-        source: where it comes from, for messages (a file name, or the name of a generator and a number).
+        source: file name, or generator and number; for messages.
         label: name of the action, None if unknown.
-        subject: who moves, None if unknown. Recordings of one subject can be kept on one side of a split.
+        subject: the person, None if unknown.
         joints: name of every joint of ``positions``; None: those of the skeleton, in its order.
         fps: frames per second, None if the file does not say.
-        confidence: ``(frames, joints)`` float32 in 0..1, 0 where a joint was not seen and its position means nothing; None: all
-            were seen.
-        units: of the positions, one of `ddpm.skeleton.UNITS`; None: that of the skeleton.
+        confidence: ``(frames, joints)`` float32 in 0..1, 0 where a joint was not seen; None: all were seen.
+        units: one of `ddpm.skeleton.UNITS`; None: that of the skeleton.
     """
 
     positions: np.ndarray
@@ -38,12 +38,7 @@ class Recording:
 
 
 class Names(Sequence[str | None]):
-    """One name per recording, or None; every name is kept once.
-
-    Args:
-        values: the names, in sorted order.
-        codes: ``(recordings,)`` int64 index into them, -1 for None.
-    """
+    """One name per recording, or None: ``(recordings,)`` int64 codes index the sorted values, -1 for None."""
 
     def __init__(self, values: Sequence[str], codes: Tensor) -> None:
         self.values = values
@@ -51,22 +46,19 @@ class Names(Sequence[str | None]):
 
     @classmethod
     def of(cls, names: Sequence[str | None]) -> "Names":
-        """The same names, each kept once."""
+        """From one name per recording."""
         values = sorted({name for name in names if name is not None})
         index: dict[str | None, int] = {name: i for i, name in enumerate(values)} | {None: -1}
         return cls(tuple(values), torch.tensor([index[name] for name in names], dtype=torch.int64))
 
     def __len__(self) -> int:
-        """Number of recordings."""
         return len(self.codes)
 
     def __getitem__(self, i: int) -> str | None:  # type: ignore[override]  # slices are not needed
-        """The name of recording ``i``."""
         code = int(self.codes[i])
-        return None if code < 0 else self.values[code]
+        return None if code < 0 else str(self.values[code])
 
     def __eq__(self, other: object) -> bool:
-        """Whether the names are those of another sequence."""
         return isinstance(other, Sequence) and list(self) == list(other)
 
     __hash__ = None  # type: ignore[assignment]
@@ -78,15 +70,13 @@ class ClipSet:
 
     Args:
         frames: ``(total_frames, joints, coords)`` float32 in metres, all recordings one after another.
-        starts: ``(recordings,)`` int64, row of ``frames`` at which a recording begins.
-        lengths: ``(recordings,)`` int64, its number of frames, at least 1.
+        starts: ``(recordings,)`` int64, first row of each recording in ``frames``.
+        lengths: ``(recordings,)`` int64, frames of each recording, at least 1.
         labels: ``(recordings,)`` int64 index into ``class_names``, -1 where unknown.
         subjects: one name per recording, None where unknown.
         sources: one name per recording, for messages and for splitting by sequence.
-        class_names: names of the actions.
         fps: frames per second, the same for all.
-        skeleton: what the joints are.
-        notes: what was done to the recordings on their way here, a sentence each.
+        notes: how the recordings were prepared, a sentence each.
     """
 
     frames: Tensor
@@ -107,7 +97,7 @@ class ClipSet:
         """Lay recordings end to end. Class names are the labels in sorted order.
 
         Raises:
-            DataError: no recordings, a wrong shape, an empty recording, or a value that is not finite.
+            DataError: no recordings, or see `check_recording`.
         """
         if not recordings:
             raise DataError("no recordings: nothing to train on")
@@ -129,20 +119,26 @@ class ClipSet:
         )
 
     def __len__(self) -> int:
-        """Number of recordings."""
         return len(self.sources)
 
     def recording(self, i: int) -> Tensor:
         """``(frames, joints, coords)`` of recording ``i``, a view."""
         return self.frames[int(self.starts[i]) : int(self.starts[i] + self.lengths[i])]
 
+    def recordings(self) -> Iterator[Recording]:
+        """The inverse of `from_recordings`."""
+        for i, (source, label, subject) in enumerate(zip(self.sources, self.labels.tolist(), self.subjects, strict=True)):
+            yield Recording(self.recording(i).numpy(), source or "", self.class_names[label] if label >= 0 else None, subject)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all positions and lengths, little-endian: the same for the same motion, wherever its files are."""
+        digest = hashlib.sha256(self.frames.numpy().astype("<f4").tobytes())
+        digest.update(self.lengths.numpy().astype("<i8").tobytes())
+        return digest.hexdigest()
+
 
 def check_recording(recording: Recording, skeleton: Skeleton) -> None:
-    """Look at one recording.
-
-    Raises:
-        DataError: a wrong shape, no frames, or a value that is not finite.
-    """
+    """Raise a `DataError` for a wrong shape, no frames, or a value that is not finite."""
     shape = (len(skeleton.names), skeleton.coords)
     positions = recording.positions
     if positions.ndim != 3 or positions.shape[1:] != shape or len(positions) == 0:

@@ -1,8 +1,8 @@
-"""PoseDataModule: windows of recordings as batches, gathered in one indexed read."""
+"""PoseDataModule: batches of windows of recordings, each gathered in one indexed read."""
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -17,17 +17,15 @@ from ddpm.skeleton import Skeleton
 
 log = logging.getLogger(__name__)
 
-Batch = dict[str, Tensor | None]
+Batch = dict[str, Any]
 """``clips``, ``mask`` and ``labels``, see `Windows.__getitems__`."""
 
 
 class Windows(Dataset[Batch]):
-    """Windows of a fixed number of frames, anchored where the root stands in their first frame.
+    """Windows of ``frames`` frames, with the root at the origin of the ground in the first.
 
-    Args:
-        clips: the recordings.
-        frames: length of a window. A shorter recording is continued by its last pose, which the mask excludes from the loss.
-        turned: whether every window is turned to face one way, see `datamodules.clip_set.facing`.
+    A shorter recording is continued by its last pose, which the mask excludes from the loss. With ``turned`` every window faces
+    one way, see `datamodules.clip_set.facing`.
     """
 
     def __init__(self, clips: ClipSet, frames: int, turned: bool = False) -> None:
@@ -37,10 +35,7 @@ class Windows(Dataset[Batch]):
         self.padded = bool((clips.lengths < frames).any())
 
     def __getitems__(self, index: Tensor) -> Batch:
-        """A whole batch at once.
-
-        Args:
-            index: ``(batch, 2)`` int64: recording, and first frame in it.
+        """A whole batch, from its ``(batch, 2)`` int64 recordings and first frames.
 
         Returns:
             ``clips`` ``(batch, joint, coord, frame)`` float32 metres, ``mask`` ``(batch, 1, 1, frame)`` float32, or None if no
@@ -61,21 +56,16 @@ class Windows(Dataset[Batch]):
 
 
 class RandomWindows(Sampler[Tensor]):
-    """An endless shuffled walk through recordings, cut into epochs; batch k is a function of the seed and k alone.
+    """Endless shuffled passes through recordings, cut into epochs; batch k depends on the seed, the process and k alone.
 
-    Every pass visits each recording once, a window of it at a random place. Batches run on over the end of a pass, so that no
+    Every pass visits each recording once, with a window at a random place. Batches continue over the end of a pass, so that no
     recording is left out and every batch is full.
 
     Args:
-        recordings: ``(n,)`` int64, which recordings to draw from.
-        lengths: ``(n,)`` int64, their numbers of frames.
-        frames: length of a window.
+        recordings: ``(n,)`` int64, which recordings to draw from; ``lengths`` are their numbers of frames.
         batch_size: windows per batch of one process.
-        batches: batches per epoch.
-        seed: of order and windows.
+        batches: per epoch.
         position: number of batches processed since the run began; read when an epoch begins or is resumed.
-        rank: number of this process.
-        world_size: processes that share a batch of ``world_size * batch_size`` windows.
     """
 
     def __init__(
@@ -102,17 +92,16 @@ class RandomWindows(Sampler[Tensor]):
         self._orders: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
-        """Batches per epoch."""
         return self.batches
 
     def __iter__(self) -> Iterator[Tensor]:
-        """The rest of the epoch in which the run stands."""
+        """The batches that are left of the epoch."""
         k = self.position()
         for batch in range(k, (k // self.batches + 1) * self.batches):
             yield self.batch(batch)
 
     def batch(self, k: int) -> Tensor:
-        """``(batch_size, 2)`` recording and first frame of batch k of the run."""
+        """``(batch_size, 2)`` int64 recordings and first frames of batch k of the run."""
         n = len(self.recordings)
         place = (k * self.world_size + self.rank) * self.batch_size + torch.arange(self.batch_size)
         passes = range(int(place[0]) // n, int(place[-1]) // n + 1)
@@ -130,23 +119,19 @@ class RandomWindows(Sampler[Tensor]):
 
 
 class PoseDataModule(pl.LightningDataModule):
-    """Splits recordings into training and validation and serves windows of them.
+    """Splits recordings into training and validation, see `split_recordings`, and serves windows of ``frames`` frames.
 
     Args:
-        clips: the recordings.
-        frames: length of a window.
         batch_size: windows per batch and process.
-        steps_per_epoch: batches per epoch of training; None for as many as one pass through the recordings takes.
-        val_fraction: fraction of the recordings held out, at least; 0 validates on the training recordings.
-        split: ``subject`` keeps all recordings of a person on one side, ``sequence`` splits by recording.
+        steps_per_epoch: batches per epoch of training; None for one pass through the recordings.
         num_workers: processes that gather batches; 0, in this process, is fastest for data in memory.
         facing: turn every clip to face one way on average, in 3-D: a network learns one heading sooner than all of them.
-        augment: (skeleton, frames) -> what is done to training clips once they are on their device; None for nothing.
+        augment: (skeleton, frames) -> the augmentation of training clips, computed on their device; None for none.
         seed: of split, order, windows and augmentation.
 
     Raises:
         ValueError: a value outside its limits.
-        DataError: a split that leaves one side empty, or by subject where subjects are unknown.
+        DataError: a split that is not possible.
     """
 
     def __init__(
@@ -190,10 +175,7 @@ class PoseDataModule(pl.LightningDataModule):
         )  # fmt: skip
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Random windows, in an order that depends on the seed and the number of batches already processed.
-
-        They are as long as the augmentation needs; `on_after_batch_transfer` makes them clips of ``frames`` frames.
-        """
+        """Random windows, as long as the augmentation needs; `on_after_batch_transfer` makes clips of ``frames`` frames."""
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         per_pass = -(-len(self.train_recordings) // (self.batch_size * world_size))
         sampler = RandomWindows(
@@ -210,7 +192,7 @@ class PoseDataModule(pl.LightningDataModule):
         return self._loader(self.long_windows, sampler)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augment a batch of training; what is drawn is a function of the seed, the number of the batch and the process."""
+        """Augment a training batch; the draws depend on the seed, the number of the batch and the process alone."""
         if self.trainer is None or not self.trainer.training:
             return batch
         return self._augmented(batch, self._position(), self.trainer.global_rank)
@@ -221,28 +203,17 @@ class PoseDataModule(pl.LightningDataModule):
         return self._loader(self.windows, list(self._middle(self.val_recordings[rank::world_size]).split(self.batch_size)))
 
     def middle_windows(self, recordings: Tensor) -> Batch:
-        """One window from the middle of each of some recordings, see `Windows`.
-
-        Args:
-            recordings: ``(n,)`` int64.
-        """
+        """One window from the middle of each of ``(n,)`` int64 recordings."""
         return self.windows.__getitems__(self._middle(recordings))
 
     def label_counts(self) -> list[int]:
-        """Training recordings of each of the clips' ``class_names``, and last of those without a label."""
+        """Number of training recordings of each class, and last of those without a label."""
         classes = len(self.clips.class_names)
         labels = self.clips.labels[self.train_recordings]
         return torch.where(labels < 0, classes, labels).bincount(minlength=classes + 1).tolist()
 
     def statistics_batch(self, limit: int = 4096) -> Batch:
-        """Windows of the training recordings from which to measure means and scales, spread over all of them.
-
-        Augmented as in training: turned any way, people have another mean pose and travel than facing the camera, and that of
-        what the network sees is wanted.
-
-        Args:
-            limit: windows at most.
-        """
+        """Up to ``limit`` windows, spread over all training recordings, to fit the normalizer; augmented as in training."""
         n = len(self.train_recordings)
         per_recording = max(1, min(4, limit // n))
         chosen = self.train_recordings[torch.linspace(0, n - 1, min(n, limit)).round().long()]
@@ -257,7 +228,9 @@ class PoseDataModule(pl.LightningDataModule):
 
     def _position(self) -> int:
         """Training batches processed since the run began, also across interruptions."""
-        return 0 if self.trainer is None else self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        if self.trainer is None:
+            return 0
+        return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # pyright: ignore[reportAttributeAccessIssue]
 
     def _augmented(self, batch: Batch, *purpose: int | str) -> Batch:
         if not self.augment.active:
@@ -269,7 +242,7 @@ class PoseDataModule(pl.LightningDataModule):
         return DataLoader(
             windows,
             batch_sampler=batches,  # pyright: ignore[reportArgumentType]
-            collate_fn=_already_collated,
+            collate_fn=_already_collated,  # pyright: ignore[reportArgumentType]
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
@@ -277,16 +250,11 @@ class PoseDataModule(pl.LightningDataModule):
 
 
 def split_recordings(clips: ClipSet, val_fraction: float, split: str, seed: int) -> tuple[Tensor, Tensor]:
-    """Which recordings train and which validate.
+    """Sorted int64 indices of the recordings to train and to validate on.
 
     Args:
-        clips: the recordings.
-        val_fraction: fraction of them to hold out, at least; 0 gives all of them to both sides.
-        split: ``subject`` or ``sequence``: what is never on both sides.
-        seed: decides who is held out.
-
-    Returns:
-        Two sorted int64 index tensors.
+        val_fraction: fraction of recordings held out, at least; 0 validates on the training recordings.
+        split: ``subject`` for disjoint subjects, ``sequence`` to split by recording.
 
     Raises:
         DataError: an unknown subject under ``subject``, or one side left empty.

@@ -1,6 +1,7 @@
-"""What is in a ClipSet, and what looks wrong with it, in words."""
+"""A summary of a ClipSet in words: sizes, labels, body, motion, and probable errors."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,7 +18,7 @@ UNEVEN = 0.15  # difference of the lengths of a left and a right bone, in parts 
 
 @dataclass(frozen=True)
 class Summary:
-    """Lines to read, and flaws: sentences on what should be looked at before training."""
+    """Lines on the data, and flaws: sentences on what should be checked before training."""
 
     lines: tuple[str, ...]
     flaws: tuple[str, ...]
@@ -29,13 +30,7 @@ class Summary:
 
 
 def summarise(clips: ClipSet, frames: int, split: str) -> Summary:
-    """Sizes, labels, subjects, the body and its motion, left and right.
-
-    Args:
-        clips: the data.
-        frames: length of the windows that training would take.
-        split: what training would split by, ``subject`` or ``sequence``.
-    """
+    """Summarise data for training on windows of ``frames`` frames, split by ``subject`` or ``sequence``."""
     skeleton, positions = clips.skeleton, clips.frames.numpy()
     lengths, starts = clips.lengths.numpy(), clips.starts.numpy()
     seconds = len(positions) / clips.fps
@@ -70,7 +65,7 @@ def _round_down(value: float) -> int:
 
 
 def _histogram(lengths: np.ndarray) -> list[str]:
-    """One bar per range of lengths, the ranges growing by the same factor."""
+    """One bar per range of lengths; ranges grow geometrically."""
     if lengths.min() == lengths.max():
         return []
     edges = np.unique(np.rint(np.geomspace(lengths.min(), lengths.max() + 1, 11)).astype(int))
@@ -84,7 +79,7 @@ def _histogram(lengths: np.ndarray) -> list[str]:
     ]
 
 
-def _counts(names: list[str | None] | tuple[str | None, ...]) -> str:
+def _counts(names: Sequence[str | None]) -> str:
     """``3: walk 10, run 5, jump 2``, the commonest first."""
     counts = Counter(name for name in names if name is not None)
     unknown = len(names) - counts.total()
@@ -94,7 +89,7 @@ def _counts(names: list[str | None] | tuple[str | None, ...]) -> str:
 
 
 def _body(positions: np.ndarray, starts: np.ndarray, lengths: np.ndarray, skeleton: Skeleton) -> tuple[list[str], list[str]]:
-    """Bones: how long, how constant within a recording, how alike on both sides."""
+    """Bone lengths, their spread within a recording, and their symmetry."""
     if not skeleton.bones:
         return [], []
     child, parent = np.array(skeleton.bones).T
@@ -138,7 +133,7 @@ def _body(positions: np.ndarray, starts: np.ndarray, lengths: np.ndarray, skelet
 
 
 def _direction(positions: np.ndarray, skeleton: Skeleton) -> list[str]:
-    """Whether people stand on their feet, and whether their left is where the toes say that it is."""
+    """Whether the up axis fits the feet, and left and right fit the direction of the toes."""
     feet = [skeleton.index(name) for name in skeleton.feet]
     others = [j for j in range(len(skeleton.names)) if j not in feet]
     if not feet or not others:
@@ -169,7 +164,7 @@ def _direction(positions: np.ndarray, skeleton: Skeleton) -> list[str]:
 
 
 def _motion(positions: np.ndarray, starts: np.ndarray, clips: ClipSet) -> tuple[list[str], list[str]]:
-    """How fast, and recordings in which nothing happens or that are there twice."""
+    """Speeds, recordings without motion, and duplicates."""
     inside = np.ones(len(positions) - 1, bool)
     inside[starts[1:] - 1] = False
     steps = np.diff(positions, axis=0) * clips.fps
@@ -183,10 +178,10 @@ def _motion(positions: np.ndarray, starts: np.ndarray, clips: ClipSet) -> tuple[
         f"the root {np.median(root):.2f} and {root.max():.1f}"
     ]
     flaws = []
-    still = [clips.sources[i] for i in np.flatnonzero(fastest < STILL)]
+    still = [clips.sources[i] for i in np.flatnonzero(fastest < STILL).tolist()]
     if still:
         flaws.append(f"{_some(still)} nothing moves")
-    seen: dict[int, str] = {}
+    seen: dict[int, str | None] = {}
     twice = []
     for i, source in enumerate(clips.sources):
         first = seen.setdefault(hash(clips.recording(i).numpy().tobytes()), source)
@@ -197,5 +192,5 @@ def _motion(positions: np.ndarray, starts: np.ndarray, clips: ClipSet) -> tuple[
     return lines, flaws
 
 
-def _some(names: list[str]) -> str:
-    return f"{len(names)} times ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+def _some(names: Sequence[str | None]) -> str:
+    return f"{len(names)} times ({', '.join(map(str, names[:3]))}{', ...' if len(names) > 3 else ''})"

@@ -10,6 +10,7 @@ From a trained run to motion in a few lines; each clip is of one seed, here 0 to
 """
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,14 +35,15 @@ PUBLIC = {
 """Name -> module, imported at first use, so that ``import ddpm`` loads neither torch nor Lightning."""
 
 
-def load(path: str | Path) -> "MotionDiffusion":
+def load(path: str | Path, trust: Sequence[str] = ()) -> "MotionDiffusion":
     """The trained model of a checkpoint file, or of the last one in the directory of a run, ready to sample, on the CPU.
 
-    Averaged weights are used if there are any. Raises CheckpointError and ConfigError, see `ddpm.checkpoint.load_run`.
+    Averaged weights are used if there are any. ``trust=("my_package",)`` names packages of your own that the checkpoint may use.
+    Raises CheckpointError and ConfigError, see `ddpm.checkpoint.load_run`.
     """
     from ddpm.checkpoint import load_module
 
-    return load_module(path)
+    return load_module(path, trust)
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 import io
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,16 +90,17 @@ def checkpoint_of(path: str | Path) -> Path:
     return path / "checkpoints" / "last.ckpt" if path.is_dir() else path
 
 
-def load_module(path: str | Path) -> MotionDiffusion:
+def load_module(path: str | Path, trust: Sequence[str] = ()) -> MotionDiffusion:
     """The trained module of a checkpoint, see `load_run`."""
-    return load_run(path)[0]
+    return load_run(path, trust)[0]
 
 
-def load_run(path: str | Path) -> tuple[MotionDiffusion, dict[str, Any]]:
+def load_run(path: str | Path, trust: Sequence[str] = ()) -> tuple[MotionDiffusion, dict[str, Any]]:
     """The trained module of a checkpoint, with its averaged weights if it has any, ready to sample; and its configuration.
 
     Args:
         path: the file, or the directory of a run, for its last checkpoint.
+        trust: packages of your own whose classes and functions the checkpoint may name, beside `ddpm.config.PARTS`.
 
     Raises:
         CheckpointError: see `read_checkpoint`; or a file of another project; or weights that do not fit the configuration.
@@ -115,7 +116,13 @@ def load_run(path: str | Path) -> tuple[MotionDiffusion, dict[str, Any]]:
             raise CheckpointError(f"{path}: not a checkpoint of this project: its {key} is a {type(content[key]).__name__}")
     motion: Mapping[str, Any] = content["motion"]
     try:
-        module = build_module(content["hyper_parameters"], motion["fps"], motion["class_names"], motion.get("label_counts", ()))
+        module = build_module(
+            content["hyper_parameters"],
+            motion["fps"],
+            motion["class_names"],
+            motion.get("label_counts", ()),
+            trust=[trust] if isinstance(trust, str) else trust,
+        )
     except KeyError as error:
         raise CheckpointError(
             f"{path}: of another version or another project, its configuration lacks {error}; train anew"

@@ -70,6 +70,7 @@ def command(config_name: str, schema: type) -> Callable[[Callable[[DictConfig], 
 
         @functools.wraps(work)
         def main() -> None:
+            sys.path.append(str(Path.cwd()))  # where a user's own package lies; last, so that it hides no other
             os.environ[FULL] = "1"  # Hydra then raises, and all errors are reported here, also those outside of the job
             try:
                 run()

@@ -1,4 +1,7 @@
-"""Configuration -> objects, with every constructor and value checked first."""
+"""Configuration -> objects, with every constructor and value checked first.
+
+Not by Hydra's instantiate: its errors name neither key nor type, and it resolves interpolations inside a checkpoint's strings.
+"""
 
 import functools
 import importlib
@@ -39,21 +42,14 @@ PARTS: dict[str, Callable[..., Any]] = {
         *(ddpm, ddim, dpmpp_2m, dpmpp_2m_sde, heun, unipc),
     )
 }
-"""Everything that a checkpoint may ask for by name. A new network, schedule or sampler is added here."""
+"""What the configuration in a checkpoint may construct, beside what lies in packages that its reader trusts."""
 
-ALLOWED = (
-    "ddpm.learning_rate.warmup_",
-    "datamodules.",
-    "callbacks.",
-    "torch.optim.",
-    "pytorch_lightning.callbacks.",
-    "pytorch_lightning.loggers.",
-    "pytorch_lightning.strategies.",
-    "pytorch_lightning.profilers.",
-    "pytorch_lightning.Trainer",
-    "pytorch_lightning.trainer.trainer.Trainer",
+RESUMED = (
+    *("ddpm.learning_rate", "datamodules", "callbacks", "torch.optim"),
+    *(f"pytorch_lightning.{name}" for name in ("callbacks", "loggers", "strategies", "profilers")),
+    *("pytorch_lightning.Trainer", "pytorch_lightning.trainer.trainer.Trainer"),
 )
-"""What else a configuration may construct. Here and not in YAML, so that no configuration can widen it."""
+"""What else the command line in a checkpoint may construct when its run is resumed."""
 
 
 MOVED = {
@@ -80,75 +76,50 @@ def of_today(config: Any) -> Any:
     return [of_today(value) for value in config] if isinstance(config, list) else config
 
 
-def construct(config: Any, key: str) -> Any:
+def construct(config: Any, key: str, trust: Sequence[str] | None = None) -> Any:
     """Build a plain configuration: every node with a ``_target_`` with its other keys as arguments, nested nodes first.
 
-    As Hydra's instantiate, with what it may call checked before anything is called; ``_partial_: true`` binds the arguments only.
+    ``_partial_: true`` binds the arguments only.
 
     Args:
         config: plain containers, all interpolations resolved.
         key: where it stands in the configuration, for messages.
+        trust: None for the user's own configuration, which may name any class or function that can be imported; for the content
+            of a checkpoint the names beside `PARTS` that it may use: packages, modules, classes.
 
     Raises:
         ConfigError: see `check`.
     """
     if not isinstance(config, Mapping | list):
         raise ConfigError(f"{key}={config!r} must be a node with a _target_")
-    check(config, key)
+    check(config, key, trust)
     return _construct(config, key)
 
 
-def construct_part(config: Any, key: str) -> Any:
-    """Build a node of `PARTS`; nothing else can be reached, so it is safe on a file's content.
-
-    Args:
-        config: plain containers.
-        key: where it stands in the configuration, for messages.
-
-    Raises:
-        ConfigError: not one of `PARTS`, an argument it does not take, or a value of the wrong type.
-    """
+def construct_part(config: Any, key: str, trust: Sequence[str] | None = ()) -> Any:
+    """Build one node, by default a checkpoint's; for arguments and errors see `construct`."""
     if not isinstance(config, Mapping) or "_target_" not in config:
-        raise ConfigError(f"{key}={config!r} must be a node with a _target_; known are {sorted(PARTS)}")
-    for path, node in _nodes(config, key):
-        target = node["_target_"]
-        if not isinstance(target, str) or target not in PARTS:
-            raise ConfigError(f"{path}._target_={target!r} is not a known part; known are {sorted(PARTS)}")
-    return construct(config, key)
+        raise ConfigError(f"{key}={config!r} must be a node with a _target_")
+    return construct(config, key, trust)
 
 
-def construct_data(config: Any, key: str) -> Any:
-    """Build a node that makes or serves clips, also a checkpoint's: only `PARTS` and ``datamodules`` can be reached.
-
-    Args:
-        config: plain containers.
-        key: where it stands in the configuration, for messages.
-
-    Raises:
-        ConfigError: anything else, or see `check`.
-    """
-    for path, node in _nodes(config, key):
-        target = node["_target_"]
-        if not isinstance(target, str) or not (target in PARTS or target.startswith("datamodules.")):
-            raise ConfigError(f"{path}._target_={target!r} neither makes nor serves clips")
-    return construct(config, key)
+def construct_data(config: Any, key: str, trust: Sequence[str] = ()) -> Any:
+    """Build a checkpoint's clips or data module; for arguments and errors see `construct`."""
+    return construct_part(config, key, ("datamodules", *trust))
 
 
 def own_clips(
     config: Mapping[str, Any], changes: Mapping[str, Any], construct: Callable[[Mapping[str, Any], str], Any] = construct_data
 ) -> Any:
-    """The recordings that a model was trained on.
+    """The ``ClipSet`` that a model was trained on.
 
     Args:
         config: of the run, from its checkpoint.
         changes: values of ``data`` that are others now, e.g. where the files are; None for those that are not.
         construct: `construct_data`, or that with a cache in front of it.
 
-    Returns:
-        A ``ClipSet``.
-
     Raises:
-        ConfigError: a run that says nothing of its data, a key that they do not have, or a constructor that is none of data.
+        ConfigError: a run that does not name its data, or a key that they do not have; see `construct`.
         DataError: data that are not there, or cannot be used.
     """
     if not config.get("data") or not config.get("loader"):
@@ -164,7 +135,8 @@ def own_data(
     config: Mapping[str, Any], changes: Mapping[str, Any], construct: Callable[[Mapping[str, Any], str], Any] = construct_data
 ) -> Any:
     """The data module of these recordings, split as they were in training; for arguments and errors see `own_clips`."""
-    return construct_data(config["loader"], "loader")(clips=own_clips(config, changes, construct))
+    clips = own_clips(config, changes, construct)
+    return construct(config["loader"], "loader")(clips=clips)
 
 
 def build_module(
@@ -173,6 +145,7 @@ def build_module(
     class_names: Sequence[str] = (),
     label_counts: Sequence[int] = (),
     trainable: bool = False,
+    trust: Sequence[str] | None = None,
 ) -> MotionDiffusion:
     """The untrained module that a configuration describes.
 
@@ -182,46 +155,54 @@ def build_module(
         class_names: of the data.
         label_counts: training recordings of each class, and last of those without a label; empty where labels are no condition.
         trainable: also build optimiser and learning rate schedule, which sampling does not need.
+        trust: see `construct`.
 
     Raises:
-        ConfigError: see `construct_part`.
+        ConfigError: see `check`.
     """
+
+    def part(name: str) -> Any:
+        return construct_part(config[name], name, trust)
+
     for key, least in (("T", 2), ("frames", 1)):
         if not _fits(config[key], int) or config[key] < least:
             raise ConfigError(f"{key}={config[key]!r} must be a whole number of at least {least}")
-    skeleton: Skeleton = construct_part(config["skeleton"], "skeleton")
+    skeleton: Skeleton = part("skeleton")
     project = config.get("project")
     if project not in (None, "none", "bones"):
         raise ConfigError(f"project={project!r} must be bones or none")
+    travel = config.get("travel", "positions")  # what runs of earlier versions had
+    if travel not in ("steps", "positions"):
+        raise ConfigError(f"travel={travel!r} must be steps or positions")
     if not _fits(label_counts, Sequence[int]):
         raise ConfigError(f"label_counts={label_counts!r} must be a list of numbers")
     condition, model = None, config["model"]
     if config.get("condition") and sum(count > 0 for count in label_counts[:-1]) > 1:
-        condition = construct_part(config["condition"], "condition")(class_names, label_counts)
+        condition = part("condition")(class_names, label_counts)
         model = {**model, "clip_dim": len(class_names)}
     diffusion = DenoiseDiffusion(
-        construct_part(model, "model"),
+        construct_part(model, "model", trust),
         config["T"],
-        beta_schedule=construct_part(config["schedule"], "schedule"),
-        prediction=construct_part(config["prediction"], "prediction"),
-        weighting=construct_part(config["weighting"], "weighting"),
-        timesteps=construct_part(config["timesteps"], "timesteps"),
-        variance=construct_part(config["variance"], "variance"),
+        beta_schedule=part("schedule"),
+        prediction=part("prediction"),
+        weighting=part("weighting"),
+        timesteps=part("timesteps"),
+        variance=part("variance"),
     )
-    motion_loss = construct_part(config["motion_loss"], "motion_loss") if config["motion_loss"] else None
+    motion_loss = part("motion_loss") if config["motion_loss"] else None
     module = MotionDiffusion(
         diffusion,
-        Normalizer(len(skeleton.names), skeleton.coords, skeleton.root),
+        Normalizer(len(skeleton.names), skeleton.coords, skeleton.root, skeleton.ground_axes if travel == "steps" else ()),
         skeleton,
         fps,
         config["frames"],
-        construct_part(config["sampler"], "sampler"),
+        part("sampler"),
         None if motion_loss is None else motion_loss(skeleton, fps),
         condition,
         project if skeleton.coords == 3 and project != "none" else None,
         class_names,
-        optimizer=construct(config["optimizer"], "optimizer") if trainable else None,
-        lr_scheduler=construct(config["lr_scheduler"], "lr_scheduler") if trainable and config["lr_scheduler"] else None,
+        optimizer=part("optimizer") if trainable else None,
+        lr_scheduler=part("lr_scheduler") if trainable and config["lr_scheduler"] else None,
         seed=config["seed"],
     )
     return module
@@ -236,9 +217,9 @@ def with_channels(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: they were given and are something else.
     """
-    skeleton: Skeleton = construct_part(config["skeleton"], "skeleton")
+    skeleton: Skeleton = construct(config["skeleton"], "skeleton")
     joints, coords = len(skeleton.names), skeleton.coords
-    outputs = construct_part(config["variance"], "variance").outputs
+    outputs = construct(config["variance"], "variance").outputs
     model = dict(config["model"])
     for name, times in (("in_channels", 1), ("out_channels", outputs)):
         channels = joints * coords * times
@@ -259,21 +240,24 @@ def with_channels(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "model": model, "prediction": prediction}
 
 
-def check(config: Any, key: str = "") -> None:
+def check(config: Any, key: str = "", trust: Sequence[str] | None = None) -> None:
     """Look at every node with a ``_target_`` before anything is constructed.
 
     Args:
         config: plain containers.
         key: where it stands in the configuration, for messages.
+        trust: see `construct`.
 
     Raises:
-        ConfigError: a constructor that is not allowed, an argument it lacks or does not take, a value of the wrong type, or an
-            interpolation that is not resolved.
+        ConfigError: a constructor that does not exist or may not be named; an argument it lacks or does not take, a value of the
+            wrong type, or an interpolation that is not resolved.
     """
-    constructors = [(path, node, _locate(node["_target_"], path)) for path, node in _nodes(config, key)]
-    for path, node, constructor in constructors:
+    for path, node, constructor in located(config, key, trust):
         target = node["_target_"]
-        parameters = inspect.signature(constructor).parameters
+        try:
+            parameters = inspect.signature(constructor).parameters
+        except ValueError as error:  # of some that are written in C
+            raise ConfigError(f"{path}._target_={target!r} does not say which arguments it takes") from error
         named = {name: p for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
         hints = _hints(constructor)
         arguments = {name: value for name, value in node.items() if name not in ("_target_", "_partial_")}
@@ -285,6 +269,22 @@ def check(config: Any, key: str = "") -> None:
         lacking = [name for name, p in named.items() if p.default is p.empty and name not in arguments]
         if lacking and not node.get("_partial_", False):
             raise ConfigError(f"{path}: {target} needs {lacking} too")
+
+
+def located(
+    config: Any, key: str = "", trust: Sequence[str] | None = None
+) -> list[tuple[str, Mapping[str, Any], Callable[..., Any]]]:
+    """(path, node, its class or function) of every node with a ``_target_``; for arguments and errors see `check`."""
+    nodes = list(_nodes(config, key))
+    for path, node in nodes if trust is not None else ():  # all names first: a module runs when it is imported
+        name = node["_target_"]
+        if not _is_trusted(name, trust):
+            package = name.partition(".")[0] if isinstance(name, str) and "." in name else "my_package"
+            raise ConfigError(
+                f"{path}._target_={name!r} is no part of this project, and a checkpoint may name no other code; "
+                f"if the package is your own, give trust=[{package}]"
+            )
+    return [(path, node, _locate(node["_target_"], path, trust)) for path, node in nodes]
 
 
 def _construct(config: Any, key: str) -> Any:
@@ -311,28 +311,29 @@ def _nodes(config: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield from _nodes(value, f"{key}[{i}]")
 
 
-def _locate(target: Any, key: str) -> Callable[..., Any]:
-    """The allowed class or function with this dotted name.
+def _is_trusted(name: Any, trust: Sequence[str]) -> bool:
+    return isinstance(name, str) and (name in PARTS or any(f"{name}.".startswith(f"{place}.") for place in trust))
 
-    The object's own name must be allowed too, not only the path that leads to it: ``torch.nn.modules.module.torch.load`` starts
-    well and is something else.
+
+def _locate(target: Any, key: str, trust: Sequence[str] | None = None) -> Callable[..., Any]:
+    """The class or function with this dotted name.
+
+    With ``trust`` its own name must be trusted too, not only the path to it: ``my_package.net.system`` may be that of ``os``.
     """
     if isinstance(target, str) and target in PARTS:
         return PARTS[target]
-    refusal = ConfigError(f"{key}._target_={target!r} is not something a configuration may construct; allowed are {ALLOWED}")
-    if not isinstance(target, str) or "." not in target:
-        raise refusal
+    if not isinstance(target, str) or "." not in target or not all(part.isidentifier() for part in target.split(".")):
+        raise ConfigError(f"{key}._target_={target!r} must be the dotted name of a class or function")
     module_name, _, name = target.rpartition(".")
-    if not target.startswith(ALLOWED):
-        raise refusal
     try:
         found = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{key}._target_={target!r} does not exist: {error}") from error
-    own_name = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
-    is_constructor = inspect.isclass(found) or inspect.isfunction(found)
-    if not is_constructor or not own_name.startswith(ALLOWED):
-        raise refusal
+    if not (inspect.isclass(found) or inspect.isroutine(found)):
+        raise ConfigError(f"{key}._target_={target!r} is no class or function")
+    own_name = f"{getattr(found, '__module__', '')}.{found.__qualname__}"
+    if trust is not None and not _is_trusted(own_name, trust):
+        raise ConfigError(f"{key}._target_={target!r} is {own_name}, which a checkpoint may not name")
     return found
 
 

@@ -1,7 +1,10 @@
 """Normalizer: metres <-> the space in which the diffusion runs, an invertible linear map kept in the checkpoint."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class Normalizer(nn.Module):
@@ -10,17 +13,26 @@ class Normalizer(nn.Module):
     One scale for the whole body keeps its geometry (Bjorkstrand et al. 2025, arXiv 2510.12537): a bone is as stiff in the one
     space as in the other. Relative positions are free of the travel of the whole body. Clips are
     ``(batch, joint, coord, frame)``.
+
+    Args:
+        n_joints: J.
+        n_coords: C.
+        root: index of the root joint.
+        travel: coordinates of the root that become steps from frame to frame, with a scale of their own; () for none. The way of
+            a walker is a ramp, which no stationary process has, and beside it a person who stands is lost in the noise. The step
+            of the first frame is that of the second; `inverse` starts at 0, where clips are anchored.
     """
 
     mean: Tensor
     scale: Tensor
     fitted: Tensor
 
-    def __init__(self, n_joints: int, n_coords: int, root: int = 0) -> None:
+    def __init__(self, n_joints: int, n_coords: int, root: int = 0, travel: Sequence[int] = ()) -> None:
         super().__init__()
         self.root = root
+        self.travel = list(travel)
         self.register_buffer("mean", torch.zeros(n_joints, n_coords, 1))
-        self.register_buffer("scale", torch.ones(n_joints, 1, 1))
+        self.register_buffer("scale", torch.ones(n_joints, n_coords if travel else 1, 1))
         self.register_buffer("fitted", torch.tensor(False))
 
     def fit(self, clips: Tensor, mask: Tensor | None = None) -> None:
@@ -33,30 +45,40 @@ class Normalizer(nn.Module):
         count = weight.sum()
         if count == 0:
             raise ValueError("normalizer: no frames to measure")
-        local = clips.double() - self._others(clips.double())
+        local = self._local(clips.double())
         mean = (local * weight).sum(dim=(0, 3), keepdim=True) / count
         var = ((local - mean).square() * weight).sum(dim=(0, 3)) / count
-        is_root = torch.zeros(len(var), dtype=torch.bool)
-        is_root[self.root] = True
-        scale = torch.ones(len(var), dtype=torch.float64)
-        for group in (is_root, ~is_root):
+        root, steps = torch.zeros_like(var, dtype=torch.bool), torch.zeros_like(var, dtype=torch.bool)
+        root[self.root], steps[self.root, self.travel] = True, True
+        scale = torch.ones_like(var)
+        for group in (steps, root & ~steps, ~root):
             spread = var[group].mean().sqrt() if group.any() else var.new_ones(())
             # A root that never moves (a root-centred data set) has no scale of its own: leave it in metres.
             scale[group] = spread if spread > 1e-6 else 1.0
         if bool((var.mean().sqrt() <= 1e-6).item()):
             raise ValueError("normalizer: all clips are the same single pose; nothing can be learned from them")
         self.mean.copy_(mean[0])
-        self.scale.copy_(scale[:, None, None])
+        self.scale.copy_(scale[:, : self.scale.shape[1], None])
         self.fitted.fill_(True)
 
     def forward(self, clips: Tensor) -> Tensor:
         """Metres -> normalised."""
-        return (clips - self._others(clips) - self.mean) / self.scale
+        return (self._local(clips) - self.mean) / self.scale
 
     def inverse(self, x: Tensor) -> Tensor:
         """Normalised -> metres."""
         local = x * self.scale + self.mean
+        if self.travel:
+            steps = local[:, self.root, self.travel, 1:]
+            local[:, self.root, self.travel] = F.pad(steps.cumsum(dim=-1), (1, 0))
         return local + self._others(local)
+
+    def _local(self, clips: Tensor) -> Tensor:
+        local = clips - self._others(clips)
+        if self.travel and clips.shape[-1] > 1:
+            steps = local[:, self.root, self.travel].diff(dim=-1)
+            local[:, self.root, self.travel] = torch.cat([steps[..., :1], steps], dim=-1)
+        return local
 
     def _others(self, clips: Tensor) -> Tensor:
         """The root's position at every joint but the root itself, where it is 0."""

@@ -1,7 +1,9 @@
 """Directories of runs: where a run goes, that it is alone there, and what it takes to go on with one."""
 
 import contextlib
+import importlib.metadata
 import logging
+import platform
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +30,7 @@ SAVED = (
     "motion_loss",
     "condition",
     "project",
+    "travel",
     "sampler",
     "skeleton",
     "data",
@@ -43,6 +46,9 @@ MAY_DIFFER = (
     *("trainer.max_", "trainer.accelerator", "trainer.log_every_n_steps", "trainer.check_val", "trainer.fast_dev_run"),
 )
 """What may be changed when a run is resumed; the rest would make it another run."""
+
+RENAMED = {"variance=learnt": "variance=learned"}
+"""Options of groups that earlier versions called otherwise."""
 
 PRODUCTS = {
     "samples/final.gif": "generated clips",
@@ -141,6 +147,7 @@ def checkpoint_to_resume(resume: str | None, out: Path) -> Path | None:
 def overrides_of(checkpoint: Path, overrides: Sequence[str]) -> list[str]:
     """The command line that a run was begun with, changed by another one."""
     begun = read_checkpoint(checkpoint).get("hyper_parameters", {}).get("overrides", [])
+    begun = [RENAMED.get(o, o) for o in begun]
     given = {override_key(o) for o in overrides}
     return [o for o in begun if override_key(o) not in given] + list(overrides)
 
@@ -200,3 +207,14 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             out[f"{prefix}{key}"] = str(value) if isinstance(value, list) or value is None else value
     return out
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that decide the numbers of a run."""
+    found = {"python": platform.python_version()}
+    for name in ("pose-ddpm", "torch", "numpy", "pytorch-lightning"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # the project itself, run from its folder
+            found[name] = "not installed"
+    return found

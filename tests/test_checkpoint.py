@@ -4,8 +4,9 @@ import errno
 import io
 import os
 import pickle
+import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ddpm import load
 from ddpm.checkpoint import DurableCheckpointIO, load_module, read_checkpoint
 from ddpm.config import build_module
 from ddpm.errors import CheckpointError, ConfigError, WriteError
@@ -334,6 +336,57 @@ def test_what_sampling_does_not_need_is_not_built(content: dict[str, Any], tmp_p
     content["hyper_parameters"]["callbacks"] = [{"_target_": "os.system", "command": f"touch {canary}"}]
     DurableCheckpointIO().save_checkpoint(content, tmp_path / "x.ckpt")
     load_module(tmp_path / "x.ckpt")
+    assert not canary.exists()
+
+
+MY_NET = """
+import os
+from torch import Tensor, nn
+
+class MyNet(nn.Module):
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(in_channels, out_channels)
+
+    def forward(self, xt: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        return self.layer(xt.flatten(1, 2).mT).mT.reshape(xt.shape)
+"""
+
+
+@pytest.fixture
+def my_network(content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A checkpoint whose network is that of my_package."""
+    (tmp_path / "my_package.py").write_text(MY_NET)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = content["hyper_parameters"]
+    config["model"] = {"_target_": "my_package.MyNet", "in_channels": 60, "out_channels": 60}
+    content["state_dict"] = build_module(config, fps=15.0).state_dict()
+    sys.modules.pop("my_package")
+    DurableCheckpointIO().save_checkpoint(content, tmp_path / "my.ckpt")
+    yield tmp_path / "my.ckpt"
+    sys.modules.pop("my_package", None)
+
+
+def test_ones_own_network_is_loaded_only_if_it_is_trusted(my_network: Path) -> None:
+    refused = r"model\._target_='my_package\.MyNet'.*a checkpoint may name no other code.*give trust=\[my_package\]"
+    for trust in ((), ("other",)):
+        with pytest.raises(ConfigError, match=refused):
+            load(my_network, trust=trust)
+    assert "my_package" not in sys.modules
+    for trust in (("my_package",), "my_package", ["my_package", "other"]):
+        module = load(my_network, trust=trust)
+        assert type(module.diffusion.eps_model).__name__ == "MyNet" and module.sample(2).finite.shape == (2,)
+
+
+@pytest.mark.parametrize("name", ["my_package.os.system", "os.system", "my_package.nn.Linear"])
+def test_trust_in_a_package_is_no_trust_in_what_it_imports(
+    name: str, my_network: Path, content: dict[str, Any], tmp_path: Path
+) -> None:
+    canary = tmp_path / "canary"
+    content["hyper_parameters"]["model"] = {"_target_": name, "command": f"touch {canary}"}
+    DurableCheckpointIO().save_checkpoint(content, my_network)
+    with pytest.raises(ConfigError, match=rf"model\._target_='{name}'"):
+        load(my_network, trust=("my_package",))
     assert not canary.exists()
 
 

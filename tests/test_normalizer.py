@@ -58,6 +58,36 @@ def test_there_is_one_scale_for_the_root_and_one_for_the_body() -> None:
     assert (scale[[1, 3, 4]] == scale[0]).all() and scale[ROOT] != scale[0]
 
 
+def test_steps_are_those_of_the_root_over_the_ground() -> None:
+    """Against the definition: metres from frame to frame in units of their own root mean square; height and body as before."""
+    plain, x, mask = fitted()
+    normalizer = Normalizer(5, 3, ROOT, travel=(0, 2))
+    normalizer.fit(x, mask)
+    z = normalizer(x)
+    steps = x[:, ROOT, [0, 2]].diff(dim=-1)
+    expected = steps * (1 / normalizer.scale[ROOT, 0, 0]) - (normalizer.mean[ROOT, [0, 2]] / normalizer.scale[ROOT, 0, 0])
+    torch.testing.assert_close(z[:, ROOT, [0, 2], 1:], expected, rtol=0, atol=1e-5)
+    assert torch.equal(z[:, ROOT, [0, 2], 0], z[:, ROOT, [0, 2], 1])
+    others = [0, 1, 3, 4]
+    assert torch.equal(z[:, others], plain(x)[:, others]) and normalizer.scale[ROOT, 1] != normalizer.scale[ROOT, 0]
+    rms = ((z[:, ROOT, [0, 2]].square() * mask[:, 0]).sum() / (2 * mask.sum())).sqrt()
+    assert rms.item() == pytest.approx(1, abs=1e-5)
+    anchored = x - x[:, ROOT : ROOT + 1, :, :1] * torch.tensor([1.0, 0.0, 1.0])[:, None]
+    torch.testing.assert_close(normalizer.inverse(z), anchored, rtol=0, atol=2e-5)
+    alone = normalizer(x[..., :1])[:, ROOT, :, 0] * normalizer.scale[ROOT, :, 0] + normalizer.mean[ROOT, :, 0]
+    torch.testing.assert_close(alone, x[:, ROOT, :, 0])  # one frame has no steps
+
+
+def test_a_walker_has_no_high_frequencies_in_steps() -> None:
+    """A steady walk is a ramp in positions, with energy at all frequencies, and a constant in steps."""
+    x = torch.zeros(2, 5, 3, 16) + torch.randn(5, 3, 1)
+    x[0, :, 0] += 0.1 * torch.arange(16)
+    normalizer = Normalizer(5, 3, ROOT, travel=(0, 2))
+    normalizer.fit(x)
+    assert normalizer(x)[:, ROOT].diff(dim=-1).abs().max() < 1e-4
+    assert normalizer.inverse(normalizer(x) + 1e-3)[:, ROOT, 0, 0].abs().max() == 0
+
+
 def test_padding_does_not_count() -> None:
     normalizer, x, mask = fitted()
     other = Normalizer(5, 3, ROOT)

@@ -1,15 +1,13 @@
-"""A made-up motion set: labelled actions of Kinect-like people, computed from a seed; everything runs without data.
+"""A synthetic motion set: labelled actions of Kinect-like people, computed from a seed.
 
-Every recording is forward kinematics of one body: an action writes control curves (angles, pelvis offsets, toe tracks)
-and ``_pose`` turns them into joints. Legs follow the toes by two-bone inverse kinematics, so planted feet cannot slide.
-
-Local axes: x to the person's left, y up, z forward (right-handed). Arrays hold all frames of one action, N of them,
-end to end; a last axis of 2 means (left, right). Lengths are metres, angles radians, times seconds.
+An action writes control curves (angles, pelvis offsets, toe tracks), and ``_pose`` turns them into joints by forward kinematics;
+legs follow the toes by two-bone inverse kinematics, so planted feet cannot slide. Local axes: x to the person's left, y up, z
+forward. Arrays hold all N frames of one action, end to end; a last axis of 2 means (left, right). Units: m, radians, s.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -24,64 +22,31 @@ REACH = 0.996  # the most a leg may extend; below 1 because the knee would snap 
 DRAWS = 48  # uniform numbers for the motion of one recording; 6 more decide its length and place
 
 
-@dataclass(frozen=True)
-class _Body:
-    """Bone lengths and habits; every field has shape ``(people,)`` or, once gathered, ``(N,)``."""
-
-    ankle: np.ndarray  # height of the ankle of a flat foot
-    foot: np.ndarray
-    shank: np.ndarray
-    thigh: np.ndarray
-    hip_width: np.ndarray  # of one side
-    hip_drop: np.ndarray
-    waist: np.ndarray
-    chest: np.ndarray
-    neck: np.ndarray
-    shoulder_width: np.ndarray  # of one side
-    shoulder_drop: np.ndarray
-    upper_arm: np.ndarray
-    forearm: np.ndarray
-    hand: np.ndarray
-    lean: np.ndarray
-    arm_out: np.ndarray
-    elbow: np.ndarray
-    toe_out: np.ndarray
-    swing: np.ndarray  # how widely the person moves, around 1
-    tempo: np.ndarray  # factor on every period, around 1
-
-    @classmethod
-    def people(cls, rng: np.random.Generator) -> "_Body":
-        """Draw ``PERSONS`` bodies, 1.52 to 1.93 m tall."""
-        u = rng.random((PERSONS, 12)).T
-        height = 1.52 + 0.41 * (rng.permutation(PERSONS) + u[0]) / PERSONS  # stratified: never all short or all tall
-        leg, arm = height * (0.97 + 0.06 * u[1]), height * (0.96 + 0.08 * u[2])
-        ankle, thigh, shank, hip_drop = 0.047 * height, 0.243 * leg, 0.238 * leg, 0.043 * height
-        torso = 0.822 * height - ankle - STRAIGHT * (thigh + shank) - hip_drop  # a long-legged person has a short trunk
-        return cls(
-            ankle=ankle, foot=0.085 * height, shank=shank, thigh=thigh,
-            hip_width=height * (0.044 + 0.012 * u[3]), hip_drop=hip_drop, waist=0.26 * torso, chest=0.74 * torso,
-            neck=0.112 * height, shoulder_width=height * (0.095 + 0.018 * u[4]), shoulder_drop=0.03 * height,
-            upper_arm=0.162 * arm, forearm=0.142 * arm, hand=0.048 * arm,
-            lean=-0.01 + 0.08 * u[5], arm_out=0.12 + 0.12 * u[6], elbow=0.2 + 0.25 * u[7], toe_out=0.05 + 0.2 * u[8],
-            swing=0.85 + 0.3 * u[9], tempo=0.9 + 0.2 * u[10],
-        )  # fmt: skip
-
-    def take(self, index: np.ndarray) -> "_Body":
-        """The body of each frame, given the person of each frame."""
-        return _Body(**{name: value[index] for name, value in vars(self).items()})
+def _people(rng: np.random.Generator) -> SimpleNamespace:
+    """Bone lengths and habits of ``PERSONS`` people, 1.52 to 1.93 m tall; widths and drops are those of one side."""
+    u = rng.random((PERSONS, 12)).T
+    height = 1.52 + 0.41 * (rng.permutation(PERSONS) + u[0]) / PERSONS  # stratified: never all short or all tall
+    leg, arm = height * (0.97 + 0.06 * u[1]), height * (0.96 + 0.08 * u[2])
+    ankle, thigh, shank, hip_drop = 0.047 * height, 0.243 * leg, 0.238 * leg, 0.043 * height
+    torso = 0.822 * height - ankle - STRAIGHT * (thigh + shank) - hip_drop  # a long-legged person has a short trunk
+    return SimpleNamespace(
+        ankle=ankle, foot=0.085 * height, shank=shank, thigh=thigh,
+        hip_width=height * (0.044 + 0.012 * u[3]), hip_drop=hip_drop, waist=0.26 * torso, chest=0.74 * torso,
+        neck=0.112 * height, shoulder_width=height * (0.095 + 0.018 * u[4]), shoulder_drop=0.03 * height,
+        upper_arm=0.162 * arm, forearm=0.142 * arm, hand=0.048 * arm,
+        lean=-0.01 + 0.08 * u[5], arm_out=0.12 + 0.12 * u[6], elbow=0.2 + 0.25 * u[7], toe_out=0.05 + 0.2 * u[8],
+        swing=0.85 + 0.3 * u[9], tempo=0.9 + 0.2 * u[10],
+    )  # fmt: skip
 
 
 class _Motion:
     """Control curves of N frames, set to a person who stands and breathes; an action changes them.
 
-    Args:
-        t: ``(N,)`` seconds since the start of the recording.
-        row: ``(N,)`` recording to which a frame belongs.
-        uniform: ``(recordings, DRAWS)`` random numbers in [0, 1).
-        body: the body of each frame.
+    ``t`` is the ``(N,)`` time in each frame's recording, ``row`` the number of that recording, ``body`` has one value per frame,
+    ``uniform`` is ``(recordings, DRAWS)`` in [0, 1).
     """
 
-    def __init__(self, t: np.ndarray, row: np.ndarray, uniform: np.ndarray, body: _Body) -> None:
+    def __init__(self, t: np.ndarray, row: np.ndarray, uniform: np.ndarray, body: SimpleNamespace) -> None:
         self.t, self.body, self._row, self._columns = t, body, row, iter(uniform.T)
         zero, pair = np.zeros_like(t), np.zeros((len(t), 2))
         # Pelvis: place relative to standing upright at the origin, and angles (pitch > 0 bends forward).
@@ -119,13 +84,13 @@ class _Motion:
 
 
 def _smooth(s: np.ndarray) -> np.ndarray:
-    """0 below 0, 1 above 1, with zero slope at both."""
+    """Smoothstep: 0 below 0, 1 above 1, with zero slope at both."""
     s = np.clip(s, 0, 1)
     return s * s * (3 - 2 * s)
 
 
 def _pulse(u: np.ndarray, start: float, high: float, low: float, end: float) -> np.ndarray:
-    """Rise from 0 to 1 between ``start`` and ``high``, fall back between ``low`` and ``end``; C1."""
+    """Rise from 0 to 1 between ``start`` and ``high``, fall between ``low`` and ``end``; C1."""
     return _smooth((u - start) / (high - start)) * _smooth((end - u) / (end - low))
 
 
@@ -135,12 +100,10 @@ def _pair(left: np.ndarray | float, right: np.ndarray | float) -> np.ndarray:
 
 
 def _keys(u: np.ndarray, *points: tuple) -> np.ndarray:
-    """Periodic C1 curve through key frames: cubic, without overshoot, flat where two neighbours are equal.
+    """Periodic C1 cubic curve at places ``u`` in [0, 1), without overshoot, flat where two neighbours are equal.
 
-    Args:
-        u: place in the cycle, [0, 1).
-        points: ``(place, value)`` or ``(place, value, slope)``, ascending, the first at 0; the curve wraps to it at 1.
-            Places, values and slopes are numbers or arrays that broadcast with ``u``.
+    ``points`` are ``(place, value)`` or ``(place, value, slope)``, ascending from place 0, where the curve also ends; numbers or
+    arrays that broadcast with ``u``.
     """
     points = (*points, (1.0, *points[0][1:]))
     rises = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(points)]
@@ -164,9 +127,8 @@ def _steps(
 ) -> np.ndarray:
     """Lift the toes in turn, left first, and return how many steps each foot has advanced, ``(N, 2)``.
 
-    A foot stands for the share ``duty`` of its cycle. It does not advance in the first and last share ``wait`` of its
-    swing, while it is close to the ground, so it never scuffs; a high ``lift`` needs less. ``off`` and ``mid`` are the
-    extra pitch of the foot at toe-off and in mid-swing.
+    A foot stands for the share ``duty`` of its cycle. In the first and last share ``wait`` of its swing, while it is close to the
+    ground, it does not advance. ``off`` and ``mid`` are the extra pitch of the foot at toe-off and in mid-swing.
     """
     p = phase[:, None] + np.array([0.0, 0.5])
     count, u, lift = np.floor(p), p % 1, lift[:, None]
@@ -271,11 +233,8 @@ def _squat(m: _Motion) -> None:
 def _kick(m: _Motion) -> None:
     u = m.phase(1.7, 2.3) % 1
     leg, high = m.body.thigh + m.body.shank, m.draw(0.45, 0.85) * m.body.swing
-    over, back, front = (
-        _pulse(u, 0, 0.2, 0.72, 0.92),
-        _pulse(u, 0.2, 0.34, 0.34, 0.46),
-        _pulse(u, 0.32, 0.49, 0.55, 0.73),
-    )
+    over, back = _pulse(u, 0, 0.2, 0.72, 0.92), _pulse(u, 0.2, 0.34, 0.34, 0.46)
+    front = _pulse(u, 0.32, 0.49, 0.55, 0.73)
     up = _keys(u, (0, 0), (0.18, 0), (0.34, 0.22), (0.49, high), (0.54, high), (0.73, 0.12), (0.86, 0))
     far = leg * np.sqrt(0.98**2 - (1 - high) ** 2) + 0.3 * m.body.foot  # the leg is nearly straight at that height
     m.toe_y = m.toe_y + _pair(0, leg * up)
@@ -458,28 +417,18 @@ def _pose(m: _Motion) -> dict[str, np.ndarray]:
 
 
 def synthetic(skeleton: Skeleton, n: int = 895, fps: float = 20.0, seed: int = 0) -> ClipSet:
-    """Generate labelled recordings of people who walk, jump, wave and so on; no files, no network.
+    """``n`` labelled recordings of 2.5 to 5 seconds, floor at y = 0; balanced classes, and every subject performs every action.
 
-    Recording k depends on (seed, k, fps) alone, not on n. Actions take turns, so the classes are balanced, and each of
-    the ``PERSONS`` subjects ("p00", ...) keeps one body and one posture and performs every action.
-
-    Args:
-        skeleton: a 3-D, y-up skeleton with the joints of ``kinect20``, or some of them, in any order.
-        n: number of recordings.
-        fps: frames per second. Recordings last 2.5 to 5 seconds.
-        seed: same seed, same bits.
-
-    Returns:
-        Recordings of (frames, joints, 3) float32, metres, floor at y = 0.
+    Recording k depends on (seed, k, fps) alone, not on n.
 
     Raises:
-        ValueError: the skeleton is not kinect20-like, or n < 1, or fps is not positive.
+        ValueError: n < 1, fps <= 0, or a skeleton that is not 3-D, y-up, with some joints of ``kinect20``, in any order.
     """
     if n < 1 or fps <= 0:
         raise ValueError(f"synthetic: n must be at least 1 and fps positive, got n={n}, fps={fps}")
     if skeleton.coords != 3 or skeleton.up != "y":
         raise ValueError(f"synthetic: needs a 3-D skeleton with up=y, got coords={skeleton.coords}, up={skeleton.up!r}")
-    people = _Body.people(np.random.default_rng([seed, 0]))
+    people = _people(np.random.default_rng([seed, 0]))
     uniform = np.random.default_rng([seed, 1]).random((n, DRAWS + 6))  # row k does not depend on n
     person = np.arange(n) // len(ACTIONS) % PERSONS
     frames = np.maximum(np.rint(fps * (2.5 + 2.5 * uniform[:, 0])), 1).astype(int)
@@ -491,31 +440,25 @@ def synthetic(skeleton: Skeleton, n: int = 895, fps: float = 20.0, seed: int = 0
         row = np.repeat(np.arange(len(rows)), frames[rows])
         ends = np.cumsum(frames[rows])
         t = (np.arange(ends[-1]) - (ends - frames[rows])[row]) / fps
-        motion = _Motion(t, row, uniform[rows, 6:], people.take(person[rows][row]))
+        body = SimpleNamespace(**{name: value[person[rows][row]] for name, value in vars(people).items()})
+        motion = _Motion(t, row, uniform[rows, 6:], body)
         play(motion)
         joints = _pose(motion)
         if spare := sorted(set(skeleton.names) - set(joints)):
             raise ValueError(f"synthetic: makes the 20 Kinect joints, the skeleton has {spare} besides; use skeleton=kinect20")
         positions = _place(joints, skeleton.names, uniform[rows, 1:5][row])
-        for k, clip in zip(rows, np.split(positions, ends[:-1]), strict=True):
+        for k, clip in zip(rows.tolist(), np.split(positions, ends[:-1]), strict=True):
             recordings[k] = Recording(clip, f"synthetic/{action}_{k:04d}", action, f"p{person[k]:02d}")
     return ClipSet.from_recordings([recordings[k] for k in range(n)], fps=fps, skeleton=skeleton)
 
 
 def _place(joints: dict[str, np.ndarray], names: tuple[str, ...], uniform: np.ndarray) -> np.ndarray:
-    """Put joints in the skeleton's order, mirror the left-handers, turn and move: ``(N, joints, 3)`` float32.
-
-    ``uniform`` ``(N, 4)`` is constant within a recording and decides the handedness, the heading and the start.
-    """
-    mirror = uniform[:, :1] < 0.4
+    """``(N, joints, 3)`` float32, mirrored, turned and moved by the ``(N, 4)`` random numbers of each frame's recording."""
     other = {"left": "right", "right": "left"}
-    out = np.empty((len(uniform), len(names), 3), np.float32)
-    sin, cos = np.sin(2 * np.pi * uniform[:, 1]), np.cos(2 * np.pi * uniform[:, 1])
-    for j, name in enumerate(names):
-        side, _, part = name.partition("_")
-        p = np.where(mirror, joints[f"{other[side]}_{part}" if side in other else name], joints[name])
-        x = np.where(mirror[:, 0], -p[:, 0], p[:, 0])
-        out[:, j, 0] = cos * x + sin * p[:, 2] + 3 * uniform[:, 2] - 1.5
-        out[:, j, 1] = p[:, 1]
-        out[:, j, 2] = cos * p[:, 2] - sin * x + 3 * uniform[:, 3] - 1.5
-    return out
+    mirrored = ["_".join(other.get(word, word) for word in name.split("_")) for name in names]
+    own, opposite = (np.stack([joints[name] for name in order], 1) for order in (names, mirrored))
+    x, y, z = np.moveaxis(np.where(uniform[:, :1, None] < 0.4, opposite * [-1, 1, 1], own), -1, 0)
+    sin, cos = np.sin(2 * np.pi * uniform[:, 1:2]), np.cos(2 * np.pi * uniform[:, 1:2])
+    moved_x = cos * x + sin * z + 3 * uniform[:, 2:3] - 1.5
+    moved_z = cos * z - sin * x + 3 * uniform[:, 3:] - 1.5
+    return np.stack([moved_x, y, moved_z], -1).astype(np.float32)

@@ -1,9 +1,10 @@
-"""Comparison: everything measured of a set of clips once, and every metric of many pairs of subsets of two such sets."""
+"""Comparison: what is measured once of a set of clips, and every metric of many pairs of subsets of two such sets."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from scipy.stats import wasserstein_distance
 from torch import Tensor
 
 from ddpm.clips import Clips
@@ -17,7 +18,6 @@ from ddpm.metrics.distances import (
     mean_within,
     spectral_distance,
     unbiased_mmd,
-    wasserstein1,
 )
 from ddpm.metrics.features import Projection, band_energy, coordinates, kinetic, log_kinetic, pose, rested_log
 from ddpm.metrics.geometric import geometric, has_geometric
@@ -25,11 +25,11 @@ from ddpm.metrics.neighbours import Neighbours
 from ddpm.skeleton import Skeleton
 
 NEIGHBOURS = ("kinetic", "pose")
-"""Features in which neighbours are looked for."""
+"""Features for precision, recall, density, coverage and diversity."""
 
 
 def measures(skeleton: Skeleton) -> dict[str, tuple[str, Callable[[Clips], Tensor]]]:
-    """Name -> unit and function of every number of single clips, as far as the skeleton has what it needs."""
+    """Name -> unit and function of every number of single clips that the skeleton allows."""
     found: dict[str, tuple[str, Callable[[Clips], Tensor]]] = {
         "speed": ("m/s", physics.speed),
         "acceleration": ("m/s^2", physics.acceleration),
@@ -55,9 +55,9 @@ class Measured:
     Args:
         features: name -> ``(n, dim)``.
         numbers: name of a measure -> ``(n,)``.
-        energy: ``(n, joints, bands)``, see :func:`ddpm.metrics.features.band_energy`.
+        energy: ``(n, joints, bands)``.
         clips: ``(n, dim)`` anchored coordinates, None where the skeleton has no heading.
-        published: ``(n, 3 * joints)`` kinetic features as published, None unless asked for.
+        published: ``(n, 3 * joints)`` kinetic features as published, None unless ``legacy``.
     """
 
     features: dict[str, Tensor]
@@ -67,57 +67,45 @@ class Measured:
     published: Tensor | None
 
     @classmethod
-    def of(cls, motions: Clips, legacy: bool = False, classifier: Callable[[Clips], Tensor] | None = None) -> "Measured":
+    def of(cls, clips: Clips, legacy: bool = False, classifier: Callable[[Clips], Tensor] | None = None) -> "Measured":
         """Measure everything that the skeleton allows.
 
         Args:
-            motions: clips of at least 4 frames.
+            clips: of at least 4 frames.
             legacy: also the kinetic features as published.
-            classifier: features of a trained classifier, ``(n, dim)``, if there is one.
+            classifier: gives ``(n, dim)`` features of a trained classifier.
 
         Raises:
             ValueError: clips that are not finite, or too short.
         """
-        skeleton, energy = motions.skeleton, band_energy(motions.require_finite())
-        features = {"kinetic": log_kinetic(motions), "spectrum": rested_log(energy).flatten(1)}
+        skeleton, energy = clips.skeleton, band_energy(clips.require_finite())
+        features = {"kinetic": log_kinetic(clips), "spectrum": rested_log(energy).flatten(1)}
         if has_heading(skeleton):
-            features["pose"] = pose(motions)
+            features["pose"] = pose(clips)
         if has_geometric(skeleton):
-            features["geometric"] = geometric(motions)
+            features["geometric"] = geometric(clips)
         if classifier is not None:
-            features["classifier"] = classifier(motions)
+            features["classifier"] = classifier(clips)
         return cls(
             features,
-            {name: function(motions) for name, (_, function) in measures(skeleton).items()},
+            {name: function(clips) for name, (_, function) in measures(skeleton).items()},
             energy,
-            coordinates(motions) if has_heading(skeleton) else None,
-            kinetic(motions, legacy=True) if legacy else None,
+            coordinates(clips) if has_heading(skeleton) else None,
+            kinetic(clips, legacy=True) if legacy else None,
         )
 
 
-def fit(reference: Measured, limit: int) -> dict[str, Projection]:
-    """Name of a feature -> its projection, fitted on the reference."""
-    return {name: Projection.fit(x, limit) for name, x in reference.features.items()}
-
-
 def compare(
-    reference: Measured,
-    candidate: Measured,
-    projections: dict[str, Projection],
-    i: list[Tensor],
-    j: list[Tensor],
+    reference: Measured, candidate: Measured, projections: dict[str, Projection], i: list[Tensor], j: list[Tensor]
 ) -> dict[str, Tensor]:
-    """Every metric of a candidate, on each of many pairs of subsets.
+    """Name of a metric -> ``(subsets,)`` float64 values of a candidate against a reference.
 
     Args:
         reference: real clips.
-        candidate: clips to classifier, measured with the same ``legacy``.
-        projections: of the features, see `fit`.
+        candidate: clips to evaluate, measured with the same ``legacy``.
+        projections: of the features, fitted on the reference.
         i: subsets of the reference, each the numbers of its clips, none twice.
         j: as many subsets of the candidate.
-
-    Returns:
-        Name of a metric -> ``(subsets,)`` float64.
     """
     mine, theirs = _chosen(i, len(reference.energy)), _chosen(j, len(candidate.energy))
 
@@ -142,7 +130,7 @@ def compare(
         found["mmd/coordinates"] = unbiased_mmd(gaussian_kernel(pairs), mine, theirs)
         found["apd"] = mean_within(pairs.bb, theirs)
     for name, x in reference.numbers.items():
-        found[f"physics/{name}"] = each(wasserstein1, x, candidate.numbers[name])
+        found[f"physics/{name}"] = each(wasserstein_distance, x, candidate.numbers[name])
     found["physics/spectrum"] = each(spectral_distance, reference.energy, candidate.energy)
     found["freeze"] = each(physics.freeze_score, reference.numbers["speed"], candidate.numbers["speed"])
     if reference.published is not None and candidate.published is not None:

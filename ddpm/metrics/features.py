@@ -1,4 +1,4 @@
-"""Features: what a clip is reduced to, ``Clips -> (n, dim)`` float64, before two sets of clips are compared."""
+"""Features of clips, ``Clips -> (n, dim)`` float64, by which two sets are compared."""
 
 import math
 from dataclasses import dataclass
@@ -11,109 +11,81 @@ from ddpm.clips import Clips, frame_mean
 from ddpm.metrics.alignment import anchored, local_poses
 
 
-def kinetic(motions: Clips, *, legacy: bool = False) -> Tensor:
+def kinetic(clips: Clips, *, legacy: bool = False) -> Tensor:
     """Energy of each joint: mean squared horizontal speed, mean squared vertical speed, mean length of the acceleration.
 
-    The kinetic features of fairmotion (Facebook) and AIST++ (Li et al. 2021), in which velocity and acceleration are averaged
-    over a window of +-2 frames at 60 frames per second. Two things differ here:
-
-    - The window is the same time at every frame rate, +-1/30 s (rounded down to whole frames: none below 30 frames per second).
-    - The acceleration is the second difference. Theirs misplaces a parenthesis, (p[i+1] - p[i]) / dt - (p[i] - p[i-1] / dt), so
-      that it depends on where in the room the clip stands.
-
-    ``legacy`` computes theirs, parenthesis and +-2 frames included, to compare with published numbers (with the true frame rate;
-    theirs is always 60).
+    The kinetic features of fairmotion and AIST++ (Li et al. 2021), averaged over +-2 frames at 60 frames per second. Two things
+    differ here: the window is +-1/30 s at every frame rate (whole frames, none below 30 frames per second), and the acceleration
+    is the second difference. Theirs is (p[i+1] - p[i]) / dt - (p[i] - p[i-1] / dt), a misplaced parenthesis that makes it depend
+    on the place of the clip.
 
     Args:
-        motions: clips of at least 3 frames.
-        legacy: the published form, see above.
+        clips: of at least 3 frames.
+        legacy: theirs, to compare with published numbers, but with the true frame rate (theirs is always 60).
 
     Returns:
-        ``(n, 3 * joints)``, three numbers a joint: (m/s)^2, (m/s)^2, m/s^2. Unless legacy, neither the place nor the heading of a
-        clip matters.
+        ``(n, 3 * joints)``, three numbers a joint: (m/s)^2, (m/s)^2, m/s^2. Unless legacy, they depend neither on the place nor
+        on the heading of a clip.
     """
-    half = 2 if legacy else int(motions.fps // 30)
-    velocity, moving = motions.derivative(1)
+    half = 2 if legacy else int(clips.fps // 30)
+    velocity, moving = clips.derivative(1)
     velocity, moving = _window_mean(velocity, moving, half)
-    acceleration, turning = motions.derivative(2)
+    acceleration, turning = clips.derivative(2)
     if legacy:
-        before, here, after = (motions.positions[:, i : i + acceleration.shape[1]] for i in range(3))
-        acceleration = ((after - here) * motions.fps - (here - before * motions.fps)) * motions.fps
+        before, here, after = (clips.positions[:, i : i + acceleration.shape[1]] for i in range(3))
+        acceleration = ((after - here) * clips.fps - (here - before * clips.fps)) * clips.fps
     acceleration, turning = F.pad(acceleration, (0, 0, 0, 0, 0, 1)), F.pad(turning, (0, 1))
     acceleration, turning = _window_mean(acceleration, turning, half, centres=moving)
     squared = velocity.square()
-    horizontal = squared[..., list(motions.skeleton.ground_axes)].sum(-1)
-    vertical = squared[..., motions.skeleton.up_axis]
+    horizontal = squared[..., list(clips.skeleton.ground_axes)].sum(-1)
+    vertical = squared[..., clips.skeleton.up_axis]
     parts = [frame_mean(horizontal, moving), frame_mean(vertical, moving), frame_mean(acceleration.norm(dim=-1), turning)]
     return torch.stack(parts, dim=-1).flatten(1)
 
 
-def log_kinetic(motions: Clips) -> Tensor:
+def log_kinetic(clips: Clips) -> Tensor:
     """``log(kinetic + 0.001)``, ``(n, 3 * joints)``: the form to compare sets with.
 
-    Energies are heavy-tailed: the few most vigorous clips decide their mean and covariance. Between random halves of MSR Action3D
-    (283 clips each) the Fréchet distance of the projected raw features is 2.1 +- 0.8, and 1 cm of noise makes it 6 times as
-    large, a fifth less movement 2 times; of their logarithms it is 0.46 +- 0.20, and these make it 45 and 7 times as large. A
-    frozen clip stays finite, and far from every living one.
-
-    Args:
-        motions: clips of at least 3 frames.
+    Energies are heavy-tailed: a few vigorous clips dominate their mean and covariance. On MSR Action3D (halves of 283 clips) 1 cm
+    of noise makes the Fréchet distance of raw features 6 times that between real halves, that of the logarithms 45 times.
     """
-    return rested_log(kinetic(motions))
+    return rested_log(kinetic(clips))
 
 
 def rested_log(energy: Tensor) -> Tensor:
-    """``log(energy + 0.001)``: 0.001 (m/s)^2 is a speed of 3 cm/s, which counts as rest and keeps the logarithm finite."""
+    """``log(energy + 0.001)``: 0.001 (m/s)^2 is a speed of 3 cm/s, which counts as rest."""
     return (energy + 1e-3).log()
 
 
 def _window_mean(values: Tensor, mask: Tensor, half: int, centres: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Mean over the frames that count within +-``half`` frames, and where there are any among ``centres`` (default: mask)."""
+    """Mean over the valid frames within +-``half`` frames, and at which ``centres`` (default: mask) there are any."""
     width = 2 * half + 1
     weighted = F.pad(values * mask[..., None, None], (0, 0, 0, 0, half, half)).unfold(1, width, 1).sum(-1)
     count = F.pad(mask.double(), (half, half)).unfold(1, width, 1).sum(-1)
     return weighted / count.clamp(min=1)[..., None, None], (count > 0) & (mask if centres is None else centres)
 
 
-def pose(motions: Clips) -> Tensor:
-    """Which poses a clip takes: mean and standard deviation over its frames of every joint seen from the body.
-
-    Frames have the root above the origin and face one way, so that neither travel nor turning counts.
-
-    Args:
-        motions: clips of a 2-D skeleton, or of a 3-D one with left/right pairs.
-
-    Returns:
-        ``(n, 2 * joints * coords)`` metres.
+def pose(clips: Clips) -> Tensor:
+    """Mean and standard deviation over the frames of every joint in `local_poses`, ``(n, 2 * joints * coords)`` metres.
 
     Raises:
-        ValueError: a 3-D skeleton without left/right pairs.
+        ValueError: a 3-D skeleton without left/right pairs. The same holds for `coordinates`.
     """
-    local = local_poses(motions).flatten(2)
-    mean = frame_mean(local, motions.mask)
-    spread = frame_mean((local - mean[:, None]).square(), motions.mask).sqrt()
+    local = local_poses(clips).flatten(2)
+    mean = frame_mean(local, clips.mask)
+    spread = frame_mean((local - mean[:, None]).square(), clips.mask).sqrt()
     return torch.cat([mean, spread], dim=1)
 
 
-def coordinates(motions: Clips, frames: int = 16) -> Tensor:
-    """The clip itself, anchored, at ``frames`` moments from its first to its last frame.
+def coordinates(clips: Clips, frames: int = 16) -> Tensor:
+    """``(n, frames * joints * coords)``: the anchored clip, resampled linearly to ``frames`` frames whatever its length.
 
     Scaled so that the Euclidean distance of two vectors is the root mean square distance of their joints in metres.
-
-    Args:
-        motions: clips of a 2-D skeleton, or of a 3-D one with left/right pairs.
-        frames: moments, evenly spaced, between frames by linear interpolation. Clips of different lengths are compared by phase.
-
-    Returns:
-        ``(n, frames * joints * coords)``.
-
-    Raises:
-        ValueError: a 3-D skeleton without left/right pairs.
     """
-    x = anchored(motions)
-    place = (motions.lengths[:, None] - 1) * torch.linspace(0, 1, frames, dtype=torch.float64)
+    x = anchored(clips)
+    place = (clips.lengths[:, None] - 1) * torch.linspace(0, 1, frames, dtype=torch.float64)
     before = place.floor().long()
-    after = torch.minimum(before + 1, motions.lengths[:, None] - 1)
+    after = torch.minimum(before + 1, clips.lengths[:, None] - 1)
     part = (place - before)[..., None, None]
     clip = torch.arange(len(x))[:, None]
     resampled = (1 - part) * x[clip, before] + part * x[clip, after]
@@ -121,53 +93,39 @@ def coordinates(motions: Clips, frames: int = 16) -> Tensor:
 
 
 def band_edges(fps: float) -> Tensor:
-    """``(bands + 1,)`` Hz: octaves from 1 Hz up, the last of them to the Nyquist frequency; the first band begins at 0."""
+    """``(bands + 1,)`` Hz: 0, octaves from 1 Hz, and infinity: the last band ends at the Nyquist frequency."""
     octaves = max(1, math.floor(math.log2(fps / 3)) + 1)  # the last edge leaves it a third of an octave at least
     return torch.tensor([0.0, *(2.0**i for i in range(octaves)), math.inf], dtype=torch.float64)
 
 
-def band_energy(motions: Clips) -> Tensor:
-    """Mean squared speed of each joint, split by frequency: the DCT-II of the velocity in octaves.
+def band_energy(clips: Clips) -> Tensor:
+    """``(n, joints, bands)`` mean squared speed of each joint in (m/s)^2, split into `band_edges` by the DCT-II of the velocity.
 
-    Joints move relative to the root, and the root relative to the ground. The bands add up to the mean squared speed.
-
-    Args:
-        motions: clips of at least 2 frames; the band at frequency f says something of clips of at least 1 / f seconds.
-
-    Returns:
-        ``(n, joints, bands)`` in (m/s)^2, bands as in `band_edges`.
+    Joints move relative to the root, and the root relative to the ground. The bands add up to the mean squared speed. The band
+    at frequency f is informative for clips of at least 1 / f seconds.
     """
-    skeleton = motions.skeleton
-    x = motions.positions - motions.positions[:, :, skeleton.root : skeleton.root + 1]
-    x[:, :, skeleton.root] = motions.positions[:, :, skeleton.root]
-    velocity, mask = motions.replace(x).derivative(1)
+    skeleton = clips.skeleton
+    x = clips.positions - clips.positions[:, :, skeleton.root : skeleton.root + 1]
+    x[:, :, skeleton.root] = clips.positions[:, :, skeleton.root]
+    velocity, mask = clips.replace(x).derivative(1)
     count = mask.sum(1).double()[:, None, None]
     order = torch.arange(mask.shape[1], dtype=torch.float64)
     # Orthonormal for each clip's own length: sqrt(2/N) cos(pi k (t + 1/2) / N), and sqrt(1/N) for k = 0.
     basis = torch.cos(torch.pi / count * order[:, None] * (order + 0.5)) * ((2 - (order == 0).double())[:, None] / count).sqrt()
     basis = basis * (mask[:, None] & mask[:, :, None])
     energy = torch.einsum("nkt,ntd->nkd", basis, velocity.flatten(2)).reshape(velocity.shape).square().sum(-1) / count
-    band = torch.bucketize(order * motions.fps / (2 * count[:, 0]), band_edges(motions.fps), right=True) - 1
-    bands = torch.arange(len(band_edges(motions.fps)) - 1)
+    band = torch.bucketize(order * clips.fps / (2 * count[:, 0]), band_edges(clips.fps), right=True) - 1
+    bands = torch.arange(len(band_edges(clips.fps)) - 1)
     return torch.einsum("nkj,nkb->njb", energy, (band[..., None] == bands).double())
-
-
-def spectrum(motions: Clips) -> Tensor:
-    """``log(band_energy + 0.001)``, ``(n, joints * bands)``: how fast which joint swings, and whether it shakes."""
-    return rested_log(band_energy(motions)).flatten(1)
 
 
 @dataclass(frozen=True)
 class Projection:
     """Features scaled by the spread of a reference and reduced to its leading principal components.
 
-    The Fréchet distance of n clips is biased by about dim / n: with 60 features and 500 clips the bias exceeds what is to be
-    measured. Fitting on the reference alone makes the space the same for everything that is compared with it.
-
-    A feature is divided by its standard deviation, except that one which hardly varies counts as varying by a tenth of the
-    others (root mean square): else it would outweigh all of them as soon as something is generated that is a little off. The
-    components keep the ratios of their variances: whitened, a change of everything (a fifth less movement) would weigh no more
-    than noise. Their mean variance is 1, so that a kernel of inner products sees numbers of that size.
+    This reduces the bias of the Fréchet distance, about dim / n. A feature is divided by its standard deviation; one that hardly
+    varies counts as varying by a tenth of the others (root mean square), else it would outweigh them. The components are not
+    whitened, so that a change of all features weighs more than noise. Their mean variance is 1.
 
     Args:
         mean: ``(dim,)`` of the reference.
@@ -181,10 +139,10 @@ class Projection:
 
     @classmethod
     def fit(cls, reference: Tensor, limit: int = 24) -> "Projection":
-        """Measure a reference.
+        """Fit to the ``(n, dim)`` features of a reference.
 
         Args:
-            reference: ``(n, dim)`` features of the reference, all in comparable units (logarithms, metres, fractions).
+            reference: all features in comparable units (logarithms, metres, fractions).
             limit: components at most; never more than n / 10 or dim, never fewer than 1.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Geometric features: for what share of its frames a clip is in which of 32 relations that have a name."""
+"""Geometric features: the share of frames in which each of 32 geometric relations holds."""
 
 import torch
 import torch.nn.functional as F
@@ -14,35 +14,29 @@ GEOMETRIC_JOINTS = (
 
 
 def has_geometric(skeleton: Skeleton) -> bool:
-    """Whether `geometric` can be computed: a 3-D skeleton with the joints it asks for."""
+    """Whether `geometric` can be computed: a 3-D skeleton with its joints."""
     return skeleton.coords == 3 and set(GEOMETRIC_JOINTS) <= set(skeleton.names)
 
 
-def geometric(motions: Clips) -> Tensor:
-    """For what share of its frames a clip is in each of 32 relations: "the left hand moves up", "the right knee is bent", ...
+def geometric(clips: Clips) -> Tensor:
+    """``(n, 32)`` share of a clip's frames with each relation: "the left hand moves up", "the right knee is bent", ...
 
-    Relations and thresholds are those of Mueller et al. 2005 in the selection of fairmotion and AIST++, for 3-D skeletons with
-    the joints of ``kinect20``, with these differences, because of which values do not compare with the published ones: humerus,
-    shoulder and hip widths are the clip's own (theirs are one person's), speeds use the true frame rate (theirs 120), left and
-    right mean the same by mirror image (theirs has the left hand moving forward and the right one backward), and hands, not the
-    chest, move up (theirs passes the wrist to a function that ignores it).
-
-    Args:
-        motions: clips of at least 2 frames; the first frame of each has no speed and is left out.
-
-    Returns:
-        ``(n, 32)`` in 0..1.
+    Relations and thresholds are those of Mueller et al. 2005 as selected by fairmotion and AIST++, with differences, so that
+    values do not compare with published ones: humerus, shoulder and hip widths are the clip's own (theirs are one person's),
+    speeds use the true frame rate (theirs 120), left and right are mirror images (theirs has the left hand moving forward and
+    the right one backward), and hands, not the chest, move up (theirs passes the wrist to a function that ignores it). The first
+    frame of a clip has no speed and is left out.
 
     Raises:
         ValueError: a skeleton without the joints, or 2-D.
     """
-    skeleton = motions.skeleton
+    skeleton = clips.skeleton
     if not has_geometric(skeleton):
         raise ValueError(f"metrics: geometric features need a 3-D skeleton with the joints {list(GEOMETRIC_JOINTS)}")
-    velocity, mask = motions.derivative(1)
-    at = dict(zip(skeleton.names, motions.positions[:, 1:].unbind(2), strict=True))
+    velocity, mask = clips.derivative(1)
+    at = dict(zip(skeleton.names, clips.positions[:, 1:].unbind(2), strict=True))
     speed = dict(zip(skeleton.names, velocity.unbind(2), strict=True))
-    height = dict(zip(skeleton.names, (motions.heights - motions.heights.amin(2, keepdim=True))[:, 1:].unbind(2), strict=True))
+    height = dict(zip(skeleton.names, (clips.heights - clips.heights.amin(2, keepdim=True))[:, 1:].unbind(2), strict=True))
     sides = ("left", "right")
 
     def length(*bones: tuple[str, str]) -> Tensor:

@@ -13,19 +13,19 @@ BLOCK = 2048
 
 
 def nearest(samples: Clips, training: Clips, stride: int = 1) -> tuple[Tensor, Tensor]:
-    """The training clip to a part of which each sample comes closest, wherever either stands and whichever way it faces.
+    """The training clip with the window that is closest to each sample.
 
-    The distance is the root mean square distance of the joints after the best translation along the ground and the best turn
-    about the vertical (in 2-D, no turn). With the ground as complex numbers the best turn is the phase of an inner product, so
+    The distance is the root mean square distance of the joints after the best translation along the ground and the best rotation
+    about the vertical (in 2-D none). With the ground as complex numbers the best rotation is the phase of an inner product, so
     that one matrix product compares all pairs.
 
-    A sample is compared with every window of its own length in a training clip, and with a shorter clip as far as that goes; a
-    clip that covers less than half of what the longest one would is left out.
+    A sample is compared with every window of its own length, and with the whole of a shorter clip, unless that covers less than
+    half of what the longest clip would.
 
     Args:
         samples: n clips.
         training: clips of the same skeleton and frame rate, whole: a copy may begin anywhere in them.
-        stride: frames between the windows that are compared. Two frames beside its source a fast copy looks like new motion.
+        stride: frames between the windows. Already two frames from its source a fast copy looks like new motion.
 
     Returns:
         Distances in metres ``(n,)`` float64 and numbers of training clips ``(n,)`` int64.
@@ -64,15 +64,14 @@ def nearest(samples: Clips, training: Clips, stride: int = 1) -> tuple[Tensor, T
 
 @dataclass(frozen=True)
 class _Sums:
-    """What aligned distances need: clips with padding at 0, and sums over their first 1, 2, ... frames.
+    """Clips with padding at 0, and sums over their first 1, 2, ... frames, from which aligned distances follow.
 
     Args:
         ground: ``(n, frames * joints)`` complex in 3-D, real in 2-D.
         height: ``(n, frames * joints)``.
         centre: ``(n, frames)`` sums of ``ground``.
         square: ``(n, frames)`` sums of the squares of both.
-        lengths: ``(n,)`` frames that count.
-        joints: per frame.
+        lengths: ``(n,)``.
     """
 
     ground: Tensor
@@ -85,7 +84,7 @@ class _Sums:
     @classmethod
     def of(cls, positions: Tensor, mask: Tensor, skeleton: Skeleton) -> "_Sums":
         """Of ``(n, frames, joints, coords)``."""
-        # Around the first root, so that no digits are lost to where in the room a clip stands.
+        # Relative to the first root, so that no digits are lost to the place of a clip.
         x = positions[..., list(skeleton.ground_axes)]
         x = (x - x[:, :1, skeleton.root : skeleton.root + 1]) * mask[..., None, None]
         ground = torch.view_as_complex(x.contiguous()) if skeleton.coords == 3 else x[..., 0]
@@ -115,7 +114,7 @@ class Memorisation:
         samples: ``(n,)`` metres to the nearest training clip.
         neighbours: ``(n,)`` int64, that training clip.
         held_out: ``(m,)`` metres from held-out real clips to theirs.
-        limit: metres, what one in a hundred held-out clips undercuts.
+        limit: metres, the 1 % quantile of ``held_out``.
     """
 
     samples: Tensor
@@ -131,7 +130,7 @@ class Memorisation:
 
     @property
     def closer_than_held_out(self) -> float:
-        """Chance that a sample is closer to training than a held-out clip is: 0.5 for real clips, 1 for copies."""
+        """Probability that a sample is closer to training than a held-out clip is: 0.5 for real clips, 1 for copies."""
         below = (self.samples[:, None] < self.held_out).double() + 0.5 * (self.samples[:, None] == self.held_out).double()
         return float(below.mean())
 
@@ -139,12 +138,11 @@ class Memorisation:
 def memorisation(samples: Clips, training: Clips, held_out: Clips) -> Memorisation:
     """Compare the distances to training of generated and of held-out real clips.
 
-    Held-out clips should differ from the training clips as the samples may: if they are of other people, whose bones have other
-    lengths, even fair samples come closer than they do.
+    Held-out clips of other people have bones of other lengths: samples then come closer than they do without being copies.
 
     Args:
         samples: generated clips.
-        training: what the model was trained on, whole recordings.
+        training: whole recordings that the model was trained on.
         held_out: real clips that it was not trained on.
 
     Raises:

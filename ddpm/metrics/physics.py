@@ -1,6 +1,7 @@
-"""Physics: what a camera and a ruler would find in a clip, one number per clip, ``Clips -> (n,)`` float64.
+"""Physical measures, one number per clip, ``Clips -> (n,)`` float64.
 
-None of them is better the smaller it is, since a frozen clip has no jerk: compare their distribution with that of real clips.
+Lower is not better (a frozen clip has no jerk): compare their distribution with that of real clips. Those that need bones, feet
+or a floor raise a ValueError for skeletons without them.
 """
 
 import torch
@@ -21,88 +22,69 @@ def has_floor(skeleton: Skeleton) -> bool:
     return skeleton.coords == 3 and len(skeleton.feet) > 0
 
 
-def speed(motions: Clips) -> Tensor:
+def speed(clips: Clips) -> Tensor:
     """Mean speed of the joints, m/s."""
-    return _mean_norm(motions, 1)
+    return _mean_norm(clips, 1)
 
 
 def freeze_score(reference: Tensor, generated: Tensor) -> float:
-    """Share of clips that hardly move: whose mean speed is below that of 99 in 100 real clips; 0.01 is real, 1 is frozen.
-
-    Args:
-        reference: ``(n,)`` `speed` of real clips.
-        generated: ``(m,)`` the same of the clips in question.
-    """
+    """Share of generated clips that hardly move: their ``(m,)`` `speed` is below that of 99 in 100 real ones, ``(n,)``."""
     return float((generated < reference.quantile(0.01)).double().mean())
 
 
-def acceleration(motions: Clips) -> Tensor:
+def acceleration(clips: Clips) -> Tensor:
     """Mean length of the joints' acceleration, m/s^2."""
-    return _mean_norm(motions, 2)
+    return _mean_norm(clips, 2)
 
 
-def jerk(motions: Clips) -> Tensor:
+def jerk(clips: Clips) -> Tensor:
     """Mean length of the joints' jerk, m/s^3."""
-    return _mean_norm(motions, 3)
+    return _mean_norm(clips, 3)
 
 
-def bone_variation(motions: Clips) -> Tensor:
-    """How much bones stretch within a clip: standard deviation over mean of a bone's length, averaged over the bones.
-
-    Raises:
-        ValueError: the skeleton has no bones.
-    """
-    if not motions.skeleton.bones:
+def bone_variation(clips: Clips) -> Tensor:
+    """Standard deviation over mean of a bone's length within a clip, averaged over the bones."""
+    if not clips.skeleton.bones:
         raise ValueError("metrics: bone_variation needs a skeleton of more than one joint")
-    lengths = _bone_lengths(motions)
-    mean = frame_mean(lengths, motions.mask)
-    spread = frame_mean((lengths - mean[:, None]).square(), motions.mask).sqrt()
+    lengths = _bone_lengths(clips)
+    mean = frame_mean(lengths, clips.mask)
+    spread = frame_mean((lengths - mean[:, None]).square(), clips.mask).sqrt()
     return (spread / mean.clamp(min=1e-6)).mean(1)
 
 
-def asymmetry(motions: Clips) -> Tensor:
-    """Difference between a left and a right bone over their mean length, averaged over the pairs of bones.
-
-    Raises:
-        ValueError: the skeleton has no pair of bones.
-    """
-    pairs = _bone_pairs(motions.skeleton)
+def asymmetry(clips: Clips) -> Tensor:
+    """Difference between a left and a right bone over their mean length, averaged over the pairs of bones."""
+    pairs = _bone_pairs(clips.skeleton)
     if not pairs:
         raise ValueError("metrics: asymmetry needs left_right pairs of bones in the skeleton")
-    mean = frame_mean(_bone_lengths(motions), motions.mask)
+    mean = frame_mean(_bone_lengths(clips), clips.mask)
     left, right = (mean[:, list(side)] for side in zip(*pairs, strict=True))
     return ((left - right).abs() / ((left + right) / 2).clamp(min=1e-6)).mean(1)
 
 
 def has_bone_pairs(skeleton: Skeleton) -> bool:
-    """Whether some bone has a mirror image."""
+    """Whether any bone has a mirror image."""
     return len(_bone_pairs(skeleton)) > 0
 
 
-def skating_ratio(motions: Clips) -> Tensor:
+def skating_ratio(clips: Clips) -> Tensor:
     """Share of the steps between frames in which a foot joint stays within 5 cm of the floor and moves along it at over 0.5 m/s.
 
     Real clips do not have 0: feet swing close to the floor, and tracked ones shake.
-
-    Raises:
-        ValueError: 2-D, or a skeleton without feet.
     """
-    standing, ground = _contacts(motions)
-    velocity = ground.diff(dim=1).norm(dim=-1) * motions.fps
+    standing, ground = _contacts(clips)
+    velocity = ground.diff(dim=1).norm(dim=-1) * clips.fps
     skates = (standing[:, 1:] & standing[:, :-1] & (velocity > SKATING_SPEED)).any(2)
-    return frame_mean(skates.double(), motions.mask[:, 1:])
+    return frame_mean(skates.double(), clips.mask[:, 1:])
 
 
-def skating_distance(motions: Clips) -> Tensor:
+def skating_distance(clips: Clips) -> Tensor:
     """How far a standing foot slides, cm: between the first and last frame of a contact, averaged over the contacts of a clip.
 
-    The way from beginning to end, not the path: the shaking of a tracked foot must not add up. Contacts of a single frame are
-    none; a clip without contacts has 0.
-
-    Raises:
-        ValueError: 2-D, or a skeleton without feet.
+    The length of the path would add up the tremor of a tracked foot. Contacts of a single frame do not count; a clip without
+    contacts has 0.
     """
-    standing, ground = _contacts(motions)
+    standing, ground = _contacts(clips)
     frame = torch.arange(standing.shape[1])[None, :, None].expand_as(standing)
     before, after = torch.zeros_like(standing), torch.zeros_like(standing)
     before[:, 1:], after[:, :-1] = standing[:, :-1], standing[:, 1:]
@@ -112,34 +94,27 @@ def skating_distance(motions: Clips) -> Tensor:
     return 100 * (slid * ends).sum((1, 2)) / ends.sum((1, 2)).clamp(min=1)
 
 
-def penetration(motions: Clips) -> Tensor:
-    """Depth of the lowest joint below the floor, cm, averaged over the frames; 0 where it is above.
-
-    Raises:
-        ValueError: 2-D, or a skeleton without feet.
-    """
-    _need_floor(motions.skeleton)
-    return 100 * frame_mean((-motions.heights.amin(2)).clamp(min=0), motions.mask)
+def penetration(clips: Clips) -> Tensor:
+    """Depth of the lowest joint below the floor, cm, averaged over the frames; 0 where it is above."""
+    _need_floor(clips.skeleton)
+    return 100 * frame_mean((-clips.heights.amin(2)).clamp(min=0), clips.mask)
 
 
-def pfc(motions: Clips) -> Tensor:
+def pfc(clips: Clips) -> Tensor:
     """Physical foot contact score (Tseng et al. 2022, EDGE, as in their code): bodies speed up only on a standing foot.
 
     10^4 mean_i(|a_i| l_i r_i) / max_i |a_i|, where a is the acceleration of the root with falling taken out, and l and r how far
-    the stiller joint of the left and right foot moves along the ground in one frame. It depends on the frame rate and the size
+    the slower joint of the left and right foot moves along the ground in one frame. It depends on the frame rate and the size
     of the person: values compare only between clips of the same data.
-
-    Raises:
-        ValueError: 2-D, or a skeleton without left and right feet.
     """
-    skeleton = motions.skeleton
+    skeleton = clips.skeleton
     if not has_sided_feet(skeleton):
         raise ValueError("metrics: PFC needs a 3-D skeleton with a left and a right foot among its feet and left_right pairs")
-    force, mask = motions.derivative(2)
+    force, mask = clips.derivative(2)
     force = force[:, :, skeleton.root]
     upwards = (skeleton.up_sign * force[..., skeleton.up_axis]).clamp(min=0)
     force = (upwards.square() + force[..., list(skeleton.ground_axes)].square().sum(-1)).sqrt() * mask
-    step = motions.positions[..., list(skeleton.ground_axes)].diff(dim=1).norm(dim=-1)[:, 1:]
+    step = clips.positions[..., list(skeleton.ground_axes)].diff(dim=1).norm(dim=-1)[:, 1:]
     left, right = (step[..., feet].amin(2) for feet in _sided_feet(skeleton))
     return 1e4 * frame_mean(force * left * right, mask) / force.amax(1).clamp(min=1e-9)
 
@@ -154,15 +129,15 @@ def _sided_feet(skeleton: Skeleton) -> tuple[list[int], list[int]]:
     return [j for j in feet if skeleton.side(j) == "left"], [j for j in feet if skeleton.side(j) == "right"]
 
 
-def _mean_norm(motions: Clips, order: int) -> Tensor:
-    values, mask = motions.derivative(order)
+def _mean_norm(clips: Clips, order: int) -> Tensor:
+    values, mask = clips.derivative(order)
     return frame_mean(values.norm(dim=-1).mean(2), mask)
 
 
-def _bone_lengths(motions: Clips) -> Tensor:
+def _bone_lengths(clips: Clips) -> Tensor:
     """``(n, frames, bones)``."""
-    child, parent = (list(ends) for ends in zip(*motions.skeleton.bones, strict=True))
-    return (motions.positions[:, :, child] - motions.positions[:, :, parent]).norm(dim=-1)
+    child, parent = (list(ends) for ends in zip(*clips.skeleton.bones, strict=True))
+    return (clips.positions[:, :, child] - clips.positions[:, :, parent]).norm(dim=-1)
 
 
 def _bone_pairs(skeleton: Skeleton) -> list[tuple[int, int]]:
@@ -175,12 +150,12 @@ def _bone_pairs(skeleton: Skeleton) -> list[tuple[int, int]]:
     return [(number[bone], number[other]) for bone, other in reflected.items() if other in number]
 
 
-def _contacts(motions: Clips) -> tuple[Tensor, Tensor]:
-    """Where a foot joint stands, ``(n, frames, feet)`` bool, and its place on the ground, ``(n, frames, feet, 2)``."""
-    _need_floor(motions.skeleton)
-    feet = [motions.skeleton.index(name) for name in motions.skeleton.feet]
-    standing = (motions.heights[..., feet] < CONTACT_HEIGHT) & motions.mask[..., None]
-    return standing, motions.positions[:, :, feet][..., list(motions.skeleton.ground_axes)]
+def _contacts(clips: Clips) -> tuple[Tensor, Tensor]:
+    """Whether a foot joint is in contact, ``(n, frames, feet)``, and its place on the ground, ``(n, frames, feet, 2)``."""
+    _need_floor(clips.skeleton)
+    feet = [clips.skeleton.index(name) for name in clips.skeleton.feet]
+    standing = (clips.heights[..., feet] < CONTACT_HEIGHT) & clips.mask[..., None]
+    return standing, clips.positions[:, :, feet][..., list(clips.skeleton.ground_axes)]
 
 
 def _need_floor(skeleton: Skeleton) -> None:

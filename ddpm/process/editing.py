@@ -1,12 +1,15 @@
-"""Editing: noise between two seeds, and the noise from which a sampler returns a clip."""
+"""Clips between two seeds, variations of a clip, and the noise from which a sampler returns a clip."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from ddpm.process.samplers import Denoise, batch_of
+from ddpm.clips import Clips
+from ddpm.module import MotionDiffusion, evaluating
+from ddpm.process.samplers import Denoise, Sampler, batch_of, ddim, progress_bar
 from ddpm.process.spacing import levels
 
 
@@ -60,3 +63,105 @@ def ddim_inverse(denoise: Denoise, x0: Tensor, alpha_bar: Tensor, *, steps: int 
             x = stretch * begin + (there.signal - here.signal * stretch) * clean
             clean = x0_hat(x, there.t)
     return x
+
+
+def interpolate(
+    model: MotionDiffusion,
+    ends: Sequence[int],
+    n: int,
+    *,
+    frames: int | None = None,
+    labels: Tensor | None = None,
+    guidance: float | None = None,
+    project: str | None = "",
+    sampler: Sampler | None = None,
+    batch_size: int = 64,
+) -> Clips:
+    """Clips from one seed to another, both included; for the other arguments see `ddpm.module.MotionDiffusion.sample`.
+
+    Args:
+        model: trained.
+        ends: the two seeds.
+        n: number of clips.
+        labels: ``(n,)``, all alike; None goes in a straight line from the condition of the one seed to that of the other.
+    """
+    sampler = model.sampler if sampler is None else sampler
+    conditions = model.conditions(ends, None if labels is None else labels[:1].expand(2))
+    parts = torch.linspace(0, 1, n).split(batch_size)
+    clips = []
+    with progress_bar(sampler, model.diffusion.alpha_bar, len(parts), "interpolating") as observer:
+        for weight in parts:
+            randn = between(*(model.noise([seed], frames) for seed in ends), weight)
+            cond = None if conditions is None else torch.lerp(conditions[:1], conditions[1:], weight[:, None].to(conditions))
+            clips.append(
+                model.generate(randn(), randn, cond=cond, guidance=guidance, project=project, sampler=sampler, observer=observer)
+            )
+    return model.as_clips(torch.cat(clips), labels=labels)
+
+
+def vary(
+    model: MotionDiffusion,
+    clip: Tensor,
+    strength: float,
+    seeds: Sequence[int],
+    *,
+    labels: Tensor | None = None,
+    guidance: float | None = None,
+    project: str | None = "",
+    sampler: Sampler | None = None,
+    batch_size: int = 64,
+) -> Clips:
+    """Clips like a given one: noised up to a diffusion step, and denoised from there (SDEdit, Meng et al. 2022).
+
+    For the other arguments see `ddpm.module.MotionDiffusion.sample`.
+
+    Args:
+        model: trained.
+        clip: ``(frames, joints, coords)`` in metres.
+        strength: the diffusion step as a fraction of all of them, in (0, 1].
+        seeds: of the noise, one per clip.
+        labels: ``(n,)``; None leaves the action to the noisy clip.
+        sampler: its steps are spread over what is left to denoise.
+    """
+    sampler = model.sampler if sampler is None else sampler
+    start = max(round(strength * model.diffusion.n_steps) - 1, 1)
+    conditions = None if labels is None else model.conditions(seeds, labels)
+    x0 = model.normalised(clip[None])
+    clips = []
+    with progress_bar(sampler, model.diffusion.alpha_bar[: start + 1], -(-len(seeds) // batch_size), "varying") as observer:
+        for first in range(0, len(seeds), batch_size):
+            part = slice(first, first + batch_size)
+            randn = model.noise(seeds[part], clip.shape[0])
+            noise = randn()
+            xt = model.diffusion.q_sample(x0.expand_as(noise), torch.full((len(noise),), start, device=model.device), noise)
+            cond = None if conditions is None else conditions[part]
+            clips.append(
+                model.generate(
+                    xt, randn, cond=cond, guidance=guidance, project=project, sampler=sampler, start=start, observer=observer
+                )
+            )
+    return model.as_clips(torch.cat(clips), torch.tensor(seeds), labels)
+
+
+def invert(model: MotionDiffusion, clips: Tensor, steps: int, batch_size: int = 64) -> tuple[Clips, Tensor]:
+    """The noise of clips by DDIM inversion, and the clips that DDIM samples from it.
+
+    Args:
+        model: trained.
+        clips: ``(n, frames, joints, coords)`` in metres.
+        steps: of DDIM.
+        batch_size: clips per network call.
+
+    Returns:
+        The clips sampled again, and the noise ``(n, joints, coords, frames)``.
+    """
+    denoise, alpha_bar = model.denoiser(None, None, None), model.diffusion.alpha_bar
+    again, noises = [], []
+    with torch.no_grad(), evaluating(model):
+        for part in clips.split(batch_size):
+            noise = ddim_inverse(denoise, model.normalised(part), alpha_bar, steps=steps)
+            noises.append(noise.cpu())
+            again.append(
+                model.generate(noise, partial(torch.zeros_like, noise), project=None, sampler=partial(ddim, steps=steps))
+            )
+    return model.as_clips(torch.cat(again)), torch.cat(noises)

@@ -174,7 +174,7 @@ def _classified(j: Classification) -> str:
     metric = "" if j.in_metrics else " No distance in its features is given: it was trained on clips of the reference."
     text = (
         f"Share of clips that the classifier puts into each class. {NOTE[0].upper()}{NOTE[1:]}. It was trained on {j.trained} "
-        f"and is right on {100 * j.accuracy:.0f} % of {int(j.tested.sum())} held-out ones, which are the real clips here; the "
+        f"and is right on {100 * j.accuracy:.0f} % of {int(j.tested.sum())} held-out ones, the real clips here; the "
         f"commonest class would be right on {100 * j.chance:.0f} %. Its mean confidence is "
         f"{j.confidence['generated']:.2f} on generated clips, {j.confidence['real']:.2f} on real ones.{asked}{metric}"
     )

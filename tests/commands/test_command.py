@@ -44,6 +44,7 @@ def logging_as_it_was() -> Iterator[None]:
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], logging_as_it_was: None) -> Run:
     """Call a command as from a shell, in an empty directory; gives its status and what it printed."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delenv(command.FULL, raising=False)
 
     def called(door: str, *arguments: str) -> Ran:

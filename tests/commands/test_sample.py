@@ -14,10 +14,12 @@ import compare as compare_script
 import sample as sample_script
 from datamodules.readers.bvh_file import read
 from datamodules.sets.folder import read_file
+from datamodules.source import read_source
 from ddpm.checkpoint import DurableCheckpointIO, load_module, load_run, read_checkpoint
 from ddpm.config import build_module, own_data
 from ddpm.errors import ConfigError, DataError
 from ddpm.module import MotionDiffusion
+from ddpm.process.editing import vary
 from ddpm.process.samplers import cost, ddim, ddpm, heun, progress_bar, unipc
 from ddpm.process.schedules import cosine
 from ddpm.viz.bvh_out import write_bvh
@@ -96,17 +98,11 @@ def test_variation_goes_from_the_clip_to_any_clip(run: Path, tmp_path: Path) -> 
 
     # After so few steps the network says the same of any noise: the answers for standard normal clips take its place.
     module = load_module(run)
-    cfg = {s: compose("sample", [f"ckpt={run}", f"vary={s}", "batch_size=4", "project=none"]) for s in (0.05, 0.5, 1.0)}
     module.diffusion.eps_model.forward = lambda xt, t, cond: module.diffusion.alpha_bar[t][:, None, None, None].sqrt() * xt
-    off = {
-        strength: (
-            sample_script.vary(module, torch.from_numpy(clip), cfg[strength], range(6), module.sampler, None).positions
-            - torch.from_numpy(clip)
-        )
-        .norm(dim=-1)
-        .mean()
-        for strength in cfg
-    }
+    off = {}
+    for strength in (0.05, 0.5, 1.0):
+        varied = vary(module, torch.from_numpy(clip), strength, range(6), project=None, batch_size=4)
+        off[strength] = (varied.positions - torch.from_numpy(clip)).norm(dim=-1).mean()
     assert off[0.05] < 0.5 * off[0.5] and off[0.5] < 0.9 * off[1.0]
 
 
@@ -312,11 +308,14 @@ def test_a_source_may_have_another_rate_other_names_and_any_place(run: Path, tmp
     module = load_module(run)
     clip = module.sample([3]).positions[0].numpy()
     write_bvh(tmp_path / "clip.bvh", np.repeat(clip, 2, axis=0) + np.array([5, 0, -3]), module.skeleton, 2 * module.fps)
-    cfg = compose("sample", [f"ckpt={run}", f"source={tmp_path / 'clip.bvh'}", "vary=0.5"])
-    got = sample_script.read_source(cfg, module, {})
+    got = read_source(str(tmp_path / "clip.bvh"), module.skeleton, module.fps, module.frames, 0, 1).positions
     assert got.shape == (1, 8, 20, 3) and got[0, 0, 0, [0, 2]].abs().max() < 1e-6
     still = clip - clip[:1, :1]  # the floor of the file is set anew
     assert np.linalg.norm(got[0].numpy() - got[0, :1, :1].numpy() - still, axis=-1).mean() < 0.05
+    turned = read_source(str(tmp_path / "clip.bvh"), module.skeleton, module.fps, module.frames, 0, 1, True).positions[0]
+    left, right = module.skeleton.across
+    across = (turned[:, left] - turned[:, right]).sum(dim=(0, 1))
+    assert across[0] > 0 and abs(across[2]) < 1e-4 * across[0], "as a model with loader.facing saw its clips"
 
 
 def test_clips_go_out_as_bvh(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -380,10 +379,10 @@ def test_a_run_finds_its_own_data(tiny_config: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("target", ["os.system", "pytorch_lightning.Trainer", "ddpm.viz.render.write_gif", 7])
 def test_a_checkpoint_cannot_name_other_code_as_its_data(target: Any) -> None:
-    with pytest.raises(ConfigError, match="neither makes nor serves clips"):
+    with pytest.raises(ConfigError, match="a checkpoint may name no other code"):
         own_data({"data": {"_target_": target}, "loader": {"frames": 8}}, {})
     nested = {"_target_": "datamodules.sets.synthetic.synthetic", "skeleton": {"_target_": target}}
-    with pytest.raises(ConfigError, match=r"data\.skeleton.*neither"):
+    with pytest.raises(ConfigError, match=r"data\.skeleton\._target_=.*no part of this project"):
         own_data({"data": nested, "loader": {"frames": 8}}, {})
 
 

@@ -16,10 +16,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from datamodules.cache import cache_key, cached, through_cache
+from datamodules.cache import cache_key, through_cache
 from datamodules.clip_set import ClipSet, Names, Recording
 from datamodules.pose import PoseDataModule, Windows, _already_collated
-from datamodules.sets.store import META, StoredClips, open_store, save_store, store, write_store
+from datamodules.sets.store import FRAMES, META, SOURCES, StoredClips, open_store, store, write_store
 from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 
@@ -44,6 +44,23 @@ def in_memory() -> ClipSet:
     return ClipSet.from_recordings(recordings(), fps=12.5, skeleton=SKELETON)
 
 
+def written(directory: Path) -> ClipSet:
+    return write_store(recordings(), directory, fps=12.5, skeleton=SKELETON)
+
+
+def cached(make: Callable[[], ClipSet], directory: Path) -> ClipSet:
+    """What a data node of one file gives with a cache in this directory."""
+    file = directory.with_name("parsed.txt")
+    file.write_text("1")
+    node = {"_target_": "datamodules.readers.x.x", "root": str(file)}
+    return through_cache(lambda node, place: make(), str(directory))(node, "data")
+
+
+def entry(directory: Path) -> Path:
+    [path] = (path for path in directory.iterdir() if path.is_dir())
+    return path
+
+
 def assert_same(a: ClipSet, b: ClipSet) -> None:
     for name in ("frames", "starts", "lengths", "labels"):
         x, y = getattr(a, name), getattr(b, name)
@@ -59,19 +76,25 @@ def test_names_are_a_sequence() -> None:
     assert names.codes.tolist() == [1, -1, 0, 1] and names[1] is None and "a" in names and len(names) == 4
 
 
-@pytest.mark.parametrize("how", ["streamed", "saved"])
-def test_what_is_written_is_read(how: str, tmp_path: Path) -> None:
-    if how == "streamed":
-        write_store(iter(recordings()), tmp_path / "s", fps=12.5, skeleton=SKELETON)
-    else:
-        save_store(in_memory(), tmp_path / "s")
-    assert_same(store(SKELETON, str(tmp_path / "s")), in_memory())
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    written(tmp_path / "s")
+    stored = store(SKELETON, str(tmp_path / "s"))
+    assert_same(stored, in_memory())
+    assert type(stored.sources[0]) is str, "no string of numpy, which prints its type"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["s"], "nothing is left beside it"
 
 
+def test_recordings_without_subjects_and_labels_are_written_and_read(tmp_path: Path) -> None:
+    bare = [replace(r, label=None, subject=None) for r in recordings(4)]
+    assert_same(
+        write_store(bare, tmp_path / "s", fps=12.5, skeleton=SKELETON),
+        ClipSet.from_recordings(bare, fps=12.5, skeleton=SKELETON),
+    )
+
+
 def test_what_was_done_to_the_recordings_is_kept(tmp_path: Path) -> None:
-    save_store(replace(in_memory(), notes=("3 frames dropped", "1 gap filled")), tmp_path / "s")
-    assert open_store(tmp_path / "s").notes == ("3 frames dropped", "1 gap filled")
+    made = replace(in_memory(), notes=("3 frames dropped", "1 gap filled"))
+    assert [cached(lambda: made, tmp_path / "c").notes for _ in range(2)] == [made.notes] * 2
 
 
 def test_recordings_are_written_one_by_one(tmp_path: Path) -> None:
@@ -101,7 +124,7 @@ def test_recordings_are_written_one_by_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("split", ["subject", "sequence"])
 def test_batches_are_those_of_the_set_in_memory(split: str, num_workers: int, tmp_path: Path) -> None:
-    stored = write_store(recordings(), tmp_path / "s", fps=12.5, skeleton=SKELETON)
+    stored = written(tmp_path / "s")
     a, b = (
         PoseDataModule(clips, 8, 4, 10, 0.2, split, workers, seed=3)  # type: ignore[arg-type]
         for clips, workers in ((in_memory(), 0), (stored, num_workers))
@@ -120,16 +143,16 @@ def lengths_of(clips: ClipSet) -> list[int]:
 
 def test_other_processes_map_the_files_themselves(tmp_path: Path) -> None:
     """A tensor that is sent to a process would be copied, all of it."""
-    stored = write_store(recordings(), tmp_path / "s", fps=12.5, skeleton=SKELETON)
+    stored = written(tmp_path / "s")
     assert len(pickle.dumps(stored)) < 1000
     assert_same(pickle.loads(pickle.dumps(stored)), stored)
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_a_cached_set_goes_to_processes_that_share_nothing(tmp_path: Path) -> None:
-    """The first start parses the files; from the second on the set comes from a store with a key."""
-    first, second = (cached(in_memory, "key", tmp_path) for _ in range(2))
-    assert not isinstance(first, StoredClips) and isinstance(second, StoredClips) and second.key == "key"
+    """The first start parses the files; from the second on the set comes from a store."""
+    first, second = (cached(in_memory, tmp_path / "c") for _ in range(2))
+    assert not isinstance(first, StoredClips) and isinstance(second, StoredClips)
     assert_same(pickle.loads(pickle.dumps(second)), first)
     index = torch.tensor([[0, 0], [1, 0]])
     loader = DataLoader(
@@ -145,25 +168,21 @@ def test_a_cached_set_goes_to_processes_that_share_nothing(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_processes_that_share_nothing_serve_the_same_batches(tmp_path: Path) -> None:
-    stored = write_store(recordings(), tmp_path / "s", fps=12.5, skeleton=SKELETON)
+    stored = written(tmp_path / "s")
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(lengths_of, (stored,)) == lengths_of(stored)
 
 
 def test_a_store_larger_than_memory_opens(tmp_path: Path) -> None:
     """As a file with a hole: it has its size, and takes no room. Memory that could be written would be refused."""
-    save_store(in_memory(), tmp_path / "s")
+    written(tmp_path / "s")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     rows = 2 * memory // 36
-    with (tmp_path / "s" / "frames.npy").open("r+b") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (rows, 3, 3)})
-        header = file.tell()
-        try:
-            file.truncate(header + rows * 36)
-        except OSError as error:
-            pytest.skip(f"no file of that size here: {error}")
-    rewrite(tmp_path / "s", lambda m: m["shape"].__setitem__(0, [rows, 3, 3]))
-    rewrite(tmp_path / "s", lambda m: m["files"]["frames.npy"].__setitem__("bytes", header + rows * 36))
+    try:
+        os.truncate(tmp_path / "s" / FRAMES, rows * 36)
+    except OSError as error:
+        pytest.skip(f"no file of that size here: {error}")
+    rewrite(tmp_path / "s", lambda m: m["files"].update({FRAMES: [rows * 36, None]}))
     clips = open_store(tmp_path / "s")
     assert clips.frames.shape[0] == rows and torch.equal(clips.recording(0), in_memory().recording(0))
     assert float(clips.frames[-1].abs().sum()) == 0
@@ -171,10 +190,11 @@ def test_a_store_larger_than_memory_opens(tmp_path: Path) -> None:
 
 def rewrite(path: Path, change: Callable[[dict], object]) -> None:
     """meta.json with a change and a checksum that fits it."""
-    content = json.loads((path / META).read_text())["content"]
+    content = json.loads((path / META).read_text())
+    del content["sha256"]
     change(content)
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    (path / META).write_text(json.dumps({"sha256": digest, "content": content}))
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    (path / META).write_text(json.dumps({**content, "sha256": digest}))
 
 
 def flip(path: Path) -> None:
@@ -187,13 +207,14 @@ DAMAGE = {
     "meta.json: checksum": lambda s: (s / META).write_text((s / META).read_text().replace("12.5", "25.0")),
     "meta.json: no JSON": lambda s: (s / META).write_text("{"),
     "meta.json: other JSON": lambda s: (s / META).write_text("[]"),
+    "meta.json: a number": lambda s: (s / META).write_text("5"),
     "meta.json: keys": lambda s: rewrite(s, lambda m: m.pop("files")),
     "version": lambda s: rewrite(s, lambda m: m.update(version=0)),
-    "cut short": lambda s: os.truncate(s / "frames.npy", 500),
-    "a bit": lambda s: flip(s / "frames.npy"),
+    "cut short": lambda s: os.truncate(s / FRAMES, 500),
+    "a bit": lambda s: flip(s / FRAMES),
     "a bit of the index": lambda s: flip(s / "index.npy"),
-    "shape": lambda s: rewrite(s, lambda m: m["shape"].__setitem__(0, [1, 3, 3])),
-    "a file": lambda s: (s / "text.npy").unlink(),
+    "shape": lambda s: rewrite(s, lambda m: m["skeleton"].update(coords=2)),
+    "a file": lambda s: (s / SOURCES).unlink(),
 }
 
 
@@ -207,42 +228,44 @@ def test_what_is_damaged_is_refused_and_a_cache_makes_it_again(
         made.append(1)
         return in_memory()
 
-    assert_same(cached(make, "k", tmp_path), in_memory())
-    assert isinstance(cached(make, "k", tmp_path), StoredClips) and len(made) == 1
-    DAMAGE[damage](tmp_path / "k")
-    with pytest.raises(DataError, match=str(tmp_path / "k")):
-        open_store(tmp_path / "k", "k")
+    assert_same(cached(make, tmp_path / "c"), in_memory())
+    assert isinstance(cached(make, tmp_path / "c"), StoredClips) and len(made) == 1
+    path = entry(tmp_path / "c")
+    DAMAGE[damage](path)
+    with pytest.raises(DataError, match=str(path)):
+        open_store(path)
     with caplog.at_level(logging.WARNING):
-        assert_same(cached(make, "k", tmp_path), in_memory())
+        assert_same(cached(make, tmp_path / "c"), in_memory())
     assert len(made) == 2 and "read anew" in caplog.text
-    assert_same(cached(make, "k", tmp_path), in_memory())
+    assert_same(cached(make, tmp_path / "c"), in_memory())
     assert len(made) == 2
 
 
 def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
-    save_store(in_memory(), tmp_path / "s")
-    path = tmp_path / "s" / "text.npy"
+    written(tmp_path / "s")
+    path = tmp_path / "s" / SOURCES
     np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    entry = {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    rewrite(tmp_path / "s", lambda m: m["files"].__setitem__("text.npy", entry))
-    with pytest.raises(DataError, match="damaged"):
+    expected = [path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()]
+    rewrite(tmp_path / "s", lambda m: m["files"].update({SOURCES: expected}))
+    with pytest.raises(DataError, match="Python objects"):
         open_store(tmp_path / "s")
 
 
 def test_stores_name_what_does_not_fit(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no store of clips.*write_store"):
+    with pytest.raises(DataError, match=r"no usable store of clips.*write_store"):
         open_store(tmp_path / "none")
-    save_store(in_memory(), tmp_path / "s", "key")
-    with pytest.raises(DataError, match="key"):
-        open_store(tmp_path / "s", "other")
-    write_store(recordings(), tmp_path / "t", fps=10, skeleton=SKELETON)
+    written(tmp_path / "t")
+    rewrite(tmp_path / "t", lambda m: m.update(version=1))
+    with pytest.raises(DataError, match="version 1, expected 2"):
+        open_store(tmp_path / "t")
+    rewrite(tmp_path / "t", lambda m: m.update(version=2))
     with pytest.raises(DataError, match="skeleton of the store"):
         store(Skeleton({"root": None, "tip": "root"}), str(tmp_path / "t"))
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
-    assert_same(cached(in_memory, "k", tmp_path / "file" / "cache"), in_memory())
+    assert_same(cached(in_memory, tmp_path / "file"), in_memory())
     assert "cannot be used" in caplog.text
 
 

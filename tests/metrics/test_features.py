@@ -10,9 +10,14 @@ from torch import Tensor
 
 from ddpm.clips import Clips, frame_mean
 from ddpm.metrics.alignment import anchored, local_poses
-from ddpm.metrics.features import Projection, band_edges, band_energy, coordinates, kinetic, log_kinetic, pose, spectrum
+from ddpm.metrics.features import Projection, band_edges, band_energy, coordinates, kinetic, log_kinetic, pose, rested_log
 from ddpm.metrics.geometric import geometric, has_geometric
 from ddpm.skeleton import Skeleton
+
+
+def spectrum(motions: Clips) -> Tensor:
+    return rested_log(band_energy(motions)).flatten(1)
+
 
 FEATURES: list[Callable[[Clips], Tensor]] = [kinetic, log_kinetic, pose, spectrum, coordinates, geometric]
 

@@ -1,0 +1,38 @@
+"""Clips to start from: those of a file, at the frame rate and in the windows that a model was trained on."""
+
+from pathlib import Path
+
+import torch
+
+from datamodules.pose import Windows
+from datamodules.prepare import prepare
+from datamodules.sets.folder import read_file
+from ddpm.clips import Clips
+from ddpm.errors import DataError
+from ddpm.skeleton import Skeleton
+
+
+def read_source(path: str, skeleton: Skeleton, fps: float, frames: int, first: int, n: int, turned: bool = False) -> Clips:
+    """Clips ``first`` to ``first + n`` of a file that data=folder reads, resampled, from their first frame on, all as long as the
+    shortest of them, and as ``frames`` at most; ``turned`` as the model's ``loader.facing`` is.
+
+    Raises:
+        DataError: a file that cannot be read, joints that the skeleton has and the file has not, or no clip of that number.
+    """
+    found = prepare(
+        read_file(Path(path), skeleton.coords), skeleton, name=path, fps=fps, target_fps=fps, min_seconds=0.0, max_speed=None,
+        longest=True,
+    )  # fmt: skip
+    refuse_beyond(first, len(found), path)
+    used = torch.arange(len(found))[first : first + n]
+    frames = min([frames, *found.lengths[used].tolist()])
+    if frames < 2:
+        raise DataError(f"source={path}: a clip of {frames} frame is no motion; choose another with source_clip=")
+    batch = Windows(found, frames, turned).__getitems__(torch.stack([used, torch.zeros_like(used)], dim=1))
+    return Clips.from_batch(batch["clips"], None, fps=fps, skeleton=skeleton)
+
+
+def refuse_beyond(first: int, n: int, source: str) -> None:
+    """Raise a DataError unless ``source`` with its ``n`` clips has one of this number."""
+    if first >= n:
+        raise DataError(f"source_clip={first}: {source} has {n} clips that can be used, the first is 0")

@@ -1,0 +1,72 @@
+"""A network and a callback of the user's own package, found from the current directory, without an edit of this project."""
+
+from pathlib import Path
+
+import pytest
+
+from ddpm.checkpoint import DurableCheckpointIO, read_checkpoint
+from ddpm.runs import overrides_of
+from tests.commands.test_train import SMALL, command
+
+MY_PACKAGE = """
+from pathlib import Path
+from pytorch_lightning import Callback
+from ddpm import MDM_UNetModel
+
+class MyNet(MDM_UNetModel):
+    def forward(self, xt, t, cond=None):
+        return 0.5 * super().forward(xt, t, cond)
+
+class Note(Callback):
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def on_train_end(self, trainer, pl_module) -> None:
+        Path(self.path).write_text(f"{type(pl_module.diffusion.eps_model).__name__}, step {trainer.global_step}")
+"""
+
+
+def test_it_trains_samples_and_resumes_where_it_is_trusted(tmp_path: Path) -> None:
+    (tmp_path / "my_package.py").write_text(MY_PACKAGE)
+    done = command(
+        "train.py", *SMALL, "T=7", "out=run", "logger=none", "~callbacks.motion_metrics", "~callbacks.skeleton_gif",
+        "model._target_=my_package.MyNet", "+callbacks.note={_target_: my_package.Note, path: note.txt}", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "note.txt").read_text() == "MyNet, step 6"
+    for door, arguments, key in (
+        ("sample.py", ["ckpt=run", "n=2", "gif_clips=0"], "model._target_='my_package.MyNet'"),
+        ("train.py", ["resume=run", "trainer.max_epochs=3"], "_target_='my_package."),
+    ):
+        refused = command(door, *arguments, cwd=tmp_path)
+        said = refused.stdout + refused.stderr
+        assert refused.returncode == 1 and "give trust=[my_package]" in said and "Traceback" not in said, said
+        assert key in said
+        done = command(door, *arguments, "trust=[my_package]", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "samples" / "clips.npz").exists() and (tmp_path / "note.txt").read_text() == "MyNet, step 9"
+    # Trust is the reader's to give: that of the run is not in force.
+    assert "trust=[my_package]" in overrides_of(tmp_path / "run" / "checkpoints" / "last.ckpt", [])
+    again = command("train.py", "resume=run", "trainer.max_epochs=4", cwd=tmp_path)
+    assert again.returncode == 1 and "give trust=[my_package]" in again.stdout + again.stderr
+
+
+@pytest.mark.parametrize(
+    "hostile", ["model._target_=os.system", "+x={_target_: os.system, command: touch canary}", "skeleton._target_=os.system"]
+)
+def test_the_command_line_in_a_checkpoint_names_no_other_code(hostile: str, tmp_path: Path) -> None:
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    content = {"state_dict": {}, "hyper_parameters": {"overrides": ["trust=[os]", hostile]}, "global_step": 1}
+    DurableCheckpointIO().save_checkpoint(content, path)
+    done = command("train.py", f"resume={path.parent.parent}", cwd=tmp_path)
+    assert done.returncode == 1 and not (tmp_path / "canary").exists()
+    assert "Traceback" not in done.stdout + done.stderr
+    assert hostile.startswith("+") or "_target_='os.system' is no part of this project" in done.stdout + done.stderr
+
+
+def test_an_option_of_another_name_is_that_of_today(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    content = {"state_dict": {}, "hyper_parameters": {"overrides": ["variance=learnt", "T=7"]}}
+    DurableCheckpointIO().save_checkpoint(content, path)
+    assert read_checkpoint(path)["hyper_parameters"]["overrides"] == ["variance=learnt", "T=7"]
+    assert overrides_of(path, ["T=8"]) == ["variance=learned", "T=8"]
