@@ -99,9 +99,8 @@ def compare(cfg: DictConfig) -> Path:
     calls = [
         cost(sampler, module.diffusion.alpha_bar, module.calls_at).calls for *_, sampler in wanted
     ]  # refuses what cannot run
-    data = own_data(
-        run, OmegaConf.to_container(cfg.data, resolve=True), through_cache(partial(construct_data, trust=cfg.trust), cfg.cache)
-    )  # type: ignore[arg-type]
+    changes: Any = OmegaConf.to_container(cfg.data, resolve=True)
+    data = own_data(run, changes, through_cache(partial(construct_data, trust=cfg.trust), cfg.cache))
     real = reference(data, "all").motions
 
     sampled(module, sampler_of(cfg.samplers[0], 2, None), cfg, "warming up")  # the first call of all is slower

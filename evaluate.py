@@ -128,23 +128,25 @@ def check_values(config: Mapping[str, Any]) -> None:
 def measured(config: Mapping[str, Any]) -> tuple[Clips, Any, dict[str, Any]]:
     """The clips to measure, the data module to compare them with in windows of their length, and a record of both for
     metrics.json."""
+    model: Any = None
     about: dict[str, Any] = {"ckpt": config["ckpt"], "clips_file": config["clips"], "seeds": None, "sampler": None}
     if config["ckpt"] is None:
         loader = {"_target_": "datamodules.pose.PoseDataModule", "_partial_": True}
         split = {key: value for key, value in config["loader"].items() if value is not None}
         real = {key: value for key, value in config["data"].items() if key != "root" or value is not None}
-        make, model, run, changes = construct, None, {"data": real, "loader": loader | split}, {}
+        make, run, changes = construct, {"data": real, "loader": loader | split}, {}
     else:
         model, run = load_run(config["ckpt"], config["trust"])
         make = partial(construct_data, trust=config["trust"])
         changes = {key: value for key, value in config["data"].items() if value is not None}
     recordings = own_clips(run, changes, through_cache(make, config["cache"]))
     frames = config["frames"] or run.get("frames")
+    generated = None
     if config["clips"] is not None:
         generated = Clips.load(config["clips"], recordings.skeleton, recordings.fps).of_rate(recordings.fps, config["clips"])
         frames = generated.positions.shape[1]
     data = make({**run["loader"], "frames": frames}, "loader")(clips=recordings)
-    if config["clips"] is None and model is not None:
+    if generated is None:
         node = config["sampler"] or run["sampler"]
         sampler = construct(node, "sampler") if config["sampler"] else model.sampler
         seeds = range(config["seed"], config["seed"] + config["n"])

@@ -126,8 +126,8 @@ def source_of(cfg: DictConfig, model: MotionDiffusion, run: dict[str, Any]) -> C
         n = 1 if cfg.vary is not None else cfg.n
         turned = run["loader"].get("facing", False)
         return read_source(cfg.source, model.skeleton, model.fps, model.frames, cfg.source_clip, n, turned)
-    make = through_cache(partial(construct_data, trust=cfg.trust), cfg.cache)
-    data = own_data(run, cfg.data, make)
+    changes: Any = OmegaConf.to_container(cfg.data, resolve=True)
+    data = own_data(run, changes, through_cache(partial(construct_data, trust=cfg.trust), cfg.cache))
     whole = data.val_recordings[data.clips.lengths[data.val_recordings] >= model.frames]
     refuse_beyond(cfg.source_clip, len(whole), "val")
     batch = data.middle_windows(whole[cfg.source_clip :])

@@ -70,7 +70,7 @@ def of_today(config: Any) -> Any:
     """A checkpoint's configuration with the present names of parts that have moved."""
     if isinstance(config, dict):
         values = {key: of_today(value) for key, value in config.items()}
-        target = values.get("_target_")
+        target: Any = values.get("_target_")
         old = next((name for name in MOVED if isinstance(target, str) and target.startswith(name)), None)
         return values if old is None else {**values, "_target_": MOVED[old] + target[len(old) :]}
     return [of_today(value) for value in config] if isinstance(config, list) else config
@@ -276,9 +276,9 @@ def located(
 ) -> list[tuple[str, Mapping[str, Any], Callable[..., Any]]]:
     """(path, node, its class or function) of every node with a ``_target_``; for arguments and errors see `check`."""
     nodes = list(_nodes(config, key))
-    for path, node in nodes if trust is not None else ():  # all names first: a module runs when it is imported
+    for path, node in nodes:  # all names first: a module runs when it is imported
         name = node["_target_"]
-        if not _is_trusted(name, trust):
+        if trust is not None and not _is_trusted(name, trust):
             package = name.partition(".")[0] if isinstance(name, str) and "." in name else "my_package"
             raise ConfigError(
                 f"{path}._target_={name!r} is no part of this project, and a checkpoint may name no other code; "

@@ -146,7 +146,7 @@ def checkpoint_to_resume(resume: str | None, out: Path) -> Path | None:
 
 def overrides_of(checkpoint: Path, overrides: Sequence[str]) -> list[str]:
     """The command line that a run was begun with, changed by another one."""
-    begun = read_checkpoint(checkpoint).get("hyper_parameters", {}).get("overrides", [])
+    begun: list[str] = read_checkpoint(checkpoint).get("hyper_parameters", {}).get("overrides", [])
     begun = [RENAMED.get(o, o) for o in begun]
     given = {override_key(o) for o in overrides}
     return [o for o in begun if override_key(o) not in given] + list(overrides)

@@ -91,7 +91,7 @@ def interpolate(
     clips = []
     with progress_bar(sampler, model.diffusion.alpha_bar, len(parts), "interpolating") as observer:
         for weight in parts:
-            randn = between(*(model.noise([seed], frames) for seed in ends), weight)
+            randn = between(model.noise([ends[0]], frames), model.noise([ends[1]], frames), weight)
             cond = None if conditions is None else torch.lerp(conditions[:1], conditions[1:], weight[:, None].to(conditions))
             clips.append(
                 model.generate(randn(), randn, cond=cond, guidance=guidance, project=project, sampler=sampler, observer=observer)
