@@ -124,7 +124,8 @@ def source_of(cfg: DictConfig, model: MotionDiffusion, run: dict[str, Any]) -> C
     """The clips that ``source`` names, from number ``source_clip`` on; of held-out recordings those as long as in training."""
     if cfg.source != "val":
         n = 1 if cfg.vary is not None else cfg.n
-        return read_source(cfg.source, model.skeleton, model.fps, model.frames, cfg.source_clip, n)
+        turned = run["loader"].get("facing", False)
+        return read_source(cfg.source, model.skeleton, model.fps, model.frames, cfg.source_clip, n, turned)
     make = through_cache(partial(construct_data, trust=cfg.trust), cfg.cache)
     data = own_data(run, cfg.data, make)
     whole = data.val_recordings[data.clips.lengths[data.val_recordings] >= model.frames]

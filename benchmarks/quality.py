@@ -47,8 +47,8 @@ from ddpm.metrics.reference import reference, whole  # noqa: E402
 from ddpm.metrics.suite import evaluate  # noqa: E402
 from ddpm.metrics.table import number  # noqa: E402
 from ddpm.process.samplers import cost  # noqa: E402
+from ddpm.runs import versions  # noqa: E402
 from ddpm.viz.plots import PALETTE, finish, new_figure, save  # noqa: E402
-from evaluate import comparable, versions  # noqa: E402
 
 OURS = {"ours": [], "ddpm_paper": ["experiment=ddpm_paper"]}
 UNUSED = ("skeleton_gif", "loss_plot", "motion_metrics", "learning_rate", "progress_bar", "best")
@@ -166,7 +166,7 @@ def measure(args: argparse.Namespace) -> None:
     for path in sorted({path for directory in args.runs for path in directory.rglob("clips.npz")}):
         record = path.with_name("run.json")
         about = json.loads(record.read_text()) if record.exists() else {"label": path.parent.name}
-        generated = comparable(str(path), data.clips)
+        generated = Clips.load(path, data.clips.skeleton, data.clips.fps).of_rate(data.clips.fps, str(path))
         runs.append({**about, "n": len(generated), "metrics": rows(generated)})
     if not runs:
         raise SystemExit("no clips.npz in these directories")

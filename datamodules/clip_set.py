@@ -1,5 +1,6 @@
 """ClipSet: recorded motion in memory."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -128,6 +129,12 @@ class ClipSet:
         """The inverse of `from_recordings`."""
         for i, (source, label, subject) in enumerate(zip(self.sources, self.labels.tolist(), self.subjects, strict=True)):
             yield Recording(self.recording(i).numpy(), source or "", self.class_names[label] if label >= 0 else None, subject)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all positions and lengths, little-endian: the same for the same motion, wherever its files are."""
+        digest = hashlib.sha256(self.frames.numpy().astype("<f4").tobytes())
+        digest.update(self.lengths.numpy().astype("<i8").tobytes())
+        return digest.hexdigest()
 
 
 def check_recording(recording: Recording, skeleton: Skeleton) -> None:

@@ -12,9 +12,9 @@ from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 
 
-def read_source(path: str, skeleton: Skeleton, fps: float, frames: int, first: int, n: int) -> Clips:
+def read_source(path: str, skeleton: Skeleton, fps: float, frames: int, first: int, n: int, turned: bool = False) -> Clips:
     """Clips ``first`` to ``first + n`` of a file that data=folder reads, resampled, from their first frame on, all as long as the
-    shortest of them, and as ``frames`` at most.
+    shortest of them, and as ``frames`` at most; ``turned`` as the model's ``loader.facing`` is.
 
     Raises:
         DataError: a file that cannot be read, joints that the skeleton has and the file has not, or no clip of that number.
@@ -28,7 +28,7 @@ def read_source(path: str, skeleton: Skeleton, fps: float, frames: int, first: i
     frames = min([frames, *found.lengths[used].tolist()])
     if frames < 2:
         raise DataError(f"source={path}: a clip of {frames} frame is no motion; choose another with source_clip=")
-    batch = Windows(found, frames).__getitems__(torch.stack([used, torch.zeros_like(used)], dim=1))
+    batch = Windows(found, frames, turned).__getitems__(torch.stack([used, torch.zeros_like(used)], dim=1))
     return Clips.from_batch(batch["clips"], None, fps=fps, skeleton=skeleton)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ddpm.errors import DataError
 from ddpm.files import write_durably
 from ddpm.skeleton import Skeleton
 
@@ -146,6 +147,12 @@ class Clips:
     def replace(self, positions: Tensor) -> "Clips":
         """The same with other positions."""
         return replace(self, positions=positions)
+
+    def of_rate(self, fps: float, source: str) -> "Clips":
+        """The same clips with exactly this frame rate, which theirs rounds to; a DataError if it is another one."""
+        if not math.isclose(self.fps, fps, rel_tol=1e-3):
+            raise DataError(f"{source}: {self.fps:g} frames per second, the real motion has {fps:g}; resample one of them")
+        return replace(self, fps=fps)
 
     @property
     def titles(self) -> list[str] | None:

@@ -1,9 +1,13 @@
 """The one way in which files are written: whole and on the disk, or not at all."""
 
 import contextlib
+import json
+import math
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ddpm.errors import WriteError
 
@@ -32,6 +36,19 @@ def write_durably(path: str | Path, content: bytes | memoryview) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write plain containers as strict JSON: numbers that are not finite, which it does not have, become null."""
+
+    def strict(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {str(key): strict(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [strict(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    write_durably(path, (json.dumps(strict(content), indent=1, allow_nan=False) + "\n").encode())
 
 
 def _sync_directory(directory: Path) -> None:

@@ -1,7 +1,9 @@
 """Directories of runs: where a run goes, that it is alone there, and what it takes to go on with one."""
 
 import contextlib
+import importlib.metadata
 import logging
+import platform
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -205,3 +207,14 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             out[f"{prefix}{key}"] = str(value) if isinstance(value, list) or value is None else value
     return out
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that decide the numbers of a run."""
+    found = {"python": platform.python_version()}
+    for name in ("pose-ddpm", "torch", "numpy", "pytorch-lightning"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # the project itself, run from its folder
+            found[name] = "not installed"
+    return found

@@ -1,11 +1,9 @@
-"""ActionClassifier: a small classifier of actions, trained here on labelled recordings, and what it says of generated clips.
+"""ActionClassifier: a small classifier of actions, trained on labelled recordings, and its predictions for generated clips.
 
-It is this project's own, trained anew for every data set and window length: its numbers compare with nothing published.
+It is trained anew for every data set and window length: its numbers compare with nothing published.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,27 +11,25 @@ from torch import Tensor, nn
 
 from ddpm.clips import Clips
 from ddpm.metrics.alignment import anchored, has_heading
-from ddpm.metrics.reference import held_out
+from ddpm.metrics.reference import RealData, held_out, middles
 from ddpm.seeding import derive_seed
 
 MOST = 5000
-"""Recordings to train on, and to test on, at most: 300 batches see little more."""
+"""Recordings to train on, and to test on, at most: 300 batches hold little more."""
 
 BATCH = 64
-"""Clips per step of training."""
 
 NOTE = "the classifier of actions is this project's own, trained on these recordings: its numbers compare with nothing published"
 
 
 class ActionClassifier(nn.Module):
-    """A temporal convolutional network with a mean over the frames that count.
+    """A temporal convolutional network with a mean over the valid frames, which receives `anchored` clips.
 
-    It sees every clip anchored: where the clip stands and which way it faces on average does not matter, travel and turning do.
     Padding is zero after every layer, as beyond the ends of a clip without any.
 
     Args:
-        mean: ``(joints * coords,)`` metres, taken off the positions.
-        scale: metres by which what remains is divided.
+        mean: ``(joints * coords,)`` metres, subtracted from the positions.
+        scale: metres by which they are then divided.
         classes: number of actions.
     """
 
@@ -44,26 +40,24 @@ class ActionClassifier(nn.Module):
         super().__init__()
         self.register_buffer("mean", mean.float())
         self.register_buffer("scale", scale.float())
-        self.layers = nn.ModuleList([nn.Conv1d(2 * len(mean), 64, 3, stride=2, padding=1), *(_dilated(d) for d in (1, 2, 4))])
+        self.layers = nn.ModuleList([nn.Conv1d(2 * len(mean), 64, 3, stride=2, padding=1)])
+        self.layers.extend(nn.Conv1d(64, 64, 3, padding=dilation, dilation=dilation) for dilation in (1, 2, 4))
         self.dropout = nn.Dropout(0.3)
         self.penultimate = nn.Linear(64, 32)
         self.head = nn.Linear(32, classes)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Features and logits.
+        """Features ``(n, 32)`` and logits ``(n, classes)``.
 
         Args:
             x: ``(n, frames, joints * coords)`` float32 anchored positions in metres.
-            mask: ``(n, frames)`` bool, True for the frames that count.
-
-        Returns:
-            ``(n, 32)`` and ``(n, classes)``.
+            mask: ``(n, frames)`` bool, True for valid frames.
         """
         weight = mask.float()[:, None]
         x = ((x - self.mean) / self.scale).transpose(1, 2)
         change = F.pad(x.diff(dim=2), (1, 0)) * 5
         h = torch.cat([x, change], dim=1) * weight
-        weight = weight[..., ::2]  # frames on which the kernel of stride 2 is centred
+        weight = weight[..., ::2]  # the frames at the centre of the kernel of stride 2
         h = F.silu(self.layers[0](h)) * weight
         for layer in self.layers[1:]:
             h = h + F.silu(layer(self.dropout(h))) * weight
@@ -71,44 +65,40 @@ class ActionClassifier(nn.Module):
         return features, self.head(self.dropout(features))
 
     @torch.no_grad()
-    def features(self, motions: Clips) -> Tensor:
+    def features(self, clips: Clips) -> Tensor:
         """``(n, 32)`` float64 penultimate features."""
-        return torch.cat([self(*part)[0] for part in _parts(motions)]).double()
+        return torch.cat([self(*part)[0] for part in _parts(clips)]).double()
 
     @torch.no_grad()
-    def probabilities(self, motions: Clips) -> Tensor:
+    def probabilities(self, clips: Clips) -> Tensor:
         """``(n, classes)`` float64, rows add up to 1."""
-        return torch.cat([self(*part)[1].double().softmax(1) for part in _parts(motions)])
+        return torch.cat([self(*part)[1].double().softmax(1) for part in _parts(clips)])
 
 
-def _dilated(dilation: int) -> nn.Conv1d:
-    return nn.Conv1d(64, 64, 3, padding=dilation, dilation=dilation)
+def _parts(clips: Clips) -> list[tuple[Tensor, Tensor]]:
+    x = anchored(clips.require_finite()).flatten(2).float()
+    return list(zip(x.split(512), clips.mask.split(512), strict=True))
 
 
-def _parts(motions: Clips) -> list[tuple[Tensor, Tensor]]:
-    x = anchored(motions.require_finite()).flatten(2).float()
-    return list(zip(x.split(512), motions.mask.split(512), strict=True))
-
-
-def train_classifier(motions: Clips, labels: Tensor, *, seed: int = 0, steps: int = 300) -> ActionClassifier:
-    """Train a classifier. Global random states stay as they are; the same seed gives the same classifier.
+def train_classifier(clips: Clips, labels: Tensor, *, seed: int = 0, steps: int = 300) -> ActionClassifier:
+    """Train a classifier. Global random states are not changed; the same seed gives the same classifier.
 
     Args:
-        motions: clips of a 2-D skeleton, or of a 3-D one with left/right pairs.
+        clips: of a 2-D skeleton, or of a 3-D one with left/right pairs.
         labels: ``(n,)`` int64 action of each, -1 where unknown; these clips are not used.
         seed: of the initial weights, the batches and the dropout.
         steps: batches of 64 clips.
 
     Raises:
-        ValueError: labels that do not belong to the clips, fewer than two actions among them, or a skeleton without a heading.
+        ValueError: a wrong number of labels, fewer than two actions among them, or a skeleton without a heading.
     """
-    if labels.shape != (len(motions),):
-        raise ValueError(f"classifier: {len(motions)} clips need as many labels, got shape {tuple(labels.shape)}")
+    if labels.shape != (len(clips),):
+        raise ValueError(f"classifier: {len(clips)} clips need as many labels, got shape {tuple(labels.shape)}")
     known = labels >= 0
     if len(labels[known].unique()) < 2:
         raise ValueError(f"classifier: at least two actions must be labelled, got {len(labels[known].unique())}")
-    motions, labels = motions.take(known), labels[known]
-    x, mask = anchored(motions).flatten(2).float(), motions.mask
+    clips, labels = clips.take(known), labels[known]
+    x, mask = anchored(clips).flatten(2).float(), clips.mask
     mean = x[mask].mean(0)
     scale = (x[mask] - mean).square().mean().sqrt().clamp(min=1e-6)
     generator = torch.Generator().manual_seed(derive_seed(seed, "judge", "batches"))
@@ -129,19 +119,19 @@ def train_classifier(motions: Clips, labels: Tensor, *, seed: int = 0, steps: in
 
 @dataclass(frozen=True)
 class Classification:
-    """What a classifier says of generated clips, beside what it says of real ones that it never saw.
+    """Predictions of a classifier for generated clips, and for held-out real ones.
 
     Args:
         names: of the classes.
         seed: of the classifier.
-        trained: number of recordings that it learned from.
+        trained: number of training recordings.
         tested: ``(classes,)`` number of held-out clips of each class.
-        right: ``(classes,)`` how many of them it puts where they belong.
-        generated: ``(classes,)`` share of the generated clips that it puts into each class.
+        right: ``(classes,)`` how many of them are predicted correctly.
+        generated: ``(classes,)`` share of the generated clips predicted as each class.
         real: ``(classes,)`` the same of the held-out clips.
-        confidence: mean probability of the class it chooses, of ``generated`` and ``real`` clips.
+        confidence: mean probability of the predicted class, of ``generated`` and ``real`` clips.
         asked: ``(classes,)`` number of generated clips with the label of each class, None where they have no labels.
-        answered: ``(classes,)`` how many of them it puts there.
+        answered: ``(classes,)`` how many of them are predicted as labelled.
         in_metrics: whether the Fréchet distance of its features is among the metrics.
     """
 
@@ -164,12 +154,12 @@ class Classification:
 
     @property
     def chance(self) -> float:
-        """What guessing the commonest class would reach on them."""
+        """Accuracy of always predicting the commonest class of the held-out clips."""
         return float(self.tested.max() / self.tested.sum())
 
     @property
     def generated_accuracy(self) -> float | None:
-        """On all generated clips with a label, None where there are none."""
+        """On all generated clips with a label, None if there are none."""
         return None if self.asked is None or self.answered is None else float(self.answered.sum() / self.asked.sum())
 
     def to_dict(self) -> dict[str, object]:
@@ -198,40 +188,34 @@ def _share(part: Tensor, whole: Tensor) -> float | None:
     return float(part / whole) if whole > 0 else None
 
 
-def classifier_of(data: Any, seed: int = 0) -> ActionClassifier | None:
+def classifier_of(data: RealData, seed: int = 0) -> ActionClassifier | None:
     """A classifier trained on the middles of the labelled training recordings of a data module.
 
-    Args:
-        data: with ``clips``, ``train_recordings``, ``val_recordings`` and ``middle_windows``, see datamodules/pose.py.
-        seed: see `train_classifier`.
-
-    Returns:
-        None where fewer than two actions are labelled, where no labelled recording is held out, so that nobody would know what
-        the classifier is worth, or where the skeleton has no heading.
+    None with fewer than two labelled actions, no labelled recording held out to test it, or a skeleton without a heading.
     """
     training, test = (_labelled(data, recordings) for recordings in (data.train_recordings, held_out(data)))
     if len(test) == 0 or len(data.clips.labels[training].unique()) < 2 or not has_heading(data.clips.skeleton):
         return None
-    return train_classifier(_middles(data, training), data.clips.labels[training], seed=seed)
+    return train_classifier(middles(data, training), data.clips.labels[training], seed=seed)
 
 
 def classification(
-    classifier: ActionClassifier, data: Any, generated: Clips, wanted: Tensor | None, *, seed: int, in_metrics: bool
+    classifier: ActionClassifier, data: RealData, generated: Clips, wanted: Tensor | None, *, seed: int, in_metrics: bool
 ) -> Classification:
-    """Ask a classifier about generated clips, and about the held-out recordings.
+    """Apply a classifier to generated clips and to the held-out recordings of the data that it was trained on.
 
     Args:
         classifier: see `classifier_of`.
-        data: that it was trained on.
+        data: its training and held-out recordings.
         generated: clips of the same skeleton and frame rate.
-        wanted: ``(n,)`` int64 action that each generated clip should show, -1 where unknown; None where all are.
+        wanted: ``(n,)`` int64 label of each generated clip, -1 where unknown; None if all are.
         seed: of the classifier.
         in_metrics: see `Classification`.
     """
-    names: Sequence[str] = data.clips.class_names
+    names = tuple(data.clips.class_names)
     test = _labelled(data, held_out(data))
     labels = data.clips.labels[test]
-    mine, theirs = classifier.probabilities(generated).max(1), classifier.probabilities(_middles(data, test)).max(1)
+    mine, theirs = classifier.probabilities(generated).max(1), classifier.probabilities(middles(data, test)).max(1)
 
     def count(classes: Tensor) -> Tensor:
         return classes.bincount(minlength=len(names))
@@ -239,7 +223,7 @@ def classification(
     if wanted is not None and not bool((wanted >= 0).any()):
         wanted = None
     return Classification(
-        names=tuple(names),
+        names=names,
         seed=seed,
         trained=len(_labelled(data, data.train_recordings)),
         tested=count(labels),
@@ -253,12 +237,7 @@ def classification(
     )
 
 
-def _labelled(data: Any, recordings: Tensor) -> Tensor:
+def _labelled(data: RealData, recordings: Tensor) -> Tensor:
     """Those with a label, evenly chosen if there are more than `MOST`."""
     known = recordings[data.clips.labels[recordings] >= 0]
     return known[torch.linspace(0, len(known) - 1, min(len(known), MOST)).round().long()]
-
-
-def _middles(data: Any, recordings: Tensor) -> Clips:
-    batch = data.middle_windows(recordings)
-    return Clips.from_batch(batch["clips"], batch["mask"], fps=data.clips.fps, skeleton=data.clips.skeleton)

@@ -138,7 +138,7 @@ class Memorisation:
 def memorisation(samples: Clips, training: Clips, held_out: Clips) -> Memorisation:
     """Compare the distances to training of generated and of held-out real clips.
 
-    If the held-out clips are of other people, whose bones differ in length, samples that are no copies come closer than they do.
+    Held-out clips of other people have bones of other lengths: samples then come closer than they do without being copies.
 
     Args:
         samples: generated clips.

@@ -1,4 +1,4 @@
-"""The suite: every metric of a set of generated clips, beside the same metric of real and of degraded clips."""
+"""The suite: every metric of generated clips, beside the same metric of real and of degraded clips."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -13,22 +13,17 @@ from ddpm.metrics.alignment import has_heading
 from ddpm.metrics.classifier import Classification
 from ddpm.metrics.comparison import Measured, compare, measures
 from ddpm.metrics.features import Projection
-from ddpm.metrics.memorisation import Memorisation, memorisation
+from ddpm.metrics.memorisation import Memorisation
 from ddpm.seeding import derive_seed
 from ddpm.skeleton import Skeleton
 
 LEAST = 16
-"""Clips on either side, at least: half of them must have more than 5 neighbours."""
+"""Clips in either set, at least: half of them must have more than 5 neighbours."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """A metric of one candidate.
-
-    Args:
-        value: mean over the repeats, each on a random half of the clips.
-        low, high: 95 % interval.
-    """
+    """A metric of one set of clips: mean over the repeats, each on a random half of the clips, and 95 % interval."""
 
     value: float
     low: float
@@ -37,14 +32,14 @@ class Score:
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric of all candidates.
+    """One metric of all sets of clips.
 
     Args:
         unit: of its values, empty for a pure number.
         better: whether lower or higher values are better, or those closest to ``real``.
         generated: of the generated clips.
         real: the floor: one half of the reference against the other.
-        by_subject: the same with no person on both sides, None where subjects are unknown or have too few clips to be parted.
+        by_subject: the same with disjoint subjects, None where these are unknown or have too few clips to be split.
         degraded: name of a degraded set -> its score. Empty in a fast evaluation.
     """
 
@@ -58,28 +53,27 @@ class Metric:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything `evaluate` found.
+    """Result of `evaluate`.
 
     Args:
         metrics: name -> metric. ``frechet/pose`` is the Fréchet distance of the pose features; ``physics/...`` are Wasserstein-1
-            distances between distributions of numbers of single clips.
-        means: name of such a number -> its mean over the generated and over the reference clips.
-        clips: numbers of clips: given as ``generated`` and ``reference``, and compared in each repeat as ``generated_compared``
-            and ``reference_compared``.
+            distances between the distributions of physical measures.
+        means: name of such a measure -> its mean over the ``generated`` and over the ``reference`` clips.
+        clips: numbers of clips: ``generated``, ``reference``, and of each repeat ``generated_compared``, ``reference_compared``.
         frames: mean length of the ``generated`` and ``reference`` clips.
-        memorisation: distances to the training clips, None where these are unknown.
-        classification: what a trained classifier of actions says, None where there is none.
+        memorisation: distances to the training clips, None if not computed.
+        classification: predictions of a classifier of actions, None if not computed.
     """
 
     metrics: dict[str, Metric]
     means: dict[str, dict[str, float]]
     clips: dict[str, int]
     frames: dict[str, float]
-    memorisation: Memorisation | None
+    memorisation: Memorisation | None = None
     classification: Classification | None = None
 
-    def to_dict(self, suspects: int = 20) -> dict[str, object]:
-        """Plain containers for a JSON file, with at most ``suspects`` of the samples that look copied."""
+    def to_dict(self) -> dict[str, object]:
+        """Plain containers for a JSON file, with at most 20 of the samples that look copied."""
         found: dict[str, object] | None = None
         if self.memorisation is not None:
             m = self.memorisation
@@ -90,7 +84,7 @@ class Evaluation:
                 "n_suspects": len(m.suspects),
                 "suspects": [
                     {"sample": i, "training": int(m.neighbours[i]), "distance": float(m.samples[i])}
-                    for i in m.suspects[:suspects].tolist()
+                    for i in m.suspects[:20].tolist()
                 ],
             }
         metrics = {name: asdict(metric) for name, metric in self.metrics.items()}
@@ -103,7 +97,6 @@ def evaluate(
     generated: Clips,
     reference: Clips,
     *,
-    training: Clips | None = None,
     subjects: Sequence[str] | None = None,
     legacy: bool = False,
     fast: bool = False,
@@ -112,24 +105,21 @@ def evaluate(
 ) -> Evaluation:
     """Every metric of generated clips, beside the same metric of real clips (the floor) and of degraded ones (the ceilings).
 
-    Distances between finite sets depend on how many clips there are. Hence everything is compared at the same sizes: a random
-    half of the reference stands for reality; against it stand as many of the generated clips as half of them or the other half
-    of the reference allow, as many clips of that other half, and the same clips of each degraded set. This is repeated; a value
-    is the mean, its interval the middle 95 %. Half-samples without replacement vary as much as bootstrap samples do (Shao & Wu
-    1989), and no clip is in one twice, which would bias kernel and nearest-neighbour metrics.
+    Distances between finite sets depend on their sizes, hence all are compared at the same ones: a random half of the reference
+    against a random half of the generated clips (fewer if the other half of the reference is smaller), against as many clips of
+    that other half, and against the same clips of each degraded set. This is repeated; a value is the mean, its interval the
+    middle 95 %. Half-samples without replacement vary as much as bootstrap samples do (Shao & Wu 1989), and hold no clip twice,
+    which would bias kernel and nearest-neighbour metrics.
 
     Args:
-        generated: clips to classifier, at least 16.
-        reference: real clips, at least 16, best unseen in training.
-        training: what the model was trained on, whole recordings, to look for copies; the reference must then be held out.
-        subjects: who moves in each reference clip, for a floor with no person on both sides.
+        generated: clips to evaluate, at least 16.
+        reference: real clips, at least 16, best held out from training.
+        subjects: the person in each reference clip, for a floor with disjoint subjects.
         legacy: also the Fréchet distance of the kinetic features as published, for comparison with papers only; see
             :func:`ddpm.metrics.features.kinetic`.
-        fast: 10 repeats, whose interval is little less than their range, and no degraded sets; for use while training. Else 100
-            repeats, and 20 for each degraded set.
+        fast: 10 repeats and no degraded sets, for use during training. Else 100 repeats, and 20 for each degraded set.
         seed: of halves and degraded sets.
-        classifier: features, ``(n, dim)``, of a classifier that was trained on no clip of the reference: those it learned from
-            look unlike any new ones to it.
+        classifier: gives ``(n, dim)`` features of a classifier that was trained on no clip of the reference.
 
     Raises:
         ValueError: too few clips, another skeleton or frame rate, a wrong number of subjects or only one, or a reference in which
@@ -172,8 +162,8 @@ def evaluate(
     if apart:
         scores["by_subject"] = score(real, [a[:half] for a, _ in split], [b[:compared] for _, b in split])
     ceilings = {} if fast else _degraded(reference, rng)
-    for name, motions in ceilings.items():
-        scores[name] = score(Measured.of(motions, legacy, classifier), one[:20], other[:20])
+    for name, clips in ceilings.items():
+        scores[name] = score(Measured.of(clips, legacy, classifier), one[:20], other[:20])
 
     metrics = {}
     for name in scores["generated"]:
@@ -198,7 +188,6 @@ def evaluate(
             "generated": float(generated.lengths.double().mean()),
             "reference": float(reference.lengths.double().mean()),
         },
-        memorisation=None if training is None else memorisation(generated, training, reference),
     )
 
 
@@ -208,7 +197,7 @@ def _summary(values: Tensor) -> Score:
 
 
 def _by_subject(subjects: Sequence[str], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Clips of about half of the people, chosen at random, and of the others, each in random order."""
+    """Numbers of the clips of a random half of the people, and of the others, each in random order."""
     names = sorted(set(subjects))
     first = {names[k] for k in torch.randperm(len(names), generator=generator)[: len(names) // 2].tolist()}
     order = torch.randperm(len(subjects), generator=generator)

@@ -1,15 +1,15 @@
-"""Table: an evaluation as lines of text, at most 120 characters wide."""
+"""An evaluation as lines of text, at most 120 characters wide."""
 
 from ddpm.metrics.classifier import Classification
 from ddpm.metrics.suite import Evaluation, Metric
 from ddpm.metrics.verdict import is_far
 
 SHORT = {"shuffled_frames": "shuffled", "noisy_1cm": "1cm off", "mean_pose": "mean"}
-"""Names of degraded sets that are too wide for a column."""
+"""Short names of degraded sets, to fit a column."""
 
 
 def lines(evaluation: Evaluation) -> list[str]:
-    """A row a metric: generated with its interval, both floors, the ceilings; ``!`` in front of what is far from real."""
+    """One row per metric: generated with its interval, both floors, the degraded sets; ``!`` marks what is far from real."""
     ceilings = list(next(iter(evaluation.metrics.values())).degraded)
     parts = [SHORT.get(name, name) for name in ceilings]
     head = f"  {'metric':<22}{'best':>5} {'generated':>9} {'95 %':>15} {'real':>8} {'people':>8}"
@@ -20,11 +20,8 @@ def lines(evaluation: Evaluation) -> list[str]:
             found.append("")
         found.append(_row(name, metric))
     found.append("")
-    found.append(
-        "real: one half of the real clips against the other; people: the same with nobody on both sides; then degraded real clips"
-        if ceilings
-        else "real: one half of the real clips against the other; people: the same with nobody on both sides"
-    )
+    legend = "real: one half of the real clips against the other; people: the same with nobody on both sides"
+    found.append(legend + ("; then degraded real clips" if ceilings else ""))
     far = sum(is_far(metric) for metric in evaluation.metrics.values())
     sizes = evaluation.clips
     found.append(
@@ -49,7 +46,7 @@ def lines(evaluation: Evaluation) -> list[str]:
 
 
 def rank(name: str) -> int:
-    """Place of a metric's group: distances, then kinds of clips, then physics."""
+    """Order of a metric's group: distances, then precision and the like, then physics."""
     kind = name.partition("/")[0]
     return {"frechet": 0, "kid": 0, "mmd": 0, "physics": 2, "freeze": 2}.get(kind, 1)
 
@@ -62,7 +59,7 @@ def number(value: float) -> str:
 
 
 def _classified(j: Classification) -> list[str]:
-    """Of the classes those with the largest difference of shares."""
+    """With the 5 classes whose shares differ most."""
     tested, confidence = int(j.tested.sum()), j.confidence
     found = [
         f"classifier: our own classifier of {len(j.names)} actions, trained on {j.trained} recordings; compares "

@@ -1,37 +1,32 @@
-"""Verdict: which metrics are far from real, and in words what is wrong with the motion, why, and what to do."""
+"""Verdict: which metrics are far from real, what is wrong with the motion, why, and what to do."""
 
 from typing import NamedTuple
 
 from ddpm.metrics.suite import Evaluation, Metric
 
 SLOW, WILD = 0.5, 10.0
-"""Of the real mean speed: below the first clips freeze, above the second they explode."""
+"""Ratios to the real mean speed: below the first clips freeze, above the second they explode."""
 
 SMOOTH, SHAKY = 0.6, 2.0
-"""Of the real jerk: below the first they are over-smooth, above the second they jitter."""
+"""Ratios to the real jerk: below the first they are over-smooth, above the second they jitter."""
 
 ALIKE, NARROW, SPREAD = 0.4, 0.85, 2.5
-"""Of the real distance between clips: below the first they are all alike, below the second too much so, above the third they
-explode."""
+"""Ratios to the real mean distance between clips: below the first they collapse, below the second they are too alike, above the
+third they explode."""
 
 FEW, PRECISE = 0.5, 0.5
-"""Of the real coverage and precision: where clips are good (above the second), but come near few real ones (below the first)."""
+"""Ratios to the real coverage and precision: below the first with precision above the second, clips collapse to few modes."""
 
 
 class Finding(NamedTuple):
-    """Something that is wrong.
-
-    Attributes:
-        name: ``frozen``, ``exploding``, ``jittering``, ``smooth``, ``collapsed``, ``alike`` or ``length``.
-        text: what, measured how, the likely causes and what to do.
-    """
+    """A fault: its name, and a text with the measurement, the likely causes and what to do."""
 
     name: str
     text: str
 
 
 def is_far(metric: Metric) -> bool:
-    """Whether the interval of the generated clips lies beyond those of both floors, on the side that is worse."""
+    """Whether the interval of the generated clips is entirely worse than those of both floors."""
     floors = [metric.real] if metric.by_subject is None else [metric.real, metric.by_subject]
     above = metric.generated.low > max(floor.high for floor in floors)
     below = metric.generated.high < min(floor.low for floor in floors)
@@ -39,13 +34,7 @@ def is_far(metric: Metric) -> bool:
 
 
 def findings(evaluation: Evaluation) -> list[Finding]:
-    """What is wrong with generated motion as a whole; empty if nothing is.
-
-    Limits are far beyond what real clips reach against each other: motion can be poor without any finding.
-
-    Args:
-        evaluation: fast or full.
-    """
+    """The faults of generated motion as a whole; the limits are wide, so that motion can be poor without any finding."""
     means, metrics = evaluation.means, evaluation.metrics
     speed, jerk = (ratio(means[name]["generated"], means[name]["reference"]) for name in ("speed", "jerk"))
     spread = ratio(metrics["apd"].generated.value, metrics["apd"].real.value) if "apd" in metrics else 1.0
@@ -124,5 +113,5 @@ def findings(evaluation: Evaluation) -> list[Finding]:
 
 
 def ratio(generated: float, real: float) -> float:
-    """``generated / real``, large but finite where nothing of it is real."""
+    """``generated / real``, finite where real is 0."""
     return generated / max(real, 1e-9)

@@ -42,7 +42,7 @@ def test_a_bare_path_finds_its_skeleton(tmp_path: Path) -> None:
     motion = widened(people(1, 30.0)[0])
     (folder / NAME).write_text(ntu(("1", 0, motion), frames=len(motion)))
     given = with_path([str(folder), f"out={tmp_path / 'o'}"])
-    with hydra.initialize(version_base="1.3", config_path="../conf"):
+    with hydra.initialize(version_base="1.3", config_path="../../conf"):
         cfg = with_fitting_skeleton(hydra.compose("inspect", overrides=given), given)
         assert with_fitting_skeleton(hydra.compose("inspect", overrides=[*given, "skeleton=smpl22"]), ["skeleton=smpl22"]) != cfg
     text = (inspect_data(cfg) / "summary.txt").read_text()

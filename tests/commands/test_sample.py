@@ -312,6 +312,10 @@ def test_a_source_may_have_another_rate_other_names_and_any_place(run: Path, tmp
     assert got.shape == (1, 8, 20, 3) and got[0, 0, 0, [0, 2]].abs().max() < 1e-6
     still = clip - clip[:1, :1]  # the floor of the file is set anew
     assert np.linalg.norm(got[0].numpy() - got[0, :1, :1].numpy() - still, axis=-1).mean() < 0.05
+    turned = read_source(str(tmp_path / "clip.bvh"), module.skeleton, module.fps, module.frames, 0, 1, True).positions[0]
+    left, right = module.skeleton.across
+    across = (turned[:, left] - turned[:, right]).sum(dim=(0, 1))
+    assert across[0] > 0 and abs(across[2]) < 1e-4 * across[0], "as a model with loader.facing saw its clips"
 
 
 def test_clips_go_out_as_bvh(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -375,10 +379,10 @@ def test_a_run_finds_its_own_data(tiny_config: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("target", ["os.system", "pytorch_lightning.Trainer", "ddpm.viz.render.write_gif", 7])
 def test_a_checkpoint_cannot_name_other_code_as_its_data(target: Any) -> None:
-    with pytest.raises(ConfigError, match="neither makes nor serves clips"):
+    with pytest.raises(ConfigError, match="a checkpoint may name no other code"):
         own_data({"data": {"_target_": target}, "loader": {"frames": 8}}, {})
     nested = {"_target_": "datamodules.sets.synthetic.synthetic", "skeleton": {"_target_": target}}
-    with pytest.raises(ConfigError, match=r"data\.skeleton.*neither"):
+    with pytest.raises(ConfigError, match=r"data\.skeleton\._target_=.*no part of this project"):
         own_data({"data": nested, "loader": {"frames": 8}}, {})
 
 

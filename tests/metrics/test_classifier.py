@@ -14,7 +14,7 @@ from ddpm.metrics import degraded
 from ddpm.metrics.classifier import ActionClassifier, classification, classifier_of, train_classifier
 from ddpm.metrics.distances import frechet
 from ddpm.metrics.features import Projection
-from ddpm.metrics.reference import held_out
+from ddpm.metrics.reference import held_out, middles
 from ddpm.metrics.suite import evaluate
 from ddpm.metrics.table import lines
 from tests.commands.test_evaluate import judged
@@ -30,20 +30,17 @@ def data() -> PoseDataModule:
     return PoseDataModule(synthetic(SKELETON, 400, 20.0, 0), FRAMES, val_fraction=0.5)
 
 
-def middles(data: PoseDataModule, recordings: torch.Tensor) -> tuple[Clips, torch.Tensor]:
-    batch = data.middle_windows(recordings)
-    clips, labels = batch["clips"], batch["labels"]
-    assert clips is not None and labels is not None
-    return Clips.from_batch(clips, batch["mask"], fps=data.clips.fps, skeleton=data.clips.skeleton), labels
+def labelled(data: PoseDataModule, recordings: torch.Tensor) -> tuple[Clips, torch.Tensor]:
+    return middles(data, recordings), data.clips.labels[recordings]
 
 
 @pytest.fixture(scope="module")
 def classifier(data: PoseDataModule) -> ActionClassifier:
-    return train_classifier(*middles(data, data.train_recordings), steps=STEPS)
+    return train_classifier(*labelled(data, data.train_recordings), steps=STEPS)
 
 
 def test_it_learns_what_people_do_who_are_new_to_it(classifier: ActionClassifier, data: PoseDataModule) -> None:
-    motions, labels = middles(data, held_out(data))
+    motions, labels = labelled(data, held_out(data))
     probabilities = classifier.probabilities(motions)
     torch.testing.assert_close(probabilities.sum(1), torch.ones(len(motions), dtype=torch.float64))
     chance = float(labels.bincount().max() / len(labels))
@@ -53,7 +50,7 @@ def test_it_learns_what_people_do_who_are_new_to_it(classifier: ActionClassifier
 
 
 def test_a_seed_decides_everything_and_nothing_global_changes(data: PoseDataModule) -> None:
-    motions, labels = middles(data, data.train_recordings[:60])
+    motions, labels = labelled(data, data.train_recordings[:60])
     torch.manual_seed(1)
     before = torch.get_rng_state()
     a = train_classifier(motions, labels, steps=3)
@@ -65,7 +62,7 @@ def test_a_seed_decides_everything_and_nothing_global_changes(data: PoseDataModu
 
 
 def test_padding_place_and_heading_do_not_matter(classifier: ActionClassifier, data: PoseDataModule) -> None:
-    motions, _ = middles(data, held_out(data)[:20])
+    motions, _ = labelled(data, held_out(data)[:20])
     x = motions.positions
     expected = classifier.features(motions)
     junk = torch.cat([x, 9 * torch.ones_like(x)], dim=1)
@@ -80,7 +77,7 @@ def test_padding_place_and_heading_do_not_matter(classifier: ActionClassifier, d
 
 
 def test_degraded_clips_are_further_away_than_real_ones(classifier: ActionClassifier, data: PoseDataModule) -> None:
-    motions, _ = middles(data, held_out(data))
+    motions, _ = labelled(data, held_out(data))
     one, other = motions.take(torch.arange(0, len(motions), 2)), motions.take(torch.arange(1, len(motions), 2))
     project = Projection.fit(classifier.features(motions), 8)
 
@@ -93,7 +90,7 @@ def test_degraded_clips_are_further_away_than_real_ones(classifier: ActionClassi
 
 
 def test_unlabelled_clips_are_not_learned_from(data: PoseDataModule) -> None:
-    motions, labels = middles(data, data.train_recordings[:60])
+    motions, labels = labelled(data, data.train_recordings[:60])
     some = torch.arange(60) % 3 > 0
     a = train_classifier(motions, torch.where(some, labels, -1), steps=2)
     b = train_classifier(motions.take(some), labels[some], steps=2)
@@ -115,7 +112,7 @@ def test_there_is_none_without_labels_or_a_test(data: PoseDataModule) -> None:
 
 def test_shares_and_accuracies_are_counted(classifier: ActionClassifier, data: PoseDataModule) -> None:
     """Held-out clips in the place of generated ones: everything said of the two must agree."""
-    motions, labels = middles(data, held_out(data))
+    motions, labels = labelled(data, held_out(data))
     said = classification(classifier, data, motions, labels, seed=0, in_metrics=False)
     predicted = classifier.probabilities(motions).argmax(1)
     assert said.accuracy == pytest.approx(float((predicted == labels).double().mean())) == said.generated_accuracy
@@ -139,7 +136,7 @@ def test_shares_and_accuracies_are_counted(classifier: ActionClassifier, data: P
 
 def test_evaluate_reports_it_where_there_are_labels(tmp_path: Path) -> None:
     data = PoseDataModule(synthetic(SKELETON, 80, 20.0, 0), 8, val_fraction=0.4)
-    motions, labels = middles(data, held_out(data))
+    motions, labels = labelled(data, held_out(data))
     clips, names = motions.positions.numpy(), np.array(data.clips.class_names)
     np.savez(tmp_path / "a.npz", clips=clips, labels=labels.numpy(), class_names=names)
     split = ["loader.val_fraction=0.4", "training=0", "report=false", "reference=held_out"]
