@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from ddpm.config import construct
+from ddpm.config import check, construct
 from ddpm.errors import ProjectError, printable
 from ddpm.skeleton import Skeleton
 
@@ -120,5 +120,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     cfg = cfg.copy()
     OmegaConf.to_container(cfg, throw_on_missing=True)
     skeleton: Skeleton = construct(OmegaConf.to_container(cfg.skeleton, resolve=True, throw_on_missing=True), "skeleton")
-    cfg.skeleton = {"_target_": "ddpm.skeleton.Skeleton", **skeleton.to_config()}
+    written = {"_target_": "ddpm.skeleton.Skeleton", **skeleton.to_config()}
+    check(written, "skeleton")  # it is resolved below with the rest: the name of a joint could become a node
+    cfg.skeleton = written
     return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[return-value]  # a mapping stays one

@@ -264,8 +264,10 @@ def check(config: Any, key: str = "", trust: Sequence[str] | None = None) -> Non
         for name, value in arguments.items():
             if name not in named and len(named) == len(parameters):
                 raise ConfigError(f"{path}.{name}: {target} takes no such argument; it takes {sorted(named)}")
-            if (name in hints and not _fits(value, hints[name])) or (isinstance(value, str) and "${" in value):
-                raise ConfigError(f"{path}.{name}={value!r}: {target} wants {_name(hints.get(name, 'a plain value'))}")
+            if name in hints and not _fits(value, hints[name]):
+                raise ConfigError(f"{path}.{name}={value!r}: {target} wants {_name(hints[name])}")
+            if _interpolates(value):
+                raise ConfigError(f"{path}.{name}={value!r}: no name or value may hold ${{...}} that was not resolved")
         lacking = [name for name, p in named.items() if p.default is p.empty and name not in arguments]
         if lacking and not node.get("_partial_", False):
             raise ConfigError(f"{path}: {target} needs {lacking} too")
@@ -297,6 +299,15 @@ def _construct(config: Any, key: str) -> Any:
     if isinstance(config, list | tuple):
         return [_construct(value, f"{key}[{i}]") for i, value in enumerate(config)]
     return config
+
+
+def _interpolates(value: Any) -> bool:
+    """Whether a string anywhere in it would become something else if OmegaConf resolved it again, a node for instance."""
+    if isinstance(value, Mapping):
+        return any(_interpolates(part) for pair in value.items() for part in pair)
+    if isinstance(value, list | tuple):
+        return any(map(_interpolates, value))
+    return isinstance(value, str) and "${" in value
 
 
 def _nodes(config: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

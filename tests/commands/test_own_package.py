@@ -64,6 +64,20 @@ def test_the_command_line_in_a_checkpoint_names_no_other_code(hostile: str, tmp_
     assert hostile.startswith("+") or "_target_='os.system' is no part of this project" in done.stdout + done.stderr
 
 
+def test_no_name_of_a_joint_becomes_a_node(tmp_path: Path) -> None:
+    """A skeleton is written out and resolved with the rest of the configuration; its names must not be resolved once more."""
+    node = "${oc.create:{_target_:os.mkdir,path:canary}}"
+    key = "".join(f"\\{c}" if c in "{}:," else c for c in node)
+    cleared = [f"~skeleton.{name}" for name in ("joints", "parts", "left_right", "feet")]
+    joints = f"+skeleton.joints={{{key}: null, b: '\\{node}'}}"
+    content = {"state_dict": {}, "hyper_parameters": {"overrides": [*cleared, joints]}, "global_step": 1}
+    DurableCheckpointIO().save_checkpoint(content, tmp_path / "run" / "checkpoints" / "last.ckpt")
+    done = command("train.py", "resume=run", cwd=tmp_path)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1 and "Traceback" not in said and not (tmp_path / "canary").exists(), said
+    assert "skeleton.joints=" in said and "${oc.create:" in said, said
+
+
 def test_an_option_of_another_name_is_that_of_today(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     content = {"state_dict": {}, "hyper_parameters": {"overrides": ["variance=learnt", "T=7"]}}
