@@ -124,7 +124,7 @@ def source_of(cfg: DictConfig, model: MotionDiffusion, run: dict[str, Any]) -> C
     """The clips that ``source`` names, from number ``source_clip`` on; of held-out recordings those as long as in training."""
     if cfg.source != "val":
         n = 1 if cfg.vary is not None else cfg.n
-        turned = run["loader"].get("facing", False)
+        turned = (run.get("loader") or {}).get("facing", False)
         return read_source(cfg.source, model.skeleton, model.fps, model.frames, cfg.source_clip, n, turned)
     changes: Any = OmegaConf.to_container(cfg.data, resolve=True)
     data = own_data(run, changes, through_cache(partial(construct_data, trust=cfg.trust), cfg.cache))

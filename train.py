@@ -66,12 +66,13 @@ class Config:
     logger: Any
 
 
-def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
+def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] | None = None) -> float:
     """Train as configured.
 
     Args:
         cfg: the composed configuration with ``out`` set.
         overrides: the command line it was composed from, kept in the checkpoint so that a resumed run is composed alike.
+        trust: None if all of it is the user's own; else what the command line in a checkpoint may name, see `ddpm.config.construct`.
 
     Returns:
         The last val/loss, the value for a sweeper to minimise; nan if nothing was validated.
@@ -79,12 +80,14 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     Raises:
         ConfigError, DataError, CheckpointError: input that cannot be used, before anything is trained.
     """
-    config = checked(plain(cfg))
+    config = checked(plain(cfg, trust))
     out = Path(config["out"])
     out.mkdir(parents=True, exist_ok=True)
     with runs.locked(out):
         resume, resumed_step = runs.checkpoint_to_resume(config["resume"], out), None
-        saved = {key: config[key] for key in runs.SAVED if key != "ema"} | {"ema": config["callbacks"].get("ema")}
+        if trust is not None:
+            runs.refuse_outside(config, out)
+        saved = {key: config[key] for key in runs.SAVED if key in config} | {"ema": config["callbacks"].get("ema")}
         if resume is None:
             runs.refuse_to_overwrite(out)
         else:
@@ -107,7 +110,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
         # It refuses to run without a logger, and logger=none is a legitimate wish.
         callbacks = [c for c in callbacks if loggers or not isinstance(c, LearningRateMonitor)]
         trainer: pl.Trainer = construct(config["trainer"], "trainer")(
-            callbacks=[*callbacks, StopBetweenBatches()], logger=loggers, plugins=[DurableCheckpointIO()],
+            callbacks=[*callbacks, StopBetweenBatches()], logger=loggers, plugins=[DurableCheckpointIO(out)],
             default_root_dir=str(out), use_distributed_sampler=False, enable_model_summary=False, num_sanity_val_steps=0,
         )  # fmt: skip
         log.info("%s, on %s in %s", description(module), trainer.strategy.root_device, trainer.precision)
@@ -146,7 +149,7 @@ def main(cfg: DictConfig) -> float:
     cfg.out, cfg.resume = out, resume
     if begun is not None:  # the command line in the checkpoint names no code but ours and that of trusted packages
         located(OmegaConf.to_container(cfg, resolve=True), "", (*RESUMED, *trust))
-    return train(cfg, overrides)
+    return train(cfg, overrides, None if begun is None else (*RESUMED, *trust))
 
 
 if __name__ == "__main__":

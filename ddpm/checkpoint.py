@@ -23,7 +23,20 @@ class DurableCheckpointIO(TorchCheckpointIO):
 
     The stock class stages in another directory and moves, which on another file system is a copy over the old file, and swallows
     missing permissions; here the previous checkpoint stays whole whatever happens.
+
+    Args:
+        out: directory of the run, outside of which nothing is removed: what Lightning replaces is named in the checkpoint.
     """
+
+    def __init__(self, out: Path | None = None) -> None:
+        super().__init__()
+        self.out = out
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove one file of the run that ends in .ckpt, and nothing else."""
+        path = Path(path).resolve()
+        if path.is_file() and path.suffix == ".ckpt" and (self.out is None or path.is_relative_to(self.out.resolve())):
+            path.unlink()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write ``checkpoint`` to ``path``.

@@ -4,7 +4,7 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from ddpm.config import check, construct
+from ddpm.config import check, construct, located
 from ddpm.errors import ProjectError, printable
 from ddpm.skeleton import Skeleton
 
@@ -108,10 +108,11 @@ def message(error: BaseException) -> str:
     return printable(f"{type(error).__name__}: {error}{detail}")
 
 
-def plain(cfg: DictConfig) -> dict[str, Any]:
+def plain(cfg: DictConfig, trust: Sequence[str] | None = None) -> dict[str, Any]:
     """The configuration as plain containers: all interpolations resolved, nothing missing.
 
-    A skeleton that is read from files is written out, for a checkpoint has to do without them.
+    A skeleton that is read from files is written out, for a checkpoint has to do without them. For ``trust`` see
+    `ddpm.config.construct`: the result is checked, for an interpolation may give another name once the skeleton is written out.
 
     Raises:
         MissingMandatoryValue: names the key that has no value, and not one that refers to it.
@@ -119,8 +120,11 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     """
     cfg = cfg.copy()
     OmegaConf.to_container(cfg, throw_on_missing=True)
-    skeleton: Skeleton = construct(OmegaConf.to_container(cfg.skeleton, resolve=True, throw_on_missing=True), "skeleton")
+    skeleton: Skeleton = construct(OmegaConf.to_container(cfg.skeleton, resolve=True, throw_on_missing=True), "skeleton", trust)
     written = {"_target_": "ddpm.skeleton.Skeleton", **skeleton.to_config()}
     check(written, "skeleton")  # it is resolved below with the rest: the name of a joint could become a node
     cfg.skeleton = written
-    return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[return-value]  # a mapping stays one
+    config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    if trust is not None:
+        located(config, "", trust)
+    return config

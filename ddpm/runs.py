@@ -147,7 +147,14 @@ def checkpoint_to_resume(resume: str | None, out: Path) -> Path | None:
 def overrides_of(checkpoint: Path, overrides: Sequence[str]) -> list[str]:
     """The command line that a run was begun with, changed by another one."""
     begun: list[str] = read_checkpoint(checkpoint).get("hyper_parameters", {}).get("overrides", [])
+    if not isinstance(begun, list) or not all(isinstance(o, str) for o in begun):
+        raise CheckpointError(f"{checkpoint}: not a checkpoint of this project: its overrides are no list of texts")
     begun = [RENAMED.get(o, o) for o in begun]
+    foreign = [o for o in begun if override_key(o).strip().startswith("hydra")]
+    if foreign:  # the search path of the configuration imports packages
+        raise CheckpointError(
+            f"{checkpoint}: its command line has {foreign[0]!r}, and a run cannot be resumed with options of Hydra"
+        )
     given = {override_key(o) for o in overrides}
     return [o for o in begun if override_key(o) not in given] + list(overrides)
 
@@ -155,6 +162,19 @@ def overrides_of(checkpoint: Path, overrides: Sequence[str]) -> list[str]:
 def override_key(override: str) -> str:
     """``+a.b=1`` -> ``a.b``."""
     return override.lstrip("+~").partition("=")[0]
+
+
+def refuse_outside(config: Mapping[str, Any], out: Path) -> None:
+    """Check that callbacks and loggers of a resumed run write below its directory.
+
+    Raises:
+        ConfigError: one does not.
+    """
+    for group in ("callbacks", "logger"):
+        for key, value in flat(config[group], f"{group}.").items():
+            if key.endswith(("dirpath", "save_dir", "root_dir", ".dir")) and isinstance(value, str) and value != "None":
+                if not Path(value).resolve().is_relative_to(out.resolve()):
+                    raise ConfigError(f"{key}={value}: a resumed run writes below its own directory, {out}; give {key}={out}")
 
 
 def refuse_to_overwrite(out: Path) -> None:
@@ -186,6 +206,7 @@ def refuse_another_run(checkpoint: Path, saved: Mapping[str, Any]) -> int:
     if "hyper_parameters" not in content:
         raise CheckpointError(f"{checkpoint}: not a checkpoint of this project: it lacks hyper_parameters")
     before = flat({k: v for k, v in content["hyper_parameters"].items() if k in SAVED})
+    before = {"travel": "positions", "loader.facing": False, **before}  # what runs without these keys had
     now = flat(saved)
     differences = [
         f"  {key}: {before.get(key, 'absent')} in the checkpoint, {now.get(key, 'absent')} now"

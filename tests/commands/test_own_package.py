@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from ddpm.checkpoint import DurableCheckpointIO, read_checkpoint
-from ddpm.runs import overrides_of
+from ddpm.errors import ConfigError
+from ddpm.runs import overrides_of, refuse_outside
 from tests.commands.test_train import SMALL, command
 
 MY_PACKAGE = """
@@ -76,6 +77,42 @@ def test_no_name_of_a_joint_becomes_a_node(tmp_path: Path) -> None:
     said = done.stdout + done.stderr
     assert done.returncode == 1 and "Traceback" not in said and not (tmp_path / "canary").exists(), said
     assert "skeleton.joints=" in said and "${oc.create:" in said, said
+
+
+def test_what_is_checked_is_what_is_built(tmp_path: Path) -> None:
+    """The name in an interpolation changes when the skeleton is written out, after a first look at it."""
+    joints = [*"abc"]
+    hostile = [
+        "~skeleton.parts", "~skeleton.left_right", "~skeleton.feet", "~skeleton.joints", "+skeleton.joints={a: null, b: a, c: b}",
+        f"+skeleton.parts={{callbacks.ema.EMA: [{', '.join(joints)}]}}", "++skeleton.keep=[callbacks.ema.EMA]",
+        "+callbacks.x={_target_: '${oc.select:skeleton.keep.0,os.system}', command: touch canary}",
+    ]  # fmt: skip
+    content = {"state_dict": {}, "hyper_parameters": {"overrides": hostile}, "global_step": 1}
+    DurableCheckpointIO().save_checkpoint(content, tmp_path / "run" / "checkpoints" / "last.ckpt")
+    done = command("train.py", "resume=run", cwd=tmp_path)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1 and "os.system" in said and "no part of this project" in said and "Traceback" not in said, said
+    assert not (tmp_path / "canary").exists()
+
+
+def test_the_command_line_in_a_checkpoint_loads_no_package(tmp_path: Path) -> None:
+    (tmp_path / "evil.py").write_text("open('canary', 'w')")
+    content = {"state_dict": {}, "hyper_parameters": {"overrides": ["hydra.searchpath=[pkg://evil]"]}, "global_step": 1}
+    DurableCheckpointIO().save_checkpoint(content, tmp_path / "run" / "checkpoints" / "last.ckpt")
+    done = command("train.py", "resume=run", cwd=tmp_path)
+    assert done.returncode == 1 and "options of Hydra" in done.stdout + done.stderr and not (tmp_path / "canary").exists()
+
+
+def test_nothing_outside_of_a_run_is_written_or_removed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"callbacks\.best\.dirpath=.*writes below its own directory"):
+        refuse_outside({"callbacks": {"best": {"dirpath": str(tmp_path / "run" / ".." / "b")}}, "logger": {}}, tmp_path / "run")
+    refuse_outside({"callbacks": {"best": {"dirpath": str(tmp_path / "run" / "b")}}, "logger": {}}, tmp_path / "run")
+    inside, outside, folder = tmp_path / "run" / "a.ckpt", tmp_path / "b.ckpt", tmp_path / "run" / "c.ckpt"
+    folder.mkdir(parents=True)
+    inside.touch(), outside.touch()
+    for path in (inside, outside, tmp_path / "run" / ".." / "b.ckpt", folder):
+        DurableCheckpointIO(tmp_path / "run").remove_checkpoint(path)
+    assert not inside.exists() and outside.exists() and folder.exists()
 
 
 def test_an_option_of_another_name_is_that_of_today(tmp_path: Path) -> None:
