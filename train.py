@@ -72,7 +72,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
     Args:
         cfg: the composed configuration with ``out`` set.
         overrides: the command line it was composed from, kept in the checkpoint so that a resumed run is composed alike.
-        trust: None if all of it is the user's own; else what the command line in a checkpoint may name, see `ddpm.config.construct`.
+        trust: None if all of it is the user's own; else what the command line in a checkpoint may name.
 
     Returns:
         The last val/loss, the value for a sweeper to minimise; nan if nothing was validated.

@@ -152,9 +152,7 @@ def overrides_of(checkpoint: Path, overrides: Sequence[str]) -> list[str]:
     begun = [RENAMED.get(o, o) for o in begun]
     foreign = [o for o in begun if override_key(o).strip().startswith("hydra")]
     if foreign:  # the search path of the configuration imports packages
-        raise CheckpointError(
-            f"{checkpoint}: its command line has {foreign[0]!r}, and a run cannot be resumed with options of Hydra"
-        )
+        raise CheckpointError(f"{checkpoint}: its command line has {foreign[0]!r}; no run is resumed with options of Hydra")
     given = {override_key(o) for o in overrides}
     return [o for o in begun if override_key(o) not in given] + list(overrides)
 
