@@ -63,10 +63,13 @@ def cache_key(node: Mapping[str, Any]) -> str | None:
 
     A copy of ``root`` elsewhere has the same key. If all files together are at most 256 MB, every byte counts; otherwise, since
     reading them would take longer than the cache saves, names, sizes and times of change. None if there is nothing to gain or
-    changes would go unnoticed: no ``root``, a store, or a linked directory below ``root``.
+    changes would go unnoticed: no ``root``, a store, code of the user's own, or a linked directory below ``root``.
     """
     root = Path(node["root"]).expanduser() if isinstance(node.get("root"), str) else None
-    if root is None or not root.exists() or node.get("_target_") == f"{store.__module__}.{store.__qualname__}":
+    target = str(node.get("_target_"))
+    if root is None or not root.exists() or target == f"{store.__module__}.{store.__qualname__}":
+        return None
+    if not target.startswith("datamodules."):  # changes in a user's own code would go unnoticed
         return None
     paths = [root] if root.is_file() else []
     for folder, folders, names in os.walk(root):
