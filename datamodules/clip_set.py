@@ -160,23 +160,3 @@ def anchored(clips: Tensor, skeleton: Skeleton) -> Tensor:
     anchor = clips[:, skeleton.root : skeleton.root + 1, :, :1].clone()
     anchor[:, :, skeleton.up_axis] = 0
     return clips - anchor
-
-
-def facing(clips: Tensor, skeleton: Skeleton, real: Tensor) -> Tensor:
-    """Clips turned about the vertical so that a person's left lies along the first ground axis, on average over a clip.
-
-    Args:
-        clips: ``(batch, joint, coord, frame)``; in 2-D, or without left/right pairs, they come back as they are.
-        skeleton: of the joints.
-        real: ``(batch, frame)`` bool, the frames that count.
-    """
-    left, right = skeleton.across
-    if skeleton.coords == 2 or not left:
-        return clips
-    across = ((clips[:, left] - clips[:, right]).sum(dim=1) * real[:, None]).sum(dim=-1)
-    a, b = skeleton.ground_axes
-    angle = torch.atan2(across[:, b], across[:, a])[:, None, None]
-    turned = clips.clone()
-    turned[:, :, a] = angle.cos() * clips[:, :, a] + angle.sin() * clips[:, :, b]
-    turned[:, :, b] = angle.cos() * clips[:, :, b] - angle.sin() * clips[:, :, a]
-    return turned

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.augment import Augment
-from datamodules.clip_set import ClipSet, anchored, facing
+from datamodules.clip_set import ClipSet, anchored
+from ddpm.clips import turned
 from ddpm.errors import DataError
 from ddpm.seeding import derive_seed
 from ddpm.skeleton import Skeleton
@@ -25,7 +26,7 @@ class Windows(Dataset[Batch]):
     """Windows of ``frames`` frames, with the root at the origin of the ground in the first.
 
     A shorter recording is continued by its last pose, which the mask excludes from the loss. With ``turned`` every window faces
-    one way, see `datamodules.clip_set.facing`.
+    one way, see `ddpm.clips.turned`.
     """
 
     def __init__(self, clips: ClipSet, frames: int, turned: bool = False) -> None:
@@ -47,7 +48,7 @@ class Windows(Dataset[Batch]):
         rows = self.clips.starts[recording][:, None] + torch.minimum(place, length - 1)
         windows = anchored(self.clips.frames[rows].permute(0, 2, 3, 1), self.clips.skeleton)
         if self.turned:
-            windows = facing(windows, self.clips.skeleton, place < length)
+            windows = turned(windows.permute(0, 3, 1, 2), self.clips.skeleton, place < length).permute(0, 2, 3, 1)
         return {
             "clips": windows.contiguous(),
             "mask": (place < length).float()[:, None, None] if self.padded else None,

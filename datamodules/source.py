@@ -1,7 +1,6 @@
 """Clips to start from: those of a file, at the frame rate and in the windows that a model was trained on."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -29,8 +28,7 @@ def read_source(path: str, skeleton: Skeleton, fps: float, frames: int, first: i
     frames = min([frames, *found.lengths[used].tolist()])
     if frames < 2:
         raise DataError(f"source={path}: a clip of {frames} frame is no motion; choose another with source_clip=")
-    windows: Any = Windows(found, frames, turned)
-    batch = windows.__getitems__(torch.stack([used, torch.zeros_like(used)], dim=1))
+    batch = Windows(found, frames, turned).__getitems__(torch.stack([used, torch.zeros_like(used)], dim=1))
     return Clips.from_batch(batch["clips"], None, fps=fps, skeleton=skeleton)
 
 

@@ -217,3 +217,26 @@ def frame_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean ``(n, ...)`` float64 of values ``(n, frames, ...)`` over the frames where ``mask`` ``(n, frames)`` is True."""
     weight = mask.double() / mask.sum(1, keepdim=True)
     return (values * weight.reshape(*mask.shape, *[1] * (values.ndim - 2))).sum(1)
+
+
+def turned(positions: Tensor, skeleton: Skeleton, real: Tensor | None) -> Tensor:
+    """Positions turned about the vertical so that the person's left lies along the first ground axis.
+
+    Args:
+        positions: ``(n, frames, joints, coords)``; in 2-D, or without left/right pairs, they are returned as they are.
+        skeleton: of the joints.
+        real: ``(n, frames)`` bool, the frames over which the heading of a clip is averaged; None turns each frame by itself.
+    """
+    left, right = skeleton.across
+    if skeleton.coords == 2 or not left:
+        return positions
+    a, b = skeleton.ground_axes
+    across = (positions[:, :, left] - positions[:, :, right]).sum(dim=2)
+    if real is not None:
+        # Contiguous, so that the sum does not depend on how positions lie in memory.
+        across = (across * real[..., None]).transpose(1, 2).contiguous().sum(dim=2)[:, None]
+    angle = torch.atan2(across[..., b], across[..., a])[..., None]
+    out = positions.clone()
+    out[..., a] = angle.cos() * positions[..., a] + angle.sin() * positions[..., b]
+    out[..., b] = angle.cos() * positions[..., b] - angle.sin() * positions[..., a]
+    return out

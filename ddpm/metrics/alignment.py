@@ -1,9 +1,8 @@
 """Clips without their place on the ground and their heading, which say nothing about the quality of a motion."""
 
-import torch
 from torch import Tensor
 
-from ddpm.clips import Clips
+from ddpm.clips import Clips, turned
 from ddpm.skeleton import Skeleton
 
 
@@ -18,34 +17,17 @@ def local_poses(clips: Clips) -> Tensor:
     Raises:
         ValueError: a 3-D skeleton without left/right pairs. The same holds for `anchored`.
     """
-    return _turned(_centred(clips, clips.positions[:, :, clips.skeleton.root]), clips, per_frame=True)
+    return turned(_centred(clips, clips.positions[:, :, clips.skeleton.root]), clips.skeleton, None)
 
 
 def anchored(clips: Clips) -> Tensor:
     """``(n, frames, joints, coords)``: every clip with its first root above the origin and the same mean heading."""
-    return _turned(_centred(clips, clips.positions[:, :1, clips.skeleton.root]), clips, per_frame=False)
+    return turned(_centred(clips, clips.positions[:, :1, clips.skeleton.root]), clips.skeleton, clips.mask)
 
 
 def _centred(clips: Clips, place: Tensor) -> Tensor:
+    if not has_heading(clips.skeleton):
+        raise ValueError("metrics: a heading needs left_right pairs in the skeleton")
     offset = place.clone()
     offset[..., clips.skeleton.up_axis] = 0
     return clips.positions - offset[:, :, None]
-
-
-def _turned(x: Tensor, clips: Clips, per_frame: bool) -> Tensor:
-    """Turned about the vertical so that the person's left lies along the first ground axis."""
-    skeleton = clips.skeleton
-    if skeleton.coords == 2:
-        return x
-    if not has_heading(skeleton):
-        raise ValueError("metrics: a heading needs left_right pairs in the skeleton")
-    left, right = skeleton.across
-    a, b = skeleton.ground_axes
-    across = (x[:, :, left] - x[:, :, right]).sum(2)
-    if not per_frame:
-        across = (across * clips.mask[..., None]).sum(1, keepdim=True)
-    angle = torch.atan2(across[..., b], across[..., a])[..., None]
-    turned = x.clone()
-    turned[..., a] = angle.cos() * x[..., a] + angle.sin() * x[..., b]
-    turned[..., b] = angle.cos() * x[..., b] - angle.sin() * x[..., a]
-    return turned
