@@ -17,7 +17,7 @@ from ddpm.checkpoint import load_run
 from ddpm.clips import Clips
 from ddpm.command import command
 from ddpm.config import construct, construct_data, own_data
-from ddpm.errors import ConfigError
+from ddpm.errors import ConfigError, printable
 from ddpm.module import MotionDiffusion, choose_device
 from ddpm.process.editing import interpolate, invert, vary
 from ddpm.viz.bvh_out import write_bvh_files
@@ -116,7 +116,7 @@ def sample(cfg: DictConfig) -> Path:
         log.info("%s: %d files", out / "clip_*.bvh", len(trips))
         for joint in clips.skeleton.names:
             mean, worst = sum(trip.mean[joint] for trip in trips) / len(trips), max(trip.worst[joint] for trip in trips)
-            log.info("  %-20s %7.2f mm off on average, %7.2f mm at most", joint, mean, worst)
+            log.info("  %-20s %7.2f mm off on average, %7.2f mm at most", printable(joint), mean, worst)
     return path
 
 

@@ -22,7 +22,7 @@ from datamodules.pose import PoseDataModule
 from ddpm import runs
 from ddpm.checkpoint import DurableCheckpointIO
 from ddpm.command import command, plain
-from ddpm.config import RESUMED, build_module, construct, located
+from ddpm.config import RESUMED, build_module, construct
 from ddpm.errors import ConfigError
 from ddpm.files import write_durably
 from ddpm.training import checked, description, log_configuration, make_loggers, quiet_lightning, refuse_processes, rehearse
@@ -141,14 +141,15 @@ def main(cfg: DictConfig) -> float:
         refuse_processes(cfg.trainer.devices, cfg.trainer.get("strategy", ""))
     if cfg.out is not None and cfg.resume not in (None, "auto"):
         raise ConfigError(f"resume={cfg.resume} continues in that run's own directory: leave out={cfg.out} away")
-    out, resume, trust, overrides = context.runtime.output_dir, cfg.resume, cfg.trust, list(context.overrides.task)
+    out, resume, cache, trust = context.runtime.output_dir, cfg.resume, cfg.cache, cfg.trust
+    overrides = list(context.overrides.task)
     begun = runs.checkpoint_to_resume(resume, Path(out))
     if begun is not None:
         overrides = runs.overrides_of(begun, overrides)
-        cfg = hydra.compose("config", overrides=[o for o in overrides if runs.override_key(o) not in ("out", "resume", "trust")])
-    cfg.out, cfg.resume = out, resume
-    if begun is not None:  # the command line in the checkpoint names no code but ours and that of trusted packages
-        located(OmegaConf.to_container(cfg, resolve=True), "", (*RESUMED, *trust))
+        own = ("out", "resume", "cache", "trust")  # of this command line alone
+        cfg = hydra.compose("config", overrides=[o for o in overrides if runs.override_key(o) not in own])
+    cfg.out, cfg.resume, cfg.cache = out, resume, cache
+    # The command line in a checkpoint names no code but ours and that of trusted packages.
     return train(cfg, overrides, None if begun is None else (*RESUMED, *trust))
 
 

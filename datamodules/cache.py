@@ -67,9 +67,7 @@ def cache_key(node: Mapping[str, Any]) -> str | None:
     """
     root = Path(node["root"]).expanduser() if isinstance(node.get("root"), str) else None
     target = str(node.get("_target_"))
-    if root is None or not root.exists() or target == f"{store.__module__}.{store.__qualname__}":
-        return None
-    if not target.startswith("datamodules."):  # changes in a user's own code would go unnoticed
+    if root is None or not target.startswith("datamodules.") or target == f"{store.__module__}.{store.__qualname__}":
         return None
     paths = [root] if root.is_file() else []
     for folder, folders, names in os.walk(root):
@@ -77,6 +75,8 @@ def cache_key(node: Mapping[str, Any]) -> str | None:
             log.info("not cached: %s is a link, and what changes behind it would not be noticed", Path(folder, links[0]))
             return None
         paths += [Path(folder, name) for name in names]
+    if not paths or not all(path.is_file() for path in paths):  # a device would be read without end
+        return None
     digest = hashlib.sha256(json.dumps({**node, "root": None}, sort_keys=True).encode())
     for code in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(code.read_bytes())

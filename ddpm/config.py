@@ -44,8 +44,14 @@ PARTS: dict[str, Callable[..., Any]] = {
 }
 """What the configuration in a checkpoint may construct, beside what lies in packages that its reader trusts."""
 
+DATA = (
+    *("datamodules.pose.PoseDataModule", "datamodules.augment.Augment", "datamodules.sets.bvh.skeleton"),
+    *(f"datamodules.sets.{name}.{name}" for name in ("synthetic", "folder", "bvh", "msr_action3d", "store")),
+)
+"""What a checkpoint's data may be made by."""
+
 RESUMED = (
-    *("ddpm.learning_rate", "datamodules", "callbacks", "torch.optim"),
+    *("ddpm.learning_rate", *DATA, "callbacks", "torch.optim"),
     *(f"pytorch_lightning.{name}" for name in ("callbacks", "loggers", "strategies", "profilers")),
     *("pytorch_lightning.Trainer", "pytorch_lightning.trainer.trainer.Trainer"),
 )
@@ -105,7 +111,7 @@ def construct_part(config: Any, key: str, trust: Sequence[str] | None = ()) -> A
 
 def construct_data(config: Any, key: str, trust: Sequence[str] = ()) -> Any:
     """Build a checkpoint's clips or data module; for arguments and errors see `construct`."""
-    return construct_part(config, key, ("datamodules", *trust))
+    return construct_part(config, key, (*DATA, *trust))
 
 
 def own_clips(

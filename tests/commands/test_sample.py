@@ -377,7 +377,9 @@ def test_a_run_finds_its_own_data(tiny_config: dict[str, Any]) -> None:
         own_data({"data": synthetic, "loader": loader}, {"root": "x"})
 
 
-@pytest.mark.parametrize("target", ["os.system", "pytorch_lightning.Trainer", "ddpm.viz.render.write_gif", 7])
+@pytest.mark.parametrize(
+    "target", ["os.system", "pytorch_lightning.Trainer", "ddpm.viz.render.write_gif", "datamodules.sets.store.write_store", 7]
+)
 def test_a_checkpoint_cannot_name_other_code_as_its_data(target: Any) -> None:
     with pytest.raises(ConfigError, match="a checkpoint may name no other code"):
         own_data({"data": {"_target_": target}, "loader": {"frames": 8}}, {})

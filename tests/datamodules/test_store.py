@@ -289,6 +289,8 @@ def test_the_key_is_of_the_content(tmp_path: Path) -> None:
     assert key(tmp_path / "a") is None and key(tmp_path / "none") is None
     assert cache_key({"_target_": "datamodules.sets.synthetic.synthetic", "n": 5}) is None
     assert cache_key({"_target_": "my_package.load", "root": str(tmp_path)}) is None
+    os.mkfifo(tmp_path / "b" / "pipe")
+    assert key(tmp_path / "b") is None, "what has no end is not read"
     assert cache_key({"_target_": "datamodules.sets.store.store", "root": str(tmp_path / "b")}) is None
 
 
