@@ -1,4 +1,4 @@
-"""Normalizer: metres <-> the space in which the diffusion runs, an invertible linear map kept in the checkpoint."""
+"""Normalizer: metres <-> the space in which the diffusion runs: a linear map in the checkpoint, invertible for anchored clips."""
 
 from collections.abc import Sequence
 
