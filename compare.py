@@ -17,10 +17,10 @@ from ddpm.checkpoint import load_run
 from ddpm.clips import Clips
 from ddpm.command import command
 from ddpm.config import construct, construct_data, own_data
-from ddpm.errors import ConfigError
+from ddpm.errors import below, refuse
 from ddpm.files import write_durably
 from ddpm.metrics.reference import reference
-from ddpm.metrics.suite import Evaluation, Score, evaluate
+from ddpm.metrics.suite import Evaluation, evaluate
 from ddpm.module import MotionDiffusion, choose_device
 from ddpm.process.samplers import Sampler, cost
 from ddpm.viz.plots import plot_quality
@@ -30,6 +30,11 @@ log = logging.getLogger("compare")
 
 METRIC = "frechet/kinetic"
 COLUMNS = ("sampler", "calls", "seconds_per_clip", "frechet_kinetic", "low", "high", "frechet_pose", "bone_variation", "jerk")
+LINE = (
+    "{:>12} {:5d} calls {:9.4f} s a clip   Fréchet {:7.3f} ({:.3f} to {:.3f}) pose {:7.3f}   bones vary {:.1%}   "
+    "jerk {:.2f} of real"
+)
+"""A row of the table for the terminal."""
 
 
 @dataclass
@@ -70,14 +75,12 @@ class Run(NamedTuple):
         pose = metrics["frechet/pose"].generated.value if "frechet/pose" in metrics else float("nan")
         jerk = means["jerk"]["generated"] / means["jerk"]["reference"]
         bones = means["bone_variation"]["generated"] if "bone_variation" in means else float("nan")
-        return (self.sampler, self.calls, self.seconds, kinetic.value, kinetic.low, kinetic.high, pose, bones, jerk)
+        interval = (kinetic.value, kinetic.low, kinetic.high)
+        return (self.sampler, self.calls, self.seconds, *interval, pose, bones, jerk)
 
 
 def compare(cfg: DictConfig) -> Path:
     """Sample with every sampler and number of calls, measure against the run's own data, write table, plot and picture.
-
-    Args:
-        cfg: the composed configuration.
 
     Returns:
         The path of quality.csv.
@@ -87,34 +90,33 @@ def compare(cfg: DictConfig) -> Path:
         CheckpointError: see `ddpm.checkpoint.load_run`.
         DataError: the run's data are not there.
     """
-    for key, least in (("n", 32), ("seed", 0), ("batch_size", 1), ("gif_clips", 0), ("gif_steps", 1)):
-        if cfg[key] < least:
-            raise ConfigError(f"{key}={cfg[key]} must be at least {least}")
-    if not cfg.samplers or not cfg.steps:
-        raise ConfigError(f"samplers={cfg.samplers} and steps={cfg.steps} must name at least one each")
+    values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    refuse(below(values, {"n": 32, "seed": 0, "batch_size": 1, "gif_clips": 0, "gif_steps": 1}))
+    refuse([(not cfg.samplers or not cfg.steps, f"samplers={cfg.samplers} and steps={cfg.steps} must name at least one each")])
     module, run = load_run(cfg.ckpt, cfg.trust)
     module.to(choose_device(cfg.device))
     wanted = [(name, steps, sampler_of(name, steps, cfg.spacing)) for name in cfg.samplers for steps in cfg.steps]
     wanted += [("ddpm", None, sampler_of("ddpm", None, None))] if cfg.ancestral else []
-    calls = [
-        cost(sampler, module.diffusion.alpha_bar, module.calls_at).calls for *_, sampler in wanted
-    ]  # refuses what cannot run
-    changes: Any = OmegaConf.to_container(cfg.data, resolve=True)
-    data = own_data(run, changes, through_cache(partial(construct_data, trust=cfg.trust), cfg.cache))
+    # Refuses what cannot run.
+    calls = [cost(sampler, module.diffusion.alpha_bar, module.calls_at).calls for *_, sampler in wanted]
+    data = own_data(run, values["data"], through_cache(partial(construct_data, trust=cfg.trust), cfg.cache))
     real = reference(data, "all").motions
+    out = Path(cfg.out)
 
-    sampled(module, sampler_of(cfg.samplers[0], 2, None), cfg, "warming up")  # the first call of all is slower
+    module.sample(1, sampler=sampler_of(cfg.samplers[0], 2, None))  # the first call of all is slower
     runs = []
     for (name, steps, sampler), number in zip(wanted, calls, strict=True):
         began = time.monotonic()
-        clips = sampled(module, sampler, cfg, f"{name} {number}")
+        seeds = range(cfg.seed, cfg.seed + cfg.n)  # the same for every sampler
+        clips = module.sample(seeds, sampler=sampler, batch_size=cfg.batch_size, progress=f"{name} {number}")
         seconds = (time.monotonic() - began) / len(clips)
         runs.append(Run(name, steps, number, seconds, clips, evaluate(clips, real, fast=True)))
-        log.info("%s", line(runs[-1].row()))
-        write_table(Path(cfg.out) / "quality.csv", runs)
-    floor = runs[0].quality.metrics[METRIC].real
-    log.info("real clips against real clips: %.3f (%.3f to %.3f)", floor.value, floor.low, floor.high)
-    return write(Path(cfg.out), runs, floor, cfg, module)
+        log.info("%s", LINE.format(*runs[-1].row()))
+        table = io.StringIO()  # written again after every run, so that a command that is cut short leaves what there is
+        csv.writer(table, lineterminator="\n").writerows([COLUMNS, *(run.row() for run in runs)])
+        write_durably(out / "quality.csv", table.getvalue().encode())
+    draw(out, runs, cfg, module)
+    return out / "quality.csv"
 
 
 def sampler_of(name: str, calls: int | None, spacing: str | None) -> Sampler:
@@ -125,31 +127,10 @@ def sampler_of(name: str, calls: int | None, spacing: str | None) -> Sampler:
     )
 
 
-def sampled(module: MotionDiffusion, sampler: Sampler, cfg: DictConfig, label: str) -> Clips:
-    """Clips of the same seeds for every sampler."""
-    seeds = range(cfg.seed, cfg.seed + cfg.n)
-    return module.sample(seeds, sampler=sampler, batch_size=cfg.batch_size, progress=label)
-
-
-def line(row: tuple[str | float, ...]) -> str:
-    """A row of the table for the terminal."""
-    name, calls, seconds, kinetic, low, high, pose, bones, jerk = row
-    return (
-        f"{name:>12} {calls:5d} calls {1000 * seconds:9.2f} ms a clip   Fréchet {kinetic:7.3f} ({low:.3f} to {high:.3f}) "
-        f"pose {pose:7.3f}   bones vary {100 * bones:.1f} %   jerk {jerk:.2f} of real"
-    )
-
-
-def write_table(path: Path, runs: list[Run]) -> None:
-    """Write what there is so far, so that a run that is cut short leaves it."""
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([COLUMNS, *(run.row() for run in runs)])
-    write_durably(path, table.getvalue().encode())
-
-
-def write(out: Path, runs: list[Run], floor: Score, cfg: DictConfig, module: MotionDiffusion) -> Path:
-    """Write quality.png and quality.gif; returns the path of the table."""
-    path = out / "quality.csv"
+def draw(out: Path, runs: list[Run], cfg: DictConfig, module: MotionDiffusion) -> None:
+    """Write quality.png and quality.gif."""
+    floor = runs[0].quality.metrics[METRIC].real
+    log.info("real clips against real clips: %.3f (%.3f to %.3f)", floor.value, floor.low, floor.high)
     curves: dict[str, list[tuple[float, float, tuple[float, float, float]]]] = {}
     for run in runs:
         score = run.quality.metrics[METRIC].generated
@@ -160,7 +141,7 @@ def write(out: Path, runs: list[Run], floor: Score, cfg: DictConfig, module: Mot
         ylabel="Fréchet distance, kinetic features",
         title=f"{sizes['generated_compared']} generated against {sizes['reference_compared']} real clips",
     )  # fmt: skip
-    log.info("%s and %s", path, out / "quality.png")
+    log.info("%s and %s", out / "quality.csv", out / "quality.png")
     shown = [run for run in runs if run.steps in (cfg.gif_steps, None)]
     if cfg.gif_clips > 0 and shown:
         clips = torch.cat([run.clips.positions[: cfg.gif_clips] for run in shown])
@@ -168,7 +149,6 @@ def write(out: Path, runs: list[Run], floor: Score, cfg: DictConfig, module: Mot
         frames = draw_clips(clips.numpy(), module.skeleton, titles=titles, columns=cfg.gif_clips)
         write_gif(out / "quality.gif", frames, module.fps)
         log.info("%s: the same noise, a row a sampler", out / "quality.gif")
-    return path
 
 
 @command("compare", Config)

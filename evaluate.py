@@ -15,7 +15,7 @@ from ddpm.checkpoint import load_run
 from ddpm.clips import Clips
 from ddpm.command import command
 from ddpm.config import construct, construct_data, own_clips
-from ddpm.errors import ConfigError
+from ddpm.errors import below, refuse
 from ddpm.files import write_json
 from ddpm.metrics import suite
 from ddpm.metrics.classifier import classification, classifier_of
@@ -108,21 +108,17 @@ def evaluate(cfg: DictConfig) -> Path:
 
 def check_values(config: Mapping[str, Any]) -> None:
     """Raise a ConfigError for a value outside its limits, or options that exclude each other, before anything is loaded."""
-    for key, least in (("n", 32), ("seed", 0), ("frames", 4), ("training", 0), ("batch_size", 1)):
-        if config[key] is not None and config[key] < least:
-            raise ConfigError(f"{key}={config[key]} must be at least {least}")
     ckpt, clips, which, has_data = config["ckpt"], config["clips"], config["reference"], "_target_" in config["data"]
     split = any(value is not None for value in config["loader"].values())
-    for bad, what in (
+    refuse([
+        *below(config, {"n": 32, "seed": 0, "frames": 4, "training": 0, "batch_size": 1}),
         (which not in ("auto", "held_out", "all"), f"reference={which} must be auto, held_out or all"),
         (config["out"] == "", "out='' must be a directory, or the name of a new one"),
         (not ckpt and not clips, "give ckpt=RUN, a trained model, or clips=FILE.npz with data=GROUP, the real motion"),
         (not ckpt and not has_data, f"clips={clips} needs the real motion to compare with: data=GROUP as for train.py"),
         (ckpt and split, "loader cannot be given with ckpt: a run is compared with its own data, split as they were"),
         (ckpt and has_data, "data=GROUP cannot be given with ckpt: a run is compared with its own data"),
-    ):
-        if bad:
-            raise ConfigError(what)
+    ])  # fmt: skip
 
 
 def measured(config: Mapping[str, Any]) -> tuple[Clips, Any, dict[str, Any]]:

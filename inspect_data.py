@@ -81,7 +81,7 @@ def draw_some(path: Path, clips: ClipSet, n: int, frames: int) -> None:
         first = (int(clips.lengths[i]) - length) // 2
         cell[:length] = clips.recording(i)[first : first + length].numpy()
         cell[length:] = cell[length - 1]
-    titles = [clips.class_names[label[i]] if label[i] >= 0 else clips.sources[i] for i in chosen]
+    titles = [clips.class_names[label[i]] if label[i] >= 0 else clips.sources[i] or "" for i in chosen]
     write_gif(path, draw_clips(cells, clips.skeleton, titles=titles, lengths=lengths), clips.fps)
 
 

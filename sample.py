@@ -17,7 +17,7 @@ from ddpm.checkpoint import load_run
 from ddpm.clips import Clips
 from ddpm.command import command
 from ddpm.config import construct, construct_data, own_data
-from ddpm.errors import ConfigError, printable
+from ddpm.errors import ConfigError, below, printable, refuse
 from ddpm.module import MotionDiffusion, choose_device
 from ddpm.process.editing import interpolate, invert, vary
 from ddpm.viz.bvh_out import write_bvh_files
@@ -139,8 +139,8 @@ def check_values(cfg: DictConfig) -> None:
     least = {"n": 1, "seed": 0, "batch_size": 1, "frames": 1, "steps": 1, "gif_clips": 0, "invert": 1, "source_clip": 0}
     ends = cfg.interpolate
     two_seeds = OmegaConf.is_list(ends) and len(ends) == 2 and all(type(seed) is int and 0 <= seed < 2**63 for seed in ends)
+    refuse(below(cfg, least))  # type: ignore[arg-type]
     for key, good, limit in (
-        *((key, cfg[key] is None or cfg[key] >= number, f"at least {number}") for key, number in least.items()),
         ("seed", cfg.seed + cfg.n <= 2**63, "so small that seed + n is at most 2^63"),
         ("export", cfg.export in (None, "bvh"), "bvh, or null"),
         ("out", cfg.out != "", "the name of a directory"),
@@ -149,15 +149,14 @@ def check_values(cfg: DictConfig) -> None:
         ("vary", cfg.vary is None or 0 < cfg.vary <= 1, "in (0, 1]: 1 keeps nothing of the clip"),
         ("interpolate", ends is None or two_seeds, "two seeds, [a,b]"),
     ):
-        if not good:
-            raise ConfigError(f"{key}={cfg[key]} must be {limit}")
+        refuse([(not good, f"{key}={cfg[key]} must be {limit}")])
     modes = [key for key in ("interpolate", "vary", "invert") if cfg[key] is not None]
     varies, inverts = "vary" in modes, "invert" in modes
     given = next((f"{key}={cfg[key]}" for key in ("action", "guidance", "project") if cfg[key] is not None), None)
     several = OmegaConf.is_list(cfg.action) and len(cfg.action) != 1
     sourced = f"source={cfg.source}: vary and invert need one, a file of clips or val, and nothing else does"
     towards = f"guidance={cfg.guidance}: with vary there is something to guide towards only with action="
-    for bad, what in (
+    refuse([
         (len(modes) > 1, f"{' and '.join(modes)} cannot be combined: give one of them"),
         ((cfg.source is None) == (varies or inverts), sourced),
         (inverts and given, f"{given}: clips are inverted without; leave it away"),
@@ -166,9 +165,7 @@ def check_values(cfg: DictConfig) -> None:
         (several and ends is not None, f"action={cfg.action}: all clips between two seeds have one action; give one, or none"),
         (cfg.source and cfg.frames, f"frames={cfg.frames}: clips of a source keep their own length"),
         (cfg.source != "val" and any(cfg.data.values()), f"data={cfg.data}: data are looked at for source=val only"),
-    ):
-        if bad:
-            raise ConfigError(what)
+    ])  # fmt: skip
 
 
 @command("sample", Config)

@@ -1,5 +1,8 @@
 """All errors of the project: input that cannot be used, named so that its owner can mend it."""
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 LONGEST = 4000
 """Characters of a message; beyond, its middle is left out."""
 
@@ -32,3 +35,18 @@ class CheckpointError(ProjectError, RuntimeError):
 
 class WriteError(ProjectError, OSError):
     """A file that could not be written. The message names it, the bytes needed and the bytes free."""
+
+
+def refuse(faults: Iterable[tuple[object, str]]) -> None:
+    """Raise a ConfigError with the message of the first ``(is it there, message)`` that is there."""
+    for there, message in faults:
+        if there:
+            raise ConfigError(message)
+
+
+def below(values: Mapping[str, Any], least: Mapping[str, float]) -> list[tuple[bool, str]]:
+    """For `refuse`: the keys whose values are less than the least that is possible; None is not looked at."""
+    return [
+        (values[key] is not None and values[key] < limit, f"{key}={values[key]} must be at least {limit}")
+        for key, limit in least.items()
+    ]

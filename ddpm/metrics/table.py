@@ -9,7 +9,7 @@ SHORT = {"shuffled_frames": "shuffled", "noisy_1cm": "1cm off", "mean_pose": "me
 
 
 def lines(evaluation: Evaluation) -> list[str]:
-    """One row per metric: generated with its interval, both floors, the degraded sets; ``!`` marks what is far from real."""
+    """One row per metric: generated with its interval, both floors, the degraded sets; ``!`` where `is_far`."""
     ceilings = list(next(iter(evaluation.metrics.values())).degraded)
     parts = [SHORT.get(name, name) for name in ceilings]
     head = f"  {'metric':<22}{'best':>5} {'generated':>9} {'95 %':>15} {'real':>8} {'people':>8}"
@@ -20,13 +20,13 @@ def lines(evaluation: Evaluation) -> list[str]:
             found.append("")
         found.append(_row(name, metric))
     found.append("")
-    legend = "real: one half of the real clips against the other; people: the same with nobody on both sides"
+    legend = "real: one half of the real clips against the other; people: the same with disjoint subjects"
     found.append(legend + ("; then degraded real clips" if ceilings else ""))
     far = sum(is_far(metric) for metric in evaluation.metrics.values())
     sizes = evaluation.clips
     found.append(
-        f"! {far} of {len(ordered)} metrics are further from real than real clips are; {sizes['generated_compared']} generated "
-        f"and {sizes['reference_compared']} real clips in each repeat"
+        f"!: {far} of {len(ordered)} metrics, with intervals worse than those of both floors; {sizes['generated_compared']} "
+        f"generated and {sizes['reference_compared']} real clips in each repeat"
     )
     found += [
         f"  {name:<16} mean {number(mean['generated'])} generated, {number(mean['reference'])} real"

@@ -84,7 +84,7 @@ def write_report(
     parts = [
         f"<h1>Motion, measured</h1><p class='note'>{html.escape(name)}<br>{html.escape(lead)}.</p>",
         warnings or '<div class="fine">Nothing freezes, explodes, jitters or collapses.</div>',
-        f"<p>{far} of {len(evaluation.metrics)} metrics are further from real than real clips are from each other (shaded).</p>",
+        f"<p>{far} of {len(evaluation.metrics)} metrics are worse than the floors, beyond the intervals (shaded).</p>",
         "<h2>Look at it first</h2>",
         '<div class="sides">',
         _clips(generated.take(slice(9)), "<b>Generated</b>: the first 9 clips, not chosen. Orange is the person's right."),
