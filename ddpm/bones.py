@@ -7,7 +7,8 @@ from ddpm.skeleton import Skeleton
 
 
 def rigid_bones(clips: Tensor, skeleton: Skeleton) -> Tensor:
-    """Clips in which every bone keeps its direction and has one length, its median in the clip. The root stays where it is.
+    """Clips in which every bone keeps its direction and has one length: its median in the clip, and of a left and a right bone
+    that are each other's mirror image the mean of both. The root stays where it is.
 
     Clips are ``(batch, joint, coord, frame)`` in metres.
     """
@@ -18,6 +19,9 @@ def rigid_bones(clips: Tensor, skeleton: Skeleton) -> Tensor:
     length = torch.linalg.vector_norm(bone, dim=2, keepdim=True)
     # The lower median, which median() computes too, but not deterministically on every device.
     median = length.sort(dim=3).values[..., (clips.shape[-1] - 1) // 2, None]
+    if skeleton.bone_pairs:
+        sides = torch.tensor(skeleton.bone_pairs, device=clips.device).T
+        median[:, sides] = median[:, sides].mean(1, keepdim=True)
     bone = bone * (median / length.clamp(min=1e-6))
     # [joint][bone], 1 where a bone lies between the root and a joint, which is at the root plus the sum of these bones.
     above = torch.zeros(len(skeleton.names), len(skeleton.bones), dtype=clips.dtype)

@@ -103,6 +103,16 @@ class Skeleton:
         return tuple((child, parent) for child, parent in enumerate(self.parents) if parent >= 0)
 
     @property
+    def bone_pairs(self) -> list[tuple[int, int]]:
+        """Numbers in `bones` of the (left, right) bones whose two ends are each other's mirror image."""
+        mirror = {j: j for j in range(len(self.names))}
+        for left, right in self.left_right:
+            mirror[self.index(left)], mirror[self.index(right)] = self.index(right), self.index(left)
+        number = {bone: i for i, bone in enumerate(self.bones)}
+        reflected = {bone: (mirror[bone[0]], mirror[bone[1]]) for bone in self.bones if self.side(bone[0]) == "left"}
+        return [(number[bone], number[other]) for bone, other in reflected.items() if other in number]
+
+    @property
     def up_axis(self) -> int:
         """Index of the coordinate that measures height."""
         return AXES.index(self.up[-1])

@@ -56,6 +56,21 @@ def test_every_bone_has_its_median_length(skeleton: Skeleton, frames: int) -> No
         torch.testing.assert_close(rigid_bones(clips[i : i + 1], skeleton), rigid[i : i + 1], rtol=1e-12, atol=1e-12)
 
 
+def test_mirrored_bones_have_one_length() -> None:
+    """The mean of both medians; all other bones as without a mirror image."""
+    joints = {"hip": None, "l_knee": "hip", "r_knee": "hip", "r_foot": "r_knee", "l_foot": "l_knee", "chest": "hip"}
+    pairs = [("l_knee", "r_knee"), ("l_foot", "r_foot")]
+    sided, plain = Skeleton(joints, left_right=pairs), Skeleton(joints)
+    clips = walk(3, 7, plain)
+    found, alone = lengths(rigid_bones(clips, sided), sided), lengths(rigid_bones(clips, plain), plain)
+    column = {plain.names[child]: number for number, (child, _) in enumerate(plain.bones)}
+    for left, right in pairs:
+        mean = (alone[:, column[left]] + alone[:, column[right]]) / 2
+        for side in (left, right):
+            torch.testing.assert_close(found[:, column[side]], mean, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found[:, column["chest"]], alone[:, column["chest"]], rtol=1e-12, atol=1e-12)
+
+
 def test_directions_and_root_stay() -> None:
     clips = walk()
     rigid = rigid_bones(clips, BODY)

@@ -37,7 +37,7 @@ def measures(skeleton: Skeleton) -> dict[str, tuple[str, Callable[[Clips], Tenso
     }
     if skeleton.bones:
         found["bone_variation"] = ("", physics.bone_variation)
-    if physics.has_bone_pairs(skeleton):
+    if skeleton.bone_pairs:
         found["asymmetry"] = ("", physics.asymmetry)
     if physics.has_floor(skeleton):
         found["skating_ratio"] = ("", physics.skating_ratio)

@@ -54,17 +54,12 @@ def bone_variation(clips: Clips) -> Tensor:
 
 def asymmetry(clips: Clips) -> Tensor:
     """Difference between a left and a right bone over their mean length, averaged over the pairs of bones."""
-    pairs = _bone_pairs(clips.skeleton)
+    pairs = clips.skeleton.bone_pairs
     if not pairs:
         raise ValueError("metrics: asymmetry needs left_right pairs of bones in the skeleton")
     mean = frame_mean(_bone_lengths(clips), clips.mask)
     left, right = (mean[:, list(side)] for side in zip(*pairs, strict=True))
     return ((left - right).abs() / ((left + right) / 2).clamp(min=1e-6)).mean(1)
-
-
-def has_bone_pairs(skeleton: Skeleton) -> bool:
-    """Whether any bone has a mirror image."""
-    return len(_bone_pairs(skeleton)) > 0
 
 
 def skating_ratio(clips: Clips) -> Tensor:
@@ -138,16 +133,6 @@ def _bone_lengths(clips: Clips) -> Tensor:
     """``(n, frames, bones)``."""
     child, parent = (list(ends) for ends in zip(*clips.skeleton.bones, strict=True))
     return (clips.positions[:, :, child] - clips.positions[:, :, parent]).norm(dim=-1)
-
-
-def _bone_pairs(skeleton: Skeleton) -> list[tuple[int, int]]:
-    """Numbers of the bones (left, right) whose two ends are each other's mirror image."""
-    mirror = {j: j for j in range(len(skeleton.names))}
-    for left, right in skeleton.left_right:
-        mirror[skeleton.index(left)], mirror[skeleton.index(right)] = skeleton.index(right), skeleton.index(left)
-    number = {bone: i for i, bone in enumerate(skeleton.bones)}
-    reflected = {bone: (mirror[bone[0]], mirror[bone[1]]) for bone in skeleton.bones if skeleton.side(bone[0]) == "left"}
-    return [(number[bone], number[other]) for bone, other in reflected.items() if other in number]
 
 
 def _contacts(clips: Clips) -> tuple[Tensor, Tensor]:
