@@ -227,15 +227,27 @@ def turned(positions: Tensor, skeleton: Skeleton, real: Tensor | None) -> Tensor
         skeleton: of the joints.
         real: ``(n, frames)`` bool, the frames over which the heading of a clip is averaged; None turns each frame by itself.
     """
+    angle = heading(positions, skeleton, real)
+    return positions if angle is None else rotated(positions, skeleton, angle)
+
+
+def heading(positions: Tensor, skeleton: Skeleton, real: Tensor | None) -> Tensor | None:
+    """``(n, frames or 1)`` angles of the person's left in the plane of the ground, None where there are none; see `turned`."""
     left, right = skeleton.across
     if skeleton.coords == 2 or not left:
-        return positions
+        return None
     a, b = skeleton.ground_axes
     across = (positions[:, :, left] - positions[:, :, right]).sum(dim=2)
     if real is not None:
         # Contiguous, so that the sum does not depend on how positions lie in memory.
         across = (across * real[..., None]).transpose(1, 2).contiguous().sum(dim=2)[:, None]
-    angle = torch.atan2(across[..., b], across[..., a])[..., None]
+    return torch.atan2(across[..., b], across[..., a])
+
+
+def rotated(positions: Tensor, skeleton: Skeleton, angle: Tensor) -> Tensor:
+    """Positions turned back about the vertical by angles ``(n, frames or 1)``."""
+    a, b = skeleton.ground_axes
+    angle = angle[..., None]
     out = positions.clone()
     out[..., a] = angle.cos() * positions[..., a] + angle.sin() * positions[..., b]
     out[..., b] = angle.cos() * positions[..., b] - angle.sin() * positions[..., a]

@@ -21,9 +21,11 @@ from ddpm.errors import ConfigError
 from ddpm.motion_losses import MotionLoss
 from ddpm.normalizer import Normalizer
 from ddpm.process.condition import LabelCondition, guided
+from ddpm.process.constraints import Cost, Known, Towards
 from ddpm.process.diffusion import ClipLosses, Denoised, DenoiseDiffusion, gather
 from ddpm.process.noise_levels import NoiseLevels
 from ddpm.process.samplers import Observer, Sampler, SeededNoise, progress_bar
+from ddpm.process.windows import Windows
 from ddpm.seeding import derive_seed, seeds_of
 from ddpm.skeleton import Skeleton
 
@@ -32,6 +34,9 @@ CHECK_EVERY = 50
 
 RIGID_SNR = 8.0
 """Signal-to-noise ratio from which on ``project=bones`` acts; where there is more noise, x0_hat is no body yet."""
+
+WINDOWS = 256
+"""Windows of long clips per network call."""
 
 NOISE_BINS = 10
 """Parts of the diffusion steps in which validation is reported."""
@@ -321,6 +326,9 @@ class MotionDiffusion(pl.LightningModule):
         project: str | None = "",
         sampler: Sampler | None = None,
         start: int | None = None,
+        known: Known | None = None,
+        cost: Cost | None = None,
+        windows: Windows | None = None,
         observer: Observer | None = None,
     ) -> Tensor:
         """Clips sampled from given noise. What is not listed here is as in `sample`.
@@ -330,22 +338,34 @@ class MotionDiffusion(pl.LightningModule):
             randn: the noise that the sampler draws, shaped alike.
             cond: ``(clips, clip_dim)`` see `conditions`; None for clips of any kind.
             start: the diffusion step at which ``noise`` is; None for the last one.
+            known: coordinates that are given; they are returned as they are.
+            cost: to be made small, see `ddpm.process.constraints.Towards`; in the last step too, after which bones are rigid again.
+            windows: for a clip longer than those of training; ``cond`` may then be ``(clips, windows, clip_dim)``.
 
         Returns:
             ``(clips, frames, joints, coords)`` float32 in metres, on the CPU.
         """
         alpha_bar = self.diffusion.alpha_bar if start is None else self.diffusion.alpha_bar[: start + 1]
         project = self.project if project == "" else project
-        denoise = self.denoiser(cond, guidance, project)
+        towards = None if cost is None else Towards(noise[0], self.normalizer, self.diffusion.prediction, cost)
+        denoise = self.denoiser(cond, guidance, project, [move for move in (towards, known) if move is not None], windows)
         with evaluating(self):
             x0 = (sampler or self.sampler)(denoise, noise, alpha_bar, randn=randn, observer=observer)
         clips = self.normalizer.inverse(x0)
         # A sampler of few steps may end where they were not yet made rigid.
         clips = clips if project is None else rigid_bones(clips, self.skeleton)
+        clips = clips if known is None else known.place(self.normalizer.inverse(known(self.normalizer(clips), alpha_bar[:1])))
         return clips.permute(0, 3, 1, 2).float().cpu()
 
-    def denoiser(self, cond: Tensor | None, guidance: float | None, project: str | None) -> Callable[[Tensor, Tensor], Denoised]:
-        """What a sampler calls: the network, guided, and with rigid bones; for the arguments see `generate`."""
+    def denoiser(
+        self,
+        cond: Tensor | None,
+        guidance: float | None,
+        project: str | None,
+        moves: Sequence[Callable[[Tensor, Tensor], Tensor]] = (),
+        windows: Windows | None = None,
+    ) -> Callable[[Tensor, Tensor], Denoised]:
+        """What a sampler calls: the network, guided, in windows, with rigid bones and further moves of x0_hat; see `generate`."""
         condition, table = self.condition, self.diffusion.alpha_bar
         if condition is None and guidance not in (None, 1):
             raise ValueError(f"guidance={guidance}: this model has no condition to guide towards, it was trained without labels")
@@ -358,7 +378,7 @@ class MotionDiffusion(pl.LightningModule):
         nothing = None if condition is None else torch.zeros(1, len(condition.names), device=self.device)
         weight = 1.0 if condition is None or cond is None else condition.guidance if guidance is None else guidance
 
-        def denoise(xt: Tensor, t: Tensor) -> Denoised:
+        def estimate(xt: Tensor, t: Tensor, cond: Tensor | None) -> Denoised:
             alpha_bar, free = gather(table, t, xt), None if nothing is None else nothing.expand(len(xt), -1)
             found = self.diffusion.denoise(xt, t, free if cond is None else cond)
             if condition is not None and weight != 1:
@@ -366,11 +386,19 @@ class MotionDiffusion(pl.LightningModule):
                 if bool(here.any()):
                     moved = guided(found, self.diffusion.denoise(xt, t, free), weight)
                     found = _where(here, moved.x0_hat, moved.eps_hat, found)
+            return found
+
+        def denoise(xt: Tensor, t: Tensor) -> Denoised:
+            alpha_bar = gather(table, t, xt)
+            found = estimate(xt, t, cond) if windows is None else windows.denoise(estimate, xt, t, cond, WINDOWS)
             if project is not None:
                 late = alpha_bar > RIGID_SNR * (1 - alpha_bar)
                 if bool(late.any()):
                     x0_hat = self.normalizer(rigid_bones(self.normalizer.inverse(found.x0_hat), self.skeleton))
                     found = _where(late, x0_hat, (xt - alpha_bar.sqrt() * x0_hat) / (1 - alpha_bar).sqrt(), found)
+            for move in moves:
+                x0_hat = move(found.x0_hat, alpha_bar)
+                found = Denoised(x0_hat, (xt - alpha_bar.sqrt() * x0_hat) / (1 - alpha_bar).sqrt(), found.fraction)
             return found
 
         return denoise

@@ -23,7 +23,8 @@ LAYERS = [
     {"ddpm.metrics.verdict"},
     {"ddpm.metrics.table"},
     {"ddpm.process.diffusion"},
-    {"ddpm.process.samplers", "ddpm.process.noise_levels", "ddpm.process.condition"},
+    {"ddpm.process.samplers", "ddpm.process.noise_levels", "ddpm.process.condition"}
+    | {"ddpm.process.constraints", "ddpm.process.windows"},
     {"ddpm.module"},
     {"ddpm.config", "ddpm.process.editing", "ddpm.viz.render", "ddpm.viz.plots"},
     {"ddpm.viz.figure", "ddpm.viz.evaluation_plots", "ddpm.viz.bvh_out"},

@@ -1,4 +1,4 @@
-"""Clips between two seeds, variations of a clip, and the noise from which a sampler returns a clip."""
+"""Clips between two seeds, variations of a clip, clips of which a part is given, and the noise from which clips come."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -7,10 +7,15 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ddpm.clips import Clips
+from ddpm.clips import Clips, heading, rotated
 from ddpm.module import MotionDiffusion, evaluating
+from ddpm.process.constraints import Known
 from ddpm.process.samplers import Denoise, Sampler, batch_of, ddim, progress_bar
 from ddpm.process.spacing import levels
+from ddpm.skeleton import Skeleton
+
+PATH = "path"
+"""The way of the root over the ground, where joints or parts are named."""
 
 
 def slerp(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
@@ -141,6 +146,105 @@ def vary(
                 )
             )
     return model.as_clips(torch.cat(clips), torch.tensor(seeds), labels)
+
+
+def given_by(keep: Sequence[str | int], skeleton: Skeleton, frames: int) -> Tensor:
+    """``(frames, joints, coords)`` bool: the coordinates that are kept of a clip.
+
+    Args:
+        keep: ``JOINT``, ``PART`` or ``path``, the way of the root over the ground, in all frames; ``FRAME`` or ``FIRST:END``, all
+            joints in these frames; or ``JOINT@FIRST:END``. Frames count from 0, negative ones from the end, and END is left out.
+        skeleton: of the clip.
+        frames: its length.
+
+    Raises:
+        ValueError: a name or a frame that is not there, or all or nothing is kept.
+    """
+    given = torch.zeros(frames, len(skeleton.names), skeleton.coords, dtype=torch.bool)
+    for item in map(str, keep):
+        what, at, when = item.rpartition("@")
+        if not at and (item in skeleton.names or item in skeleton.parts or item == PATH):
+            what, when = item, ":"
+        first, colon, end = when.partition(":")
+        try:
+            limits = [int(number) if number else None for number in (first, end)]
+        except ValueError:
+            raise ValueError(
+                f"keep={item} is no joint, no part, not {PATH!r}, and no frames such as 7, :8 or -8:, which may stand behind one "
+                f"of these as in {skeleton.names[0]}@:8; joints: {', '.join(skeleton.names)}; parts: {', '.join(skeleton.parts)}"
+            ) from None
+        if not colon:
+            limits[1] = None if limits[0] == -1 else (limits[0] or 0) + 1
+        if any(number is not None and not -frames <= number <= frames for number in limits):
+            raise ValueError(f"keep={item}: the clip has the frames 0 to {frames - 1}")
+        names = skeleton.parts.get(
+            what, skeleton.names if what == "" else [skeleton.names[skeleton.root] if what == PATH else what]
+        )
+        coords = list(skeleton.ground_axes) if what == PATH else list(range(skeleton.coords))
+        chosen = torch.arange(frames)[slice(*limits)]
+        given[chosen[:, None, None], torch.tensor([skeleton.index(name) for name in names])[:, None], torch.tensor(coords)] = True
+    if not given.any() or given.all():
+        raise ValueError(f"keep={list(keep)} keeps {'nothing' if not given.any() else 'all'} of the clip: keep a part of it")
+    return given
+
+
+def edit(
+    model: MotionDiffusion,
+    clip: Tensor,
+    given: Tensor,
+    seeds: Sequence[int],
+    *,
+    facing: bool = False,
+    labels: Tensor | None = None,
+    guidance: float | None = None,
+    project: str | None = "",
+    sampler: Sampler | None = None,
+    batch_size: int = 64,
+) -> Clips:
+    """Clips of which a part is given and the rest sampled, see `ddpm.process.constraints.Known`; the given part comes back as it is.
+
+    For the other arguments see `ddpm.module.MotionDiffusion.sample`.
+
+    Args:
+        model: trained.
+        clip: ``(frames, joints, coords)`` in metres; what is not given of it is not looked at, unless nothing else shows its
+            heading.
+        given: bool, shaped alike, see `given_by`.
+        seeds: of the noise, one per clip.
+        facing: whether the model was trained on clips that face one way (``loader.facing``).
+        labels: ``(n,)``; None draws them as `sample` does.
+    """
+    skeleton = model.skeleton
+    angle = None
+    if facing:
+        across = [joint for side in skeleton.across for joint in side]
+        seen = given[:, across].flatten(1).all(1)
+        angle = heading(clip[None].float(), skeleton, (seen if seen.any() else torch.ones_like(seen))[None])
+    turned = clip[None] if angle is None else rotated(clip[None], skeleton, angle)
+    place = given.nonzero()[0, 0]
+    anchor = turned[:, place : place + 1, skeleton.root : skeleton.root + 1].clone()
+    anchor[..., skeleton.up_axis] = 0
+    anchor = anchor.nan_to_num()
+    inside = (turned - anchor)[0].permute(1, 2, 0).double()
+    device = torch.device("cpu") if model.device.type == "mps" else model.device  # which has no float64
+    known = Known(inside.to(device), given.permute(1, 2, 0).to(device), model.normalizer, model.diffusion.prediction, skeleton)
+    conditions = model.conditions(seeds, labels)
+    sampler = model.sampler if sampler is None else sampler
+    clips = []
+    with progress_bar(sampler, model.diffusion.alpha_bar, -(-len(seeds) // batch_size), "editing") as observer:
+        for first in range(0, len(seeds), batch_size):
+            part = slice(first, first + batch_size)
+            randn = model.noise(seeds[part], clip.shape[0])
+            cond = None if conditions is None else conditions[part]
+            clips.append(
+                model.generate(
+                    randn(), randn, cond=cond, guidance=guidance, project=project, sampler=sampler, known=known, observer=observer
+                )
+            )
+    made = torch.cat(clips) + anchor
+    made = made if angle is None else rotated(made, skeleton, -angle)
+    made[:, given] = clip[given].to(made)  # turned there and back they would differ in the last digit
+    return model.as_clips(made, torch.tensor(seeds), model.labels(seeds) if labels is None else labels)
 
 
 def invert(model: MotionDiffusion, clips: Tensor, steps: int, batch_size: int = 64) -> tuple[Clips, Tensor]:

@@ -1,0 +1,155 @@
+"""What is asked of a clip beside its distribution: coordinates that are given, or a cost of the motion."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ddpm.normalizer import Normalizer
+from ddpm.process.gaussian import GaussianModes
+from ddpm.process.prediction import Prediction
+from ddpm.skeleton import Skeleton
+
+FREE = 1e3
+"""Variance of where a clip begins on the ground, in units of the mean variance of the given coordinates: it may be anywhere."""
+JITTER = 1e-8
+"""Variance, in the same units, by which a given coordinate may be missed: some follow from others, up to rounding."""
+LARGEST = 10**8
+"""Numbers in the matrix from modes to given coordinates, 0.8 GB, at most."""
+
+Cost = Callable[[Tensor], Tensor]
+"""Positions ``(clips, frames, joints, coords)`` in metres -> ``(clips,)``, differentiable: minus the logarithm of how welcome each
+clip is, up to a constant. A clip begins with its root above the origin."""
+
+
+class Posterior:
+    """The covariance of a clean clip given a noisy one, where the prediction is Gaussian; elsewhere a multiple of the identity.
+
+    Args:
+        like: normalised ``(joint, coord, frame)``, whose dtype and device are used.
+        normalizer: metres <-> normalised.
+        prediction: fitted.
+    """
+
+    def __init__(self, like: Tensor, normalizer: Normalizer, prediction: Prediction) -> None:
+        self.normalizer = copy.deepcopy(normalizer).to(like)
+        found = prediction.for_clips(like[None], None)
+        self.modes = found if isinstance(found, GaussianModes) else None
+        self.power = torch.ones_like(like).flatten(0, 1) if self.modes is None else self.modes.power[0]
+        """``(component, frequency)``, the variances of the modes of clips."""
+
+    def variance(self, alpha_bar: Tensor) -> Tensor:
+        """The variances of the modes given a noisy clip, but for the factor 1 - alpha_bar."""
+        signal = alpha_bar.flatten()[0].to(self.power)
+        return self.power / (signal * self.power + 1 - signal)
+
+    def back(self, modes: Tensor, like: Tensor) -> Tensor:
+        """``(batch, component, frequency)`` -> normalised clips ``(batch, *like.shape)``."""
+        clips = modes.reshape(-1, *like.shape)
+        return clips if self.modes is None else self.modes.back(modes, clips)
+
+
+class Known(Posterior):
+    """Moves an estimate of a clip by the least that explains the given coordinates.
+
+    x0_hat is the mean of the clean clip given xt. With C the covariance of the clean clip given xt, and H x0 the coordinates that
+    are given as y, the mean given xt and y is x0_hat + C H' (H C H')^-1 (y - H x0_hat) (Boys et al. 2023, arXiv 2310.06721, with
+    the covariance of a Gaussian process instead of the network's Jacobian). For clips of that process this is exact. Where C is a
+    multiple of the identity, it writes y over x0_hat.
+
+    Args:
+        clip: float64 ``(joint, coord, frame)`` in metres, as the network sees clips: turned, and with the root at the origin.
+        given: bool, shaped alike: which of its coordinates are given, at least one.
+        normalizer: metres <-> normalised.
+        prediction: fitted.
+        skeleton: of the joints.
+
+    Raises:
+        ValueError: too many coordinates are given of too long a clip.
+    """
+
+    def __init__(self, clip: Tensor, given: Tensor, normalizer: Normalizer, prediction: Prediction, skeleton: Skeleton) -> None:
+        super().__init__(clip, normalizer, prediction)
+        self.given, self.values = given, clip[given]
+        if (size := len(self.values) * clip.numel()) > LARGEST:
+            raise ValueError(
+                f"keep: {len(self.values)} coordinates of a clip of {clip.shape[-1]} frames make a matrix of {size} numbers, at "
+                f"most {LARGEST} are possible; keep fewer frames or joints, or take a shorter clip"
+            )
+        # Modes -> given coordinates in metres, column by column.
+        still = self.normalizer.inverse(torch.zeros_like(clip)[None])
+        columns = [
+            (self.normalizer.inverse(self.back(part.unflatten(1, self.power.shape), clip)) - still)[:, given]
+            for part in torch.eye(clip.numel(), dtype=clip.dtype, device=clip.device).split(512)
+        ]
+        self.rows = torch.cat(columns).T
+        # [given coordinate][axis]: 1 where the place of a clip on the ground moves it
+        coord = torch.arange(clip.shape[1], device=clip.device)[None, :, None].expand_as(given)[given]
+        self.axes = [axis for axis in skeleton.ground_axes if bool((coord == axis).any())]
+        self.moves = (
+            torch.stack([coord == axis for axis in self.axes], 1).to(clip) if self.axes else clip.new_zeros(len(coord), 0)
+        )
+
+    def __call__(self, x0_hat: Tensor, alpha_bar: Tensor) -> Tensor:
+        """Normalised estimates ``(batch, joint, coord, frame)``, all at one noise level -> those that explain what is given."""
+        ours = self.rows * self.variance(alpha_bar).flatten()
+        covariance = ours @ self.rows.T
+        unit = covariance.diagonal().mean()
+        covariance += FREE * unit * self.moves @ self.moves.T
+        covariance.diagonal().add_(JITTER * unit)
+        off = self.values - self.normalizer.inverse(x0_hat.to(self.values))[:, self.given]
+        solved = torch.cholesky_solve(off.T, torch.linalg.cholesky(covariance))
+        change = (ours.T @ solved).T.unflatten(1, self.power.shape)
+        return x0_hat + self.back(change, x0_hat[0]).to(x0_hat)
+
+    def place(self, clips: Tensor) -> Tensor:
+        """Clips ``(batch, joint, coord, frame)`` in metres, moved over the ground to what is given, which replaces theirs."""
+        given = self.given.to(clips.device)
+        off, moves = self.values.to(clips) - clips[:, given], self.moves.to(clips)
+        shift = torch.zeros_like(clips[:, :1, :, :1])
+        shift[:, 0, self.axes, 0] = off @ moves / moves.sum(0)
+        clips = clips + shift
+        clips[:, given] = self.values.to(clips)
+        return clips
+
+
+class Towards(Posterior):
+    """Moves an estimate of a clip to where its distribution given the noisy clip, times exp(-cost), is largest.
+
+    That distribution is taken as Gaussian around x0_hat, in whose modes the maximum is searched by gradient steps, for each clip
+    by itself; the network is not called again. For a Gaussian process and a quadratic cost this is the exact mean.
+
+    Args:
+        like: normalised ``(joint, coord, frame)``.
+        normalizer: metres <-> normalised.
+        prediction: fitted.
+        cost: of clips in metres.
+        steps: of the search, for each network call.
+    """
+
+    def __init__(self, like: Tensor, normalizer: Normalizer, prediction: Prediction, cost: Cost, steps: int = 20) -> None:
+        super().__init__(like, normalizer, prediction)
+        self.cost, self.steps = cost, steps
+
+    @torch.enable_grad()
+    def __call__(self, x0_hat: Tensor, alpha_bar: Tensor) -> Tensor:
+        """Normalised estimates ``(batch, joint, coord, frame)``, all at one noise level -> those at which the cost is lower."""
+        noise = 1 - alpha_bar.flatten()[0].to(x0_hat)
+        deviation = (noise * self.variance(alpha_bar)).sqrt().to(x0_hat)
+        x0_hat = x0_hat.detach()
+
+        def total(u: Tensor) -> Tensor:
+            clips = self.normalizer.inverse(x0_hat + self.back(deviation * u, x0_hat[0]))
+            return u.square().sum((1, 2)) / 2 + self.cost(clips.permute(0, 3, 1, 2))
+
+        u, rate = x0_hat.new_zeros(len(x0_hat), *deviation.shape), x0_hat.new_ones(len(x0_hat), 1, 1)
+        for _ in range(self.steps):
+            u = u.detach().requires_grad_()
+            before = total(u)
+            (slope,) = torch.autograd.grad(before.sum(), u)
+            with torch.no_grad():
+                tried = u - rate * slope
+                better = (total(tried) <= before)[:, None, None]
+                u, rate = torch.where(better, tried, u), torch.where(better, 1.5 * rate, rate / 4)
+        return x0_hat + self.back(deviation * u.detach(), x0_hat[0])
