@@ -227,9 +227,12 @@ class MotionDiffusion(pl.LightningModule):
         seeds: int | Sequence[int],
         *,
         frames: int | None = None,
+        loop: bool = False,
         action: str | Sequence[str] | None = None,
         labels: Tensor | None = None,
+        script: Sequence[tuple[str, float]] | None = None,
         guidance: float | None = None,
+        cost: Cost | None = None,
         project: str | None = "",
         sampler: Sampler | None = None,
         steps: int | None = None,
@@ -242,10 +245,13 @@ class MotionDiffusion(pl.LightningModule):
 
         Args:
             seeds: one per clip, in 0..2^63-1; a number n is the seeds 0..n-1.
-            frames: length, None for that of training.
+            frames: length, None for that of training; a longer clip is made of overlapping windows.
+            loop: the last frame leads to the first one.
             action: name of an action that the model knows, or several that take turns; None draws them as often as they are in
                 training.
             labels: the same as ``(clips,)`` int64 numbers, -1 for any action.
+            script: actions one after the other, each with its seconds, which give the length; the same for all clips.
+            cost: of clips in metres, a function that samples are led to make small, see `ddpm.process.constraints.Cost`.
             guidance: weight, 1 for none; None for that of the condition.
             project: ``bones`` or None; the empty string for the module's own.
             sampler: None for the module's own.
@@ -260,7 +266,8 @@ class MotionDiffusion(pl.LightningModule):
 
         Raises:
             ValueError: no seeds, or some that are none; an action that the model does not know; labels or guidance for a network
-                without a condition; a device that is not there; or what the sampler refuses of ``steps``.
+                without a condition; a script beside another action or length, or too short; a device that is not there; or
+                what the sampler refuses of ``steps``.
         """
         seeds = seeds_of(seeds)
         if batch_size < 1:
@@ -269,22 +276,66 @@ class MotionDiffusion(pl.LightningModule):
             if labels is not None:
                 raise ValueError(f"action={action} and labels cannot be combined: give one of them")
             labels = self.find_labels(action, len(seeds))
+        if script is not None and not (frames is action is labels is None):
+            raise ValueError("a script says which actions and how long: give neither frames nor action nor labels with it")
         if device is not None:
             self.to(choose_device(device))
         sampler = self.sampler if sampler is None else sampler
         sampler = sampler if steps is None else functools.partial(sampler, steps=steps)
-        labels = self.labels(seeds) if labels is None else labels
-        cond = self.conditions(seeds, labels)
-        parts = [slice(start, start + batch_size) for start in range(0, len(seeds), batch_size)]
-        text = progress if isinstance(progress, str) else "sampling"
-        clips = []
-        with progress_bar(sampler, self.diffusion.alpha_bar, len(parts), text, observer, hidden=not progress) as seen:
-            for part in parts:
-                randn, told = self.noise(seeds[part], frames), None if cond is None else cond[part]
-                clips.append(
-                    self.generate(randn(), randn, cond=told, guidance=guidance, project=project, sampler=sampler, observer=seen)
+        length, windows = self._windows(frames, loop, script)
+        if script is None or windows is None:
+            labels = self.labels(seeds) if labels is None else labels
+            cond = self.conditions(seeds, labels)
+        else:
+            ends = torch.tensor([seconds for _, seconds in script]).cumsum(0)
+            now = torch.searchsorted(ends, windows.middles / self.fps, right=True).clamp(max=len(script) - 1)
+            acts = self.find_labels([name for name, _ in script], len(script))[now]
+            cond = self.conditions(range(len(windows)), acts)
+            cond = None if cond is None else cond.expand(len(seeds), -1, -1)
+
+        def generate(randn: SeededNoise, cond: Tensor | None, seen: Observer | None) -> Tensor:
+            options = functools.partial(self.generate, cond=cond, guidance=guidance, project=project, sampler=sampler)
+            return options(randn(), randn, cost=cost, windows=windows, observer=seen)
+
+        text = progress if isinstance(progress, str) else "sampling" if progress else None
+        clips = self.in_batches(generate, seeds, length, cond, sampler, batch_size, text, observer=observer)
+        return self.as_clips(clips, torch.tensor(seeds), labels)
+
+    def _windows(self, frames: int | None, loop: bool, script: Sequence[tuple[str, float]] | None) -> tuple[int, Windows | None]:
+        """The length of the clips of `sample`, and the windows that they are made of, None for clips of one window."""
+        length = self.frames if frames is None else frames
+        if script is not None:
+            seconds = [number for _, number in script]
+            length = round(sum(seconds) * self.fps)
+            if min(seconds, default=0) <= 0 or length < self.frames:
+                raise ValueError(
+                    f"script={list(script)} needs positive seconds, and {self.frames / self.fps:g} in all, the clip of training"
                 )
-        return self.as_clips(torch.cat(clips), torch.tensor(seeds), labels)
+        if loop and length < self.frames:
+            raise ValueError(f"loop: frames={length} must be at least {self.frames}, the clip of training")
+        return length, Windows(length, self.frames, loop) if loop or script is not None or length > self.frames else None
+
+    def in_batches(
+        self,
+        generate: Callable[[SeededNoise, Tensor | None, Observer | None], Tensor],
+        seeds: Sequence[int],
+        frames: int,
+        cond: Tensor | None,
+        sampler: Sampler,
+        batch_size: int,
+        text: str | None,
+        start: int | None = None,
+        observer: Observer | None = None,
+    ) -> Tensor:
+        """``(clips, frames, joints, coords)`` from ``generate(noise, cond, observer)``, batch by batch.
+
+        A progress bar is labelled with ``text``, None for none; see `generate` for the rest.
+        """
+        parts = [slice(first, first + batch_size) for first in range(0, len(seeds), batch_size)]
+        alpha_bar = self.diffusion.alpha_bar if start is None else self.diffusion.alpha_bar[: start + 1]
+        with progress_bar(sampler, alpha_bar, len(parts), text or "", observer, hidden=text is None) as seen:
+            made = [generate(self.noise(seeds[part], frames), None if cond is None else cond[part], seen) for part in parts]
+        return torch.cat(made)
 
     def find_labels(self, action: str | Sequence[str], n: int) -> Tensor:
         """``(n,)`` int64 labels of an action, or of several that take turns; a ValueError for one that is not known."""
@@ -339,7 +390,7 @@ class MotionDiffusion(pl.LightningModule):
             cond: ``(clips, clip_dim)`` see `conditions`; None for clips of any kind.
             start: the diffusion step at which ``noise`` is; None for the last one.
             known: coordinates that are given; they are returned as they are.
-            cost: to be made small, see `ddpm.process.constraints.Towards`; in the last step too, after which bones are rigid again.
+            cost: to be made small, see `ddpm.process.constraints.Towards`.
             windows: for a clip longer than those of training; ``cond`` may then be ``(clips, windows, clip_dim)``.
 
         Returns:

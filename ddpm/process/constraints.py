@@ -19,8 +19,8 @@ LARGEST = 10**8
 """Numbers in the matrix from modes to given coordinates, 0.8 GB, at most."""
 
 Cost = Callable[[Tensor], Tensor]
-"""Positions ``(clips, frames, joints, coords)`` in metres -> ``(clips,)``, differentiable: minus the logarithm of how welcome each
-clip is, up to a constant. A clip begins with its root above the origin."""
+"""Positions ``(clips, frames, joints, coords)`` in metres -> ``(clips,)``, differentiable: a clip is exp(-cost) times as likely.
+Clips begin with the root above the origin, and face as those of training."""
 
 
 class Posterior:

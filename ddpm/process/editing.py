@@ -10,8 +10,9 @@ from torch import Tensor
 from ddpm.clips import Clips, heading, rotated
 from ddpm.module import MotionDiffusion, evaluating
 from ddpm.process.constraints import Known
-from ddpm.process.samplers import Denoise, Sampler, batch_of, ddim, progress_bar
+from ddpm.process.samplers import Denoise, Observer, Sampler, SeededNoise, batch_of, ddim, progress_bar
 from ddpm.process.spacing import levels
+from ddpm.process.windows import Windows
 from ddpm.skeleton import Skeleton
 
 PATH = "path"
@@ -132,20 +133,15 @@ def vary(
     start = max(round(strength * model.diffusion.n_steps) - 1, 1)
     conditions = None if labels is None else model.conditions(seeds, labels)
     x0 = model.normalised(clip[None])
-    clips = []
-    with progress_bar(sampler, model.diffusion.alpha_bar[: start + 1], -(-len(seeds) // batch_size), "varying") as observer:
-        for first in range(0, len(seeds), batch_size):
-            part = slice(first, first + batch_size)
-            randn = model.noise(seeds[part], clip.shape[0])
-            noise = randn()
-            xt = model.diffusion.q_sample(x0.expand_as(noise), torch.full((len(noise),), start, device=model.device), noise)
-            cond = None if conditions is None else conditions[part]
-            clips.append(
-                model.generate(
-                    xt, randn, cond=cond, guidance=guidance, project=project, sampler=sampler, start=start, observer=observer
-                )
-            )
-    return model.as_clips(torch.cat(clips), torch.tensor(seeds), labels)
+
+    def generate(randn: SeededNoise, cond: Tensor | None, seen: Observer | None) -> Tensor:
+        noise = randn()
+        xt = model.diffusion.q_sample(x0.expand_as(noise), torch.full((len(noise),), start, device=model.device), noise)
+        options = partial(model.generate, cond=cond, guidance=guidance, project=project, sampler=sampler)
+        return options(xt, randn, start=start, observer=seen)
+
+    clips = model.in_batches(generate, seeds, len(clip), conditions, sampler, batch_size, "varying", start)
+    return model.as_clips(clips, torch.tensor(seeds), labels)
 
 
 def given_by(keep: Sequence[str | int], skeleton: Skeleton, frames: int) -> Tensor:
@@ -201,7 +197,7 @@ def edit(
     sampler: Sampler | None = None,
     batch_size: int = 64,
 ) -> Clips:
-    """Clips of which a part is given and the rest sampled, see `ddpm.process.constraints.Known`; the given part comes back as it is.
+    """Clips of which a part is given and comes back as it is, and the rest is sampled: `ddpm.process.constraints.Known`.
 
     For the other arguments see `ddpm.module.MotionDiffusion.sample`.
 
@@ -228,23 +224,18 @@ def edit(
     inside = (turned - anchor)[0].permute(1, 2, 0).double()
     device = torch.device("cpu") if model.device.type == "mps" else model.device  # which has no float64
     known = Known(inside.to(device), given.permute(1, 2, 0).to(device), model.normalizer, model.diffusion.prediction, skeleton)
-    conditions = model.conditions(seeds, labels)
+    windows = Windows(len(clip), model.frames) if len(clip) > model.frames else None
     sampler = model.sampler if sampler is None else sampler
-    clips = []
-    with progress_bar(sampler, model.diffusion.alpha_bar, -(-len(seeds) // batch_size), "editing") as observer:
-        for first in range(0, len(seeds), batch_size):
-            part = slice(first, first + batch_size)
-            randn = model.noise(seeds[part], clip.shape[0])
-            cond = None if conditions is None else conditions[part]
-            clips.append(
-                model.generate(
-                    randn(), randn, cond=cond, guidance=guidance, project=project, sampler=sampler, known=known, observer=observer
-                )
-            )
-    made = torch.cat(clips) + anchor
-    made = made if angle is None else rotated(made, skeleton, -angle)
+    labels = model.labels(seeds) if labels is None else labels
+
+    def generate(randn: SeededNoise, cond: Tensor | None, seen: Observer | None) -> Tensor:
+        options = partial(model.generate, cond=cond, guidance=guidance, project=project, sampler=sampler)
+        return options(randn(), randn, known=known, windows=windows, observer=seen)
+
+    made = model.in_batches(generate, seeds, len(clip), model.conditions(seeds, labels), sampler, batch_size, "editing")
+    made = made + anchor if angle is None else rotated(made + anchor, skeleton, -angle)
     made[:, given] = clip[given].to(made)  # turned there and back they would differ in the last digit
-    return model.as_clips(made, torch.tensor(seeds), model.labels(seeds) if labels is None else labels)
+    return model.as_clips(made, torch.tensor(seeds), labels)
 
 
 def invert(model: MotionDiffusion, clips: Tensor, steps: int, batch_size: int = 64) -> tuple[Clips, Tensor]:
