@@ -12,14 +12,14 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.cache import through_cache
-from datamodules.source import read_source, refuse_beyond
+from datamodules.source import read_source, read_whole, refuse_beyond
 from ddpm.checkpoint import load_run
 from ddpm.clips import Clips
 from ddpm.command import command
 from ddpm.config import construct, construct_data, own_data
 from ddpm.errors import ConfigError, below, printable, refuse
 from ddpm.module import MotionDiffusion, choose_device
-from ddpm.process.editing import interpolate, invert, vary
+from ddpm.process.editing import edit, given_by, interpolate, invert, vary
 from ddpm.viz.bvh_out import write_bvh_files
 
 log = logging.getLogger("sample")
@@ -46,6 +46,10 @@ class Config:
     project: str | None
     interpolate: Any
     vary: float | None
+    edit: str | None
+    keep: Any
+    loop: bool
+    script: Any
     invert: int | None
     source: str | None
     source_clip: int
@@ -76,7 +80,8 @@ def sample(cfg: DictConfig) -> Path:
         sampler = partial(sampler, steps=cfg.steps)
     wanted = cfg.action if cfg.action is None or OmegaConf.is_list(cfg.action) else [cfg.action]
     labels = None if wanted is None else model.find_labels([str(name) for name in wanted], cfg.n)
-    source = None if cfg.source is None else source_of(cfg, model, run).positions.float()
+    turned = (run.get("loader") or {}).get("facing", False)
+    source = None if cfg.source is None else source_of(cfg, model, run, turned).positions.float()
     seeds, arrays, shown, titles = range(cfg.seed, cfg.seed + cfg.n), {}, None, None
     project = {"none": None, None: ""}.get(cfg.project, cfg.project)  # the empty string is the model's own
     options = {"labels": labels, "guidance": cfg.guidance, "project": project, "sampler": sampler, "batch_size": cfg.batch_size}
@@ -98,11 +103,18 @@ def sample(cfg: DictConfig) -> Path:
         clips = vary(model, source[0], cfg.vary, seeds, **options)
         shown = torch.cat([source[:1], clips.positions[: cfg.gif_clips]])
         titles = ["the source", *(clips.titles or [])[: cfg.gif_clips]]
+    elif cfg.edit is not None:
+        clip, floor = read_whole(cfg.edit, model.skeleton, model.fps, cfg.source_clip)
+        given = given_by(cfg.keep, model.skeleton, len(clip))
+        clips = edit(model, clip, given, seeds, facing=turned, floor=floor, **options)
+        shown = torch.cat([clip[None], clips.positions[: cfg.gif_clips]])
+        titles = ["the clip", *(clips.titles or [])[: cfg.gif_clips]]
     elif cfg.interpolate is not None:
         clips = interpolate(model, cfg.interpolate, cfg.n, frames=cfg.frames, **options)
         titles = [f"{cfg.interpolate[0]} to {cfg.interpolate[1]}: {i}/{cfg.n - 1}" for i in range(cfg.n)][: cfg.gif_clips]
     else:
-        clips = model.sample(seeds, frames=cfg.frames, progress=True, **options)
+        script = None if cfg.script is None else script_of(cfg.script)
+        clips = model.sample(seeds, frames=cfg.frames, loop=cfg.loop, script=script, progress=True, **options)
     seconds = time.monotonic() - began
     out = Path(cfg.out)
     (path,) = clips.save(out / "clips.npz", arrays=arrays)
@@ -120,11 +132,22 @@ def sample(cfg: DictConfig) -> Path:
     return path
 
 
-def source_of(cfg: DictConfig, model: MotionDiffusion, run: dict[str, Any]) -> Clips:
+def script_of(script: Any) -> list[tuple[str, float]]:
+    """``walk:3,wave:2`` or ``[walk:3,wave:2]`` -> [("walk", 3.0), ("wave", 2.0)]."""
+    acts = []
+    for item in script.split(",") if isinstance(script, str) else script:
+        name, _, seconds = str(item).rpartition(":")
+        try:
+            acts.append((name.strip(), float(seconds)))
+        except ValueError:
+            raise ConfigError(f"script={script}: {item} is no ACTION:SECONDS; give it as script=[walk:3,wave:2]") from None
+    return acts
+
+
+def source_of(cfg: DictConfig, model: MotionDiffusion, run: dict[str, Any], turned: bool) -> Clips:
     """The clips that ``source`` names, from number ``source_clip`` on; of held-out recordings those as long as in training."""
     if cfg.source != "val":
         n = 1 if cfg.vary is not None else cfg.n
-        turned = (run.get("loader") or {}).get("facing", False)
         return read_source(cfg.source, model.skeleton, model.fps, model.frames, cfg.source_clip, n, turned)
     changes: Any = OmegaConf.to_container(cfg.data, resolve=True)
     data = own_data(run, changes, through_cache(partial(construct_data, trust=cfg.trust), cfg.cache))
@@ -150,7 +173,7 @@ def check_values(cfg: DictConfig) -> None:
         ("interpolate", ends is None or two_seeds, "two seeds, [a,b]"),
     ):
         refuse([(not good, f"{key}={cfg[key]} must be {limit}")])
-    modes = [key for key in ("interpolate", "vary", "invert") if cfg[key] is not None]
+    modes = [key for key in ("interpolate", "vary", "invert", "edit", "script") if cfg[key] is not None]
     varies, inverts = "vary" in modes, "invert" in modes
     given = next((f"{key}={cfg[key]}" for key in ("action", "guidance", "project") if cfg[key] is not None), None)
     several = OmegaConf.is_list(cfg.action) and len(cfg.action) != 1
@@ -163,7 +186,10 @@ def check_values(cfg: DictConfig) -> None:
         (inverts and (cfg.sampler or cfg.steps), "invert samples with DDIM in as many calls: leave sampler and steps away"),
         (varies and cfg.guidance is not None and cfg.action is None, towards),
         (several and ends is not None, f"action={cfg.action}: all clips between two seeds have one action; give one, or none"),
-        (cfg.source and cfg.frames, f"frames={cfg.frames}: clips of a source keep their own length"),
+        ((cfg.source or cfg.edit) and cfg.frames, f"frames={cfg.frames}: clips of a file keep their own length"),
+        ((cfg.edit is None) == bool(cfg.keep), f"keep={cfg.keep}: edit=FILE and keep=[...], what of it stays, need each other"),
+        (cfg.loop and modes, f"loop cannot be combined with {' and '.join(modes)}"),
+        (cfg.script and (cfg.frames or cfg.action), "script says which actions and how long: leave frames and action away"),
         (cfg.source != "val" and any(cfg.data.values()), f"data={cfg.data}: data are looked at for source=val only"),
     ])  # fmt: skip
 

@@ -143,13 +143,21 @@ class Towards(Posterior):
             clips = self.normalizer.inverse(x0_hat + self.back(deviation * u, x0_hat[0]))
             return u.square().sum((1, 2)) / 2 + self.cost(clips.permute(0, 3, 1, 2))
 
-        u, rate = x0_hat.new_zeros(len(x0_hat), *deviation.shape), x0_hat.new_ones(len(x0_hat), 1, 1)
-        for _ in range(self.steps):
+        def value_and_slope(u: Tensor) -> tuple[Tensor, Tensor]:
             u = u.detach().requires_grad_()
-            before = total(u)
-            (slope,) = torch.autograd.grad(before.sum(), u)
-            with torch.no_grad():
-                tried = u - rate * slope
-                better = (total(tried) <= before)[:, None, None]
-                u, rate = torch.where(better, tried, u), torch.where(better, 1.5 * rate, rate / 4)
-        return x0_hat + self.back(deviation * u.detach(), x0_hat[0])
+            value = total(u)
+            return value.detach()[:, None, None], torch.autograd.grad(value.sum(), u)[0]
+
+        u, rate = x0_hat.new_zeros(len(x0_hat), *deviation.shape), x0_hat.new_ones(len(x0_hat), 1, 1)
+        value, slope = value_and_slope(u)
+        for _ in range(self.steps):
+            tried = u - rate * slope
+            found, ascent = value_and_slope(tried)
+            better = found <= value
+            # Barzilai & Borwein 1988: the step that fits the curvature met on the last one.
+            way, change = -rate * slope, ascent - slope
+            curvature = (way * change).sum((1, 2), keepdim=True)
+            longer = torch.where(curvature > 0, way.square().sum((1, 2), keepdim=True) / curvature, 2 * rate)
+            u, slope, value = (torch.where(better, new, old) for new, old in ((tried, u), (ascent, slope), (found, value)))
+            rate = torch.where(better, longer, rate / 4)
+        return x0_hat + self.back(deviation * u, x0_hat[0])

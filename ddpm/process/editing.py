@@ -191,6 +191,7 @@ def edit(
     seeds: Sequence[int],
     *,
     facing: bool = False,
+    floor: float = 0.0,
     labels: Tensor | None = None,
     guidance: float | None = None,
     project: str | None = "",
@@ -208,6 +209,7 @@ def edit(
         given: bool, shaped alike, see `given_by`.
         seeds: of the noise, one per clip.
         facing: whether the model was trained on clips that face one way (``loader.facing``).
+        floor: its coordinate along the vertical.
         labels: ``(n,)``; None draws them as `sample` does.
     """
     skeleton = model.skeleton
@@ -219,9 +221,9 @@ def edit(
     turned = clip[None] if angle is None else rotated(clip[None], skeleton, angle)
     place = given.nonzero()[0, 0]
     anchor = turned[:, place : place + 1, skeleton.root : skeleton.root + 1].clone()
-    anchor[..., skeleton.up_axis] = 0
     anchor = anchor.nan_to_num()
-    inside = (turned - anchor)[0].permute(1, 2, 0).double()
+    anchor[..., skeleton.up_axis] = floor
+    inside = (turned - anchor)[0].permute(1, 2, 0).cpu().double()
     device = torch.device("cpu") if model.device.type == "mps" else model.device  # which has no float64
     known = Known(inside.to(device), given.permute(1, 2, 0).to(device), model.normalizer, model.diffusion.prediction, skeleton)
     windows = Windows(len(clip), model.frames) if len(clip) > model.frames else None

@@ -142,11 +142,76 @@ def test_inversion_is_undone_by_sampling(run: Path, tmp_path: Path, caplog: pyte
         (["interpolate=[1,2]", "action=[a,b]"], "all clips between two seeds have one action"),
         (["project=feet"], "project=feet must be bones, none, or null"),
         (["invert=5", "source=x.npz", "action=walk"], "action=walk: clips are inverted without"),
+        (["edit=x.npz"], "keep=None: edit=FILE and keep"),
+        (["keep=[:8]"], "edit=FILE and keep"),
+        (["edit=x.npz", "keep=[:8]", "frames=9"], "frames=9"),
+        (["edit=x.npz", "keep=[:8]", "loop=true"], "loop cannot be combined with edit"),
+        (["script=[walk:3]", "action=walk"], "leave frames and action away"),
+        (["script=[walk:3]", "vary=0.5", "source=x.npz"], "vary and script cannot be combined"),
     ],
 )
 def test_bad_values_are_named_before_anything_is_loaded(overrides: list[str], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         sample_script.sample(compose("sample", ["ckpt=missing.ckpt", *overrides]))
+
+
+# --- a part of a clip, long clips and loops
+
+
+def test_a_part_of_a_clip_stays_where_it_is(run: Path, tmp_path: Path) -> None:
+    """A file with a clip away from the origin, facing anywhere: what is kept comes back to the digit, the rest varies."""
+    module = load_module(run)
+    clip = module.sample([3]).positions.numpy().astype(np.float32)
+    clip[..., [0, 2]] = clip[..., [2, 0]] * [1, -1] + [5, -3]
+    path = write(tmp_path / "clip.npz", clips=clip)
+    got = sampled(run, tmp_path / "a", f"edit={path}", "keep=[:3,-1]", "n=3", "gif_clips=1")["clips"]
+    assert got.shape == (3, 8, 20, 3)
+    np.testing.assert_array_equal(got[:, [0, 1, 2, 7]], np.repeat(clip[:, [0, 1, 2, 7]], 3, axis=0))
+    assert np.abs(got[:, 3:7] - got[:1, 3:7]).max() > 1e-5
+    assert Image.open(tmp_path / "a" / "clips.gif").n_frames == 8
+    up = write(tmp_path / "up.npz", clips=clip + np.array([0, 9, 0], np.float32))
+    above = sampled(run, tmp_path / "b", f"edit={up}", "keep=[:3,-1]", "n=3", "gif_clips=0")["clips"]
+    np.testing.assert_allclose(above - np.array([0, 9, 0]), got, atol=1e-4, err_msg="on another floor")
+    with pytest.raises(ValueError, match=r"keep=tail is no joint.*left_arm"):
+        sampled(run, tmp_path / "c", f"edit={path}", "keep=[tail]")
+
+
+def test_a_script_is_as_long_as_its_actions(shaken: Path, tmp_path: Path) -> None:
+    """Where it has one action only, it is a long clip of that action."""
+    model = load_module(shaken)
+    first, second = actions_of(model)[:2]
+    seconds = 16 / model.fps
+    got = sampled(shaken, tmp_path / "a", f"script=[{first}:{seconds},{second}:{seconds}]", "n=2", "gif_clips=0")["clips"]
+    assert got.shape == (2, 32, 20, 3)
+    alone = sampled(shaken, tmp_path / "b", f"script=[{first}:{2 * seconds}]", "n=2", "gif_clips=0")["clips"]
+    acted = sampled(shaken, tmp_path / "c", f"action={first}", "frames=32", "n=2", "gif_clips=0")["clips"]
+    np.testing.assert_allclose(alone, acted, atol=1e-5)
+    assert np.abs(got - alone).max() > 1e-3
+    for script, named in (("[a3]", "a3 is no ACTION:SECONDS"), (f"[{first}:0.01]", "in all"), ("[fly:9]", "action=fly")):
+        with pytest.raises(ValueError, match=named):
+            sampled(shaken, tmp_path / "d", f"script={script}")
+
+
+def test_a_loop_goes_on_where_it_ends(run: Path, tmp_path: Path) -> None:
+    """With the answers for a pose that drifts slowly for the network, the last frame is as near the first as any two."""
+    module = load_module(run)
+    alpha_bar = module.diffusion.alpha_bar
+
+    def slowly(xt: torch.Tensor, t: torch.Tensor, cond: Any) -> torch.Tensor:
+        """x0_hat of frames that all show one pose, with a prior variance of 1."""
+        a = alpha_bar[t][:, None, None, None]
+        frames = xt.shape[-1]
+        return (a.sqrt() * xt.sum(-1, keepdim=True) / (a * frames + 1 - a)).expand_as(xt)
+
+    module.diffusion.eps_model.forward = slowly
+    clips = module.sample(4, frames=40, loop=True, project=None).positions
+    pose = clips - clips[:, :, :1]
+    closing, steps = (pose[:, -1] - pose[:, 0]).norm(dim=-1).mean(), pose.diff(dim=1).norm(dim=-1).mean()
+    assert closing < 2 * steps and closing < 0.3 * (pose[:, 20] - pose[:, 0]).norm(dim=-1).mean()
+    looped = sampled(run, tmp_path / "a", "loop=true", "frames=24", "n=2", "gif_clips=0")["clips"]
+    assert looped.shape == (2, 24, 20, 3)
+    with pytest.raises(ValueError, match="frames=4 must be at least 8"):
+        sampled(run, tmp_path / "b", "loop=true", "frames=4", "n=2")
 
 
 # --- actions, guidance and rigid bones
