@@ -21,7 +21,7 @@ def read_source(path: str, skeleton: Skeleton, fps: float, frames: int, first: i
     """
     found = prepare(
         read_file(Path(path), skeleton.coords), skeleton, name=path, fps=fps, target_fps=fps, min_seconds=0.0, max_speed=None,
-        longest=True,
+        longest=True, on_outlier="keep",
     )  # fmt: skip
     refuse_beyond(first, len(found), path)
     used = torch.arange(len(found))[first : first + n]
