@@ -15,7 +15,9 @@ UPRIGHT = 0.8  # cosine between the way from the feet to the body and an axis, f
 MIRRORED = -0.3  # mean sine between where the toes point and the right, about 0.9 the other way in sound data; noise gives 0
 STILL = 0.01  # metres per second: the fastest joint of a recording in which nothing happens
 FROZEN = 0.5  # seconds without any movement
-LOOSE = {3: 0.10, 2: 0.80}  # spread of a bone's length, in parts of it, above which it is none; pictures foreshorten it
+REPEATED = 0.7  # part of the frames that differ from the one before, below which frames were written more than once
+LOOSE = 0.10  # spread of a bone's length, in parts of it, above which it is none
+RESTLESS = 0.35  # in pictures, mean change of a bone's length from frame to frame, in parts of it, at 20 frames per second
 UNEVEN = 0.15  # difference of the lengths of a left and a right bone, in parts of them
 FAST = 12.0  # metres per second that no joint makes
 TELEPORT = 6.0  # metres per second that a body makes only while it runs
@@ -40,19 +42,13 @@ class Look:
 
 @dataclass(frozen=True)
 class Outliers:
-    """``(recordings,)`` each: by what to multiply a body of another size, what stands along another axis, what is mirrored."""
+    """Recordings beside each other: ``(recordings,)`` what to multiply them by, and bool, which are unlike the others."""
 
     factors: np.ndarray
-    turned: np.ndarray
-    mirrored: np.ndarray
+    odd: np.ndarray
     size: float  # metres of the usual body along its bones, 0 where it is not known
-    flaws: tuple[str, ...]  # of all three
-    severe: tuple[str, ...]  # of sizes and axes
-
-    @property
-    def any(self) -> np.ndarray:
-        """``(recordings,)`` bool."""
-        return (self.factors != 1) | self.turned | self.mirrored
+    flaws: tuple[str, ...]  # in sizes, axes and sides
+    severe: tuple[str, ...]  # those because of which data are refused
 
 
 def look(positions: np.ndarray, seen: np.ndarray, skeleton: Skeleton) -> Look:
@@ -115,43 +111,47 @@ def find_outliers(looks: Sequence[Look], sources: Sequence[str], skeleton: Skele
     """
     n = len(looks)
     factors = np.ones(n)
-    sizes = np.array([reach(one.bones, skeleton) for one in looks])
+    sizes = np.array([reach(own.bones, skeleton) for own in looks])
     known = np.sort(sizes[sizes > 0])
-    flaws, size = list[str](), 0.0
+    flaws, severe, size = list[str](), list[str](), 0.0
     rest = "drop to leave them out, or keep to take them as they are"
+
+    def who(which: np.ndarray) -> str:
+        return some([sources[i] for i in np.flatnonzero(which)], n)
+
     if not scaled and len(known):
         # Of two halves, the one that is nearer to a person is right.
         size = min(known[(len(known) - 1) // 2], known[len(known) // 2], key=lambda s: abs(np.log(s / 1.4)))
-        usual = [one.bones for one, s in zip(looks, sizes, strict=True) if s > 0 and 1 / FACTOR <= s / size <= FACTOR]
+        usual = [own.bones for own, s in zip(looks, sizes, strict=True) if s > 0 and 1 / FACTOR <= s / size <= FACTOR]
         body = _median(np.array(usual))
-        ratio = np.array([_median((one.bones / np.where(body > 0, body, np.nan))[:, None]).item() for one in looks])
+        ratio = np.array([_median((own.bones / np.where(body > 0, body, np.nan))[:, None]).item() for own in looks])
         ratio = np.where(np.isfinite(ratio) & (ratio > 0), ratio, 1.0)
-        odd = np.flatnonzero((ratio > FACTOR) | (ratio < 1 / FACTOR))
-        factors[odd] = [_factor(1 / ratio[i]) for i in odd]
-        if len(odd):
-            times = ", ".join(sorted({f"{ratio[i]:.3g}" for i in odd.tolist()})[:3])
-            by = ", ".join(sorted({f"{factors[i]:.4g}" for i in odd.tolist()})[:3])
-            flaws.append(
-                f"{some([sources[i] for i in odd], n)} the body has another size, {times} times that of the others, which are "
-                f"{size:.3g} m along their bones{SET}data.on_outlier=fix to multiply by {by}, {rest}"
+        other = (ratio > FACTOR) | (ratio < 1 / FACTOR)
+        factors[other] = [_factor(1 / value) for value in ratio[other]]
+        if other.any():
+            times, by = (", ".join(sorted({f"{v:.4g}" for v in values[other]})[:3]) for values in (ratio, factors))
+            severe.append(
+                f"{who(other)} the body has another size, {times} times that of the others, which are {size:.3g} m along their "
+                f"bones{SET}data.on_outlier=fix to multiply by {by}, {rest}"
             )
-    stands = [one.up for one in looks]
-    turned = np.array([up not in (None, skeleton.up) for up in stands], dtype=bool)
-    for up, number in Counter(up for up in stands if up not in (None, skeleton.up)).most_common():
-        who = some([source for source, own in zip(sources, stands, strict=True) if own == up], n)
-        most = number > sum(own == skeleton.up for own in stands)
-        flaws.append(
-            f"{who} people stand along {up} and not along {skeleton.up}: the feet are on the other side{SET}"
-            f"{f'skeleton.up={up}, or ' if most else ''}data.on_outlier=fix to turn them, {rest}"
-        )
-    severe = tuple(flaws)
-    mirrored = np.array([one.mirrored for one in looks], dtype=bool)
+    stands = np.array([own.up or "" for own in looks])
+    clear = Counter(stands[stands != ""].tolist())
+    most = max(clear, key=lambda up: (clear[up], up == skeleton.up), default=skeleton.up)
+    for up in clear:
+        start = f"{who(stands == up)} people stand along {up} and not along"
+        if up != most:
+            severe.append(f"{start} {most}: the feet are on the other side{SET}data.on_outlier=fix to turn them, {rest}")
+        elif up != skeleton.up:
+            fixes = f"skeleton.up={up}, or data.on_outlier=fix to turn them"
+            flaws.append(f"{start} {skeleton.up}: the feet are on the other side{SET}{fixes}")
+    mirrored = np.array([own.mirrored for own in looks], dtype=bool)
     if mirrored.any():
         flaws.append(
-            f"{some([sources[i] for i in np.flatnonzero(mirrored)], n)} left and right are exchanged, or one axis is mirrored: "
-            f"left lies to the right of where the toes point{SET}data.on_outlier=fix to exchange their names, {rest}"
+            f"{who(mirrored)} left and right are exchanged, or one axis is mirrored: left lies to the right of where the toes "
+            f"point{SET}data.on_outlier=fix to exchange their names"
         )
-    return Outliers(factors, turned, mirrored, size, tuple(flaws), severe)
+    odd = (factors != 1) | ((stands != "") & (stands != most)) | (mirrored & (mirrored.mean() < 0.5))
+    return Outliers(factors, odd, size, (*severe, *flaws), tuple(severe))
 
 
 def _median(values: np.ndarray) -> np.ndarray:
@@ -188,13 +188,16 @@ def mended(
     return (out[:, skeleton.mirrored], seen[:, skeleton.mirrored]) if mirrored else (out, seen)
 
 
-def bone_statistics(clips: ClipSet) -> tuple[np.ndarray, np.ndarray]:
-    """``(recordings, bones)`` mean lengths in metres, and their spread in parts of them."""
+def bone_statistics(clips: ClipSet) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``(recordings, bones)`` mean lengths in metres; their spread, and mean change from frame to frame, in parts of them."""
     child, parent = np.array(clips.skeleton.bones).T
     positions, lengths, starts = clips.frames.numpy(), clips.lengths.numpy()[:, None], clips.starts.numpy()
     bones = np.linalg.norm(positions[:, child] - positions[:, parent], axis=-1).astype(np.float64)
-    mean, square = np.add.reduceat(bones, starts) / lengths, np.add.reduceat(bones**2, starts) / lengths
-    return mean, np.sqrt(np.maximum(square - mean**2, 0)) / np.maximum(mean, 1e-9)
+    changes = np.abs(np.diff(bones, axis=0, prepend=0))
+    changes[starts] = 0
+    mean, square, change = (np.add.reduceat(values, starts) / lengths for values in (bones, bones**2, changes))
+    scale = np.maximum(mean, 1e-9)
+    return mean, np.sqrt(np.maximum(square - mean**2, 0)) / scale, change / scale
 
 
 def find_flaws(clips: ClipSet) -> list[str]:
@@ -207,13 +210,16 @@ def _bones(clips: ClipSet) -> list[str]:
     if not skeleton.bones:
         return flaws
     names = [skeleton.names[child] for child, _ in skeleton.bones]
-    mean, spread = bone_statistics(clips)
-    limit = LOOSE[skeleton.coords]
+    mean, spread, change = bone_statistics(clips)
+    if skeleton.coords == 2:  # they are foreshortened, which changes them slowly; those that point to the camera are not judged
+        spread = np.where(mean > 0.3 * np.median(mean, axis=1, keepdims=True), change, 0)
+    limit = LOOSE if skeleton.coords == 3 else RESTLESS * max(1.0, 20 / clips.fps)
     loose = (spread > limit) & (mean > 1e-3)
     if loose.any():
         worst = [b for b in np.argsort(-loose.sum(0)) if loose[:, b].any()]
+        how = " from frame to frame" if skeleton.coords == 2 else ""
         flaws.append(
-            f"{_where(clips, loose.any(1))} the lengths of bones vary by more than {100 * limit:.0f} %, most often "
+            f"{_where(clips, loose.any(1))} the lengths of bones vary by more than {100 * limit:.0f} %{how}, most often "
             f"{', '.join(names[b] for b in worst[:3])} (up to {100 * spread[loose].max():.0f} %): positions are noisy, or not "
             "those of the joints"
         )
@@ -235,9 +241,10 @@ def _bones(clips: ClipSet) -> list[str]:
 
 def _motion(clips: ClipSet) -> list[str]:
     skeleton, fps, flaws = clips.skeleton, clips.fps, list[str]()
-    n = len(clips)
+    n, total = len(clips), len(set(clips.sources))
     fast, jumps, still, tempo, first = np.zeros(n), np.zeros(n, int), np.zeros(n, bool), np.full(n, np.nan), np.zeros(n, int)
     frozen: list[str | None] = []
+    repeated: list[str | None] = []
     for i in range(n):
         positions = clips.recording(i).numpy()
         if len(positions) < 2:
@@ -252,10 +259,13 @@ def _motion(clips: ClipSet) -> list[str]:
         body = np.median(ways, axis=1)
         teleport = find_jumps(positions, skeleton, TELEPORT / fps) & (mean > 3 * np.percentile(mean, 90))
         jumps[i] = int((teleport | (body > FAST / fps))[first[i] :].sum())
-        moves = np.flatnonzero(np.concatenate([[True], ways.max(1) > 1e-6, [True]]))
+        moving = ways.max(1) > 1e-6
+        moves = np.flatnonzero(np.concatenate([[True], moving, [True]]))
         at = int(np.argmax(np.diff(moves)))
         if not still[i] and (np.diff(moves)[at] - 1) / fps >= FROZEN:
             frozen.append(f"{clips.sources[i]} from frame {moves[at]} to {moves[at + 1] - 1}")
+        elif not still[i] and moving.mean() < REPEATED:
+            repeated.append(f"{clips.sources[i]}, as at {fps * moving.mean():.3g} fps")
         tempo[i] = _tempo(positions - positions[:, [skeleton.root]], fps)
     if first.any():
         skip = int(first.max())
@@ -275,19 +285,17 @@ def _motion(clips: ClipSet) -> list[str]:
             "frame rate than said?"
         )
     if frozen:
-        flaws.append(f"{some(frozen, n)} nothing moves for over {FROZEN:g} s: cut these frames out of the files")
+        flaws.append(f"{some(frozen, total)} nothing moves for over {FROZEN:g} s: cut these frames out of the files")
+    if repeated:
+        flaws.append(f"{some(repeated, total)} many frames repeat the one before: were they recorded at a lower frame rate?")
     if still.any():
         flaws.append(f"{_where(clips, still)} nothing moves")
-    log = np.log(tempo)
-    if np.isfinite(log).sum() > 3:
-        away = np.abs(log - np.nanmedian(log))
-        odd = away > max(np.log(FACTOR), 9 * np.nanmedian(away))  # six standard deviations of a normal distribution
-        if odd.any():
-            times = np.exp(log[odd] - np.nanmedian(log))
-            flaws.append(
-                f"{_where(clips, odd)} people move {', '.join(f'{t:.2g}' for t in times[:3])} times as fast as in the others: is "
-                "the frame rate of these files right?"
-            )
+    times, odd = _compared(tempo, clips.labels.numpy())
+    if odd.any():
+        flaws.append(
+            f"{_where(clips, odd)} people move {', '.join(f'{t:.2g}' for t in times[odd][:3])} times as fast as in others "
+            "that do the same: is the frame rate of these files right?"
+        )
     seen: dict[int, str | None] = {}
     twice = []
     for i, source in enumerate(clips.sources):
@@ -295,7 +303,7 @@ def _motion(clips: ClipSet) -> list[str]:
         if before != source:
             twice.append(f"{source} = {before}")
     if twice:
-        flaws.append(f"{some(twice, n)} a recording is there twice")
+        flaws.append(f"{some(twice, total)} a recording is there twice")
     return flaws
 
 
@@ -306,11 +314,24 @@ def _tempo(pose: np.ndarray, fps: float) -> float:
     return float(np.sqrt(speed / size)) if size > 0.01 and speed > 0 else np.nan
 
 
+def _compared(tempo: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``(recordings,)`` each: how many times as fast as the median of its label, and whether that is beyond its like."""
+    times, odd = np.ones(len(tempo)), np.zeros(len(tempo), dtype=bool)
+    for label in np.unique(labels):
+        which = np.flatnonzero((labels == label) & np.isfinite(tempo))
+        if len(which) > 3:
+            away = np.log(tempo[which]) - np.median(np.log(tempo[which]))
+            times[which] = np.exp(away)
+            # Seven median deviations are almost five standard deviations of a normal distribution.
+            odd[which] = np.abs(away) > max(np.log(FACTOR), 7 * np.median(np.abs(away)))
+    return times, odd
+
+
 def _where(clips: ClipSet, which: np.ndarray) -> str:
     return some([clips.sources[i] for i in np.flatnonzero(which).tolist()], len(set(clips.sources)))
 
 
 def some(names: Sequence[str | None], total: int) -> str:
-    """``in 4 of 9 recordings (a, b, c, ...)``, for names that may be there more than once."""
+    """``in 4 of 9 recordings (a, b, c, d)``, for names that may be there more than once."""
     names = list(dict.fromkeys(names))
-    return f"in {len(names)} of {total} recordings ({', '.join(map(str, names[:3]))}{', ...' if len(names) > 3 else ''})"
+    return f"in {len(names)} of {total} recordings ({', '.join(map(str, names[:5]))}{', ...' if len(names) > 5 else ''})"

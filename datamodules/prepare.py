@@ -9,7 +9,7 @@ import numpy as np
 
 from datamodules.cleaning import CleaningReport, clean, resample, set_floor
 from datamodules.clip_set import ClipSet, Recording
-from datamodules.flaws import Look, find_flaws, find_outliers, look, mended, reach, some
+from datamodules.flaws import SET, Look, find_flaws, find_outliers, look, mended, reach, some
 from datamodules.joints import plan
 from datamodules.readers import bvh_file
 from ddpm.errors import DataError
@@ -24,6 +24,7 @@ PEOPLE = (0.75, 2.4)
 """Sizes in metres that people have."""
 SCALES = (1.0, 0.1, 0.01, 0.001, 0.0254, 0.3048)
 """Metres per unit: metre, decimetre, centimetre, millimetre, inch, foot."""
+DROPPED = "unlike the others, or the skeleton (data.on_outlier=drop)"
 Floor = Literal["recording", "common", False]
 OnOutlier = Literal["refuse", "drop", "fix", "keep"]
 FAR = 1000.0
@@ -72,8 +73,8 @@ def prepare(
         retarget: see `datamodules.joints.plan`.
         skip: frames left out at the beginning of every recording, a T-pose.
         on_outlier: what to do with bodies whose size differs by a factor over 1.8 from the usual one, or that stand along another
-            axis than the skeleton's: ``refuse`` the data, ``drop`` these recordings, ``fix`` them, by a factor or a turn, or
-            ``keep`` them. A body whose left and right are exchanged is never refused, but dropped or fixed.
+            axis than most: ``refuse`` the data, ``drop`` these recordings, ``fix`` them, by a factor or a turn to the skeleton's
+            axis, or ``keep`` them. Some whose left and right are exchanged are not refused, but dropped or fixed.
         scale: by which a reader multiplied positions, for messages; None: it has no such option.
 
     Raises:
@@ -146,7 +147,8 @@ def prepare(
         raise DataError(f"{name}: the recordings have several frame rates ({counts}); set data.target_fps={most:g} or another")
     units = {r.units for r, *_ in found}
     unit = next(iter(units)) if len(units) == 1 else None
-    outliers = find_outliers(looks, [r.source for r, *_ in found], skeleton, bool(scales))
+    sources = [r.source for r, *_ in found]
+    outliers = find_outliers(looks, sources, skeleton, bool(scales))
     flaws, size = [], outliers.size
     advice = _other_units(size, unit, skeleton, scale) if size else ""
     if len(skeleton.names) > 2 and size and not SIZES[0] <= size <= SIZES[1]:
@@ -162,14 +164,14 @@ def prepare(
     kept: list[Recording] = []
     repairs: dict[str, Counter[str]] = {"lost": Counter(), "jumps": Counter(), "spikes": Counter()}
     found.reverse()  # each is let go when it was cleaned
-    for odd, factor, own in zip(outliers.any, outliers.factors, looks, strict=True):
+    for odd, factor, own in zip(outliers.odd, outliers.factors, looks, strict=True):
         r, seen, rate = found.pop()
         positions = r.positions
         if odd and on_outlier == "drop":
-            dropped = ((r.source, "unlike the others, or the skeleton's axis (data.on_outlier=drop)"),)
+            dropped = ((r.source, DROPPED),)
             report += CleaningReport(1, frames=len(seen), frames_dropped=len(seen), dropped=dropped)
             continue
-        if odd and on_outlier == "fix":
+        if on_outlier == "fix" and (odd or own.mirrored or own.up not in (None, skeleton.up)):
             positions, seen = mended(positions, seen, skeleton, float(factor), own)
         if (far := float(np.abs(positions).max(initial=0))) > FAR and (factor == 1 or on_outlier == "fix"):
             size = reach(own.bones, skeleton)
@@ -202,7 +204,13 @@ def prepare(
             f"{len(scales)} recordings in pixels scaled to bodies of one size ({BODY:g} m along the bones), by "
             f"{min(scales):.3g} to {max(scales):.3g} m a pixel"
         )
-    (notes if on_outlier in ("drop", "fix") else flaws).extend(outliers.flaws)
+    if on_outlier == "fix":
+        notes += [f"mended: {flaw.split(SET)[0]}" for flaw in outliers.flaws]
+    else:
+        if on_outlier == "drop":
+            staying = [(own, source) for own, source, odd in zip(looks, sources, outliers.odd, strict=True) if not odd]
+            outliers = find_outliers(*zip(*staying, strict=True), skeleton, bool(scales))
+        flaws += outliers.flaws
     if not kept:
         why = "; ".join((*notes[:1], *outliers.flaws))
         raise DataError(f"{name}: cleaning left nothing: {why}; check max_gap, min_frames or min_seconds, and max_speed")
@@ -260,16 +268,16 @@ def _lost(zeros: Mapping[str, np.ndarray], skeleton: Skeleton, recordings: int) 
 def _repairs(repairs: Mapping[str, Counter[str]], report: CleaningReport) -> list[str]:
     """What cleaning found, by recording, in words."""
     done = {
-        "lost": f"positions were not seen: {report.filled}, with spikes, were interpolated, {report.frames_lost} frames removed",
-        "jumps": "the body jumps, or its sides are exchanged, at once: they were cut there",
-        "spikes": "joints went away and came back in one frame, or nearly: what could be was interpolated",
+        "lost": f"positions were not seen: {report.filled}, with spikes, are interpolated, {report.frames_lost} frames removed",
+        "jumps": "steps are jumps of the body, or exchanges of its sides: the recordings are cut there",
+        "spikes": "positions are spikes of one frame: they are interpolated, or cut out",
     }
     flaws = []
     for kind, numbers in repairs.items():
         if who := [source for source, number in numbers.items() if number]:
-            flaws.append(f"{some(who, report.recordings)} {numbers.total()} times {done[kind]}")
-    if report.dropped:
-        flaws.append(f"{some([source for source, _ in report.dropped], report.recordings)} nothing is used, as said above")
+            flaws.append(f"{some(who, report.recordings)} {numbers.total()} {done[kind]}")
+    if unused := [source for source, why in report.dropped if why != DROPPED]:
+        flaws.append(f"{some(unused, report.recordings)} nothing is used, as said above")
     return flaws
 
 

@@ -88,7 +88,7 @@ def _body(clips: ClipSet) -> list[str]:
     skeleton, positions = clips.skeleton, clips.frames.numpy()
     if not skeleton.bones:
         return []
-    mean, spread = bone_statistics(clips)
+    mean, spread, _ = bone_statistics(clips)
     names = [skeleton.names[child] for child, _ in skeleton.bones]
     typical, within = np.median(mean, axis=0), np.median(spread, axis=0)
     between = np.median(mean.std(0) / np.maximum(mean.mean(0), 1e-9))

@@ -132,7 +132,7 @@ def test_a_directory_becomes_a_clip_set(
         (tmp_path / f"{name}_skeleton3D.txt").write_text(text(rows))
     monkeypatch.chdir(tmp_path.parent)
     with caplog.at_level(logging.INFO):
-        clips = msr_action3d(SKELETON, tmp_path.name, on_outlier="keep")
+        clips = msr_action3d(SKELETON, tmp_path.name)
     assert clips.sources == ("a01_s02_e03_skeleton3D.txt", "a20_s10_e01_skeleton3D.txt")
     assert clips.lengths.tolist() == [9, 20] and clips.subjects == ("s02", "s10") and clips.fps == 15
     assert [clips.class_names[i] for i in clips.labels] == ["high_arm_wave", "pick_up_and_throw"]
@@ -140,13 +140,13 @@ def test_a_directory_becomes_a_clip_set(
     assert "3 recordings, 39 frames: kept 2 with 29 frames" in line and "a03_s01_e01" in line
     assert "interpolated 40 lost and 0 spiking joint positions in 1 recordings" in line
     with pytest.raises(DataError, match=r"cleaning left nothing.*min_frames"):
-        msr_action3d(SKELETON, tmp_path.name, min_frames=21, on_outlier="keep")
+        msr_action3d(SKELETON, tmp_path.name, min_frames=21)
 
 
 def test_levelling_turns_rigidly_and_leaves_x_alone(tmp_path: Path) -> None:
     (tmp_path / GOOD).write_text(text(table()))
-    camera = msr_action3d(SKELETON, str(tmp_path), camera_pitch=0.0, on_outlier="keep").frames
-    level = msr_action3d(SKELETON, str(tmp_path), camera_pitch=7.0, on_outlier="keep").frames
+    camera = msr_action3d(SKELETON, str(tmp_path), camera_pitch=0.0).frames
+    level = msr_action3d(SKELETON, str(tmp_path), camera_pitch=7.0).frames
     assert (level[..., 0] == camera[..., 0]).all()
     a, b = camera - camera[:, :1], level - level[:, :1]
     np.testing.assert_allclose(a.norm(dim=-1), b.norm(dim=-1), atol=1e-5)
@@ -154,7 +154,7 @@ def test_levelling_turns_rigidly_and_leaves_x_alone(tmp_path: Path) -> None:
     rows = table()
     rows[..., 1:3] = np.linspace(0, 1, 20)[:, None] * (np.cos(np.radians(7)), -np.sin(np.radians(7))) + (0.0, 2.5)
     (tmp_path / GOOD).write_text(text(rows))
-    depth = msr_action3d(SKELETON, str(tmp_path), on_outlier="keep").frames[..., 2]
+    depth = msr_action3d(SKELETON, str(tmp_path)).frames[..., 2]
     assert float(depth.max() - depth.min()) < 1e-4
 
 
