@@ -117,7 +117,7 @@ def find_outliers(looks: Sequence[Look], sources: Sequence[str], skeleton: Skele
     rest = "drop to leave them out, or keep to take them as they are"
 
     def who(which: np.ndarray) -> str:
-        return some([sources[i] for i in np.flatnonzero(which)], n)
+        return some([sources[i] for i in np.flatnonzero(which).tolist()], n)
 
     if not scaled and len(known):
         # Of two halves, the one that is nearer to a person is right.
@@ -219,7 +219,7 @@ def _bones(clips: ClipSet) -> list[str]:
         worst = [b for b in np.argsort(-loose.sum(0)) if loose[:, b].any()]
         how = " from frame to frame" if skeleton.coords == 2 else ""
         flaws.append(
-            f"{_where(clips, loose.any(1))} the lengths of bones vary by more than {100 * limit:.0f} %{how}, most often "
+            f"{_where(clips, loose)} the lengths of bones vary by more than {100 * limit:.0f} %{how}, most often "
             f"{', '.join(names[b] for b in worst[:3])} (up to {100 * spread[loose].max():.0f} %): positions are noisy, or not "
             "those of the joints"
         )
@@ -228,9 +228,11 @@ def _bones(clips: ClipSet) -> list[str]:
     if pairs and skeleton.coords == 3:  # in a picture they are foreshortened
         a, b = mean[:, [left for left, _ in pairs]], mean[:, [right for _, right in pairs]]
         uneven = np.abs(a - b) / np.maximum((a + b) / 2, 1e-9) > UNEVEN
-        for i, k in np.argwhere(uneven)[np.argsort(-uneven.sum(0)[np.argwhere(uneven)[:, 1]], kind="stable")][:1]:
+        if uneven.any():
+            k = int(uneven.sum(0).argmax())
+            i = int(uneven[:, k].argmax())
             flaws.append(
-                f"{_where(clips, uneven.any(1))} left and right bones differ: {names[pairs[k][0]]} {100 * a[i, k]:.0f} and "
+                f"{_where(clips, uneven)} left and right bones differ: {names[pairs[k][0]]} {100 * a[i, k]:.0f} and "
                 f"{100 * b[i, k]:.0f} cm; are the names of the joints in the files' order?"
             )
     empty = (mean < 1e-4).all(0)
@@ -328,7 +330,7 @@ def _compared(tempo: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _where(clips: ClipSet, which: np.ndarray) -> str:
-    return some([clips.sources[i] for i in np.flatnonzero(which).tolist()], len(set(clips.sources)))
+    return some([clips.sources[i] for i in np.argwhere(which)[:, 0].tolist()], len(set(clips.sources)))
 
 
 def some(names: Sequence[str | None], total: int) -> str:

@@ -145,12 +145,10 @@ def prepare(
         counts = ", ".join(f"{len(who)} at {rate:g}, as {who[0]}" for rate, who in sorted(rates.items())[:8])
         most = max(sorted(rates), key=lambda rate: len(rates[rate]))
         raise DataError(f"{name}: the recordings have several frame rates ({counts}); set data.target_fps={most:g} or another")
-    units = {r.units for r, *_ in found}
-    unit = next(iter(units)) if len(units) == 1 else None
     sources = [r.source for r, *_ in found]
     outliers = find_outliers(looks, sources, skeleton, bool(scales))
     flaws, size = [], outliers.size
-    advice = _other_units(size, unit, skeleton, scale) if size else ""
+    advice = _other_units(size, found[0][0], skeleton, scale) if size else ""
     if len(skeleton.names) > 2 and size and not SIZES[0] <= size <= SIZES[1]:
         raise DataError(
             f"{name}: half of the bodies are {'over' if size > 1 else 'under'} {size:.3g} m along their bones, expected "
@@ -177,7 +175,7 @@ def prepare(
             size = reach(own.bones, skeleton)
             raise DataError(
                 f"{r.source}: a position is {far:.3g} m from the origin, at most {FAR:g} are, and the body is "
-                f"{size:.3g} m along its bones; if the file is sound, {_other_units(size, r.units, skeleton, scale)}"
+                f"{size:.3g} m along its bones; if the file is sound, {_other_units(size, r, skeleton, scale)}"
             )
         pieces, done = clean(
             positions, ~seen, skeleton, fps=rate, source=r.source, longest=longest,
@@ -208,8 +206,8 @@ def prepare(
         notes += [f"mended: {flaw.split(SET)[0]}" for flaw in outliers.flaws]
     else:
         if on_outlier == "drop":
-            staying = [(own, source) for own, source, odd in zip(looks, sources, outliers.odd, strict=True) if not odd]
-            outliers = find_outliers(*zip(*staying, strict=True), skeleton, bool(scales))
+            stay = np.flatnonzero(~outliers.odd).tolist()
+            outliers = find_outliers([looks[i] for i in stay], [sources[i] for i in stay], skeleton, bool(scales))
         flaws += outliers.flaws
     if not kept:
         why = "; ".join((*notes[:1], *outliers.flaws))
@@ -281,19 +279,21 @@ def _repairs(repairs: Mapping[str, Counter[str]], report: CleaningReport) -> lis
     return flaws
 
 
-def _other_units(size: float, said: str | None, skeleton: Skeleton, scale: float | None) -> str:
-    """What to do about a body of implausible ``size`` in metres; ``said`` is the unit that its file names, if it does."""
-    raw = size / (scale or UNITS[said or skeleton.units] or 1)
+def _other_units(size: float, r: Recording, skeleton: Skeleton, scale: float | None) -> str:
+    """What to do about a body of implausible ``size`` in metres, in a recording or in all that are like it."""
+    raw = size / (scale or UNITS[r.units or skeleton.units] or 1)
 
     def far(metres: float) -> float:
         return abs(np.log(raw * metres / BODY))
 
-    if scale is None and said is not None:
-        advice = _other_units(size, said, skeleton, bvh_file.SCALE).removeprefix("set ")
-        return f"their unit, known from the files, is not {said}: correct the files, or read BVH with data=bvh {advice}"
     if scale is not None:
         unit = min(SCALES, key=far)
         return f"set data.scale={unit if far(unit) < 0.3 else BODY / raw:.3g}"
+    if r.units is not None:
+        advice = f"their unit, known from the files, is not {r.units}: correct the files"
+        if not r.source.lower().endswith(".bvh"):
+            return advice
+        return f"{advice}, or {_other_units(size, r, skeleton, bvh_file.SCALE).replace('set', 'read BVH with data=bvh')}"
     fit = [unit for unit, metres in UNITS.items() if metres is not None and SIZES[0] <= raw * metres <= SIZES[1]]
     picture = "px, which scales every body to one size"
     fit.sort(key=lambda unit: far(UNITS[unit] or 1))

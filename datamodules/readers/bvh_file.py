@@ -133,7 +133,7 @@ def _pairs(names: Sequence[str]) -> list[list[str]]:
 def _parts(parents: Mapping[str, str | None], pairs: Sequence[Sequence[str]], feet: Sequence[str]) -> dict[str, list[str]]:
     """Limbs are what hangs on a pair of joints with one parent, if that is three joints or more; the trunk is what is left."""
     below: dict[str, list[str]] = {name: [name] for name in parents}
-    for name in reversed(parents):  # children come after their parents
+    for name in reversed(list(parents)):  # children come after their parents
         if (parent := parents[name]) is not None:
             below[parent] += below[name]
     parts: dict[str, list[str]] = {"trunk": list(parents)}
