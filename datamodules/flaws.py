@@ -60,7 +60,8 @@ def look(positions: np.ndarray, seen: np.ndarray, skeleton: Skeleton) -> Look:
         usable = both.any(0)
         lengths = np.linalg.norm(positions[:, child] - positions[:, parent], axis=-1)
         # Bones are seen foreshortened in a picture: the long ones among their lengths are the true ones.
-        bones[child[usable]] = np.nanpercentile(np.where(both, lengths, np.nan)[:, usable], 90, axis=0)
+        percentile = 90 if skeleton.coords == 2 else 50
+        bones[child[usable]] = np.nanpercentile(np.where(both, lengths, np.nan)[:, usable], percentile, axis=0)
     feet = [skeleton.index(name) for name in skeleton.feet]
     others = [j for j in range(len(bones)) if j not in feet]
     if not feet or not others:
@@ -150,7 +151,7 @@ def find_outliers(looks: Sequence[Look], sources: Sequence[str], skeleton: Skele
             f"{who(mirrored)} left and right are exchanged, or one axis is mirrored: left lies to the right of where the toes "
             f"point{SET}data.on_outlier=fix to exchange their names"
         )
-    odd = (factors != 1) | ((stands != "") & (stands != most)) | (mirrored & (mirrored.mean() < 0.5))
+    odd = (factors != 1) | ((stands != "") & (stands != most)) | (mirrored & (2 * mirrored.sum() < n))
     return Outliers(factors, odd, size, (*severe, *flaws), tuple(severe))
 
 
@@ -321,11 +322,11 @@ def _compared(tempo: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
     times, odd = np.ones(len(tempo)), np.zeros(len(tempo), dtype=bool)
     for label in np.unique(labels):
         which = np.flatnonzero((labels == label) & np.isfinite(tempo))
-        if len(which) > 3:
+        if len(which) > 4:
             away = np.log(tempo[which]) - np.median(np.log(tempo[which]))
             times[which] = np.exp(away)
-            # Seven median deviations are almost five standard deviations of a normal distribution.
-            odd[which] = np.abs(away) > max(np.log(FACTOR), 7 * np.median(np.abs(away)))
+            # Three quarters of a normal distribution lie within 1.15 standard deviations.
+            odd[which] = np.abs(away) > max(np.log(FACTOR), 6 * np.quantile(np.abs(away), 0.75, method="lower"))
     return times, odd
 
 

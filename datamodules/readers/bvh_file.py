@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.clip_set import Recording
-from datamodules.readers.files import read_bytes
+from datamodules.readers.files import common_rate, read_bytes
 from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 
@@ -25,8 +25,6 @@ POINT = 1e-3  # metres: an end site nearer to its joint is that joint again
 MOTION = re.compile(rb"^[ \t]*MOTION\s+Frames\s*:\s*(\S+)\s+Frame\s+Time\s*:\s*(\S+)[ \t\r]*(?:\n|\Z)", re.I | re.M)
 CHANNELS = tuple(f"{axis}{kind}" for kind in ("position", "rotation") for axis in "xyz")
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.I)
-COMMON = (5.0, 10.0, 12.0, 15.0, 20.0, 24.0, 25.0, 30.0, 48.0, 50.0, 60.0, 72.0, 75.0, 90.0, 100.0, 120.0, 144.0, 200.0, 240.0)
-NTSC = (24000 / 1001, 30000 / 1001, 60000 / 1001, 120000 / 1001)
 FOOT = re.compile(r"foot|toe|ankle|heel", re.I)
 
 
@@ -131,15 +129,15 @@ def _pairs(names: Sequence[str]) -> list[list[str]]:
 
 
 def _parts(parents: Mapping[str, str | None], pairs: Sequence[Sequence[str]], feet: Sequence[str]) -> dict[str, list[str]]:
-    """Limbs are what hangs on a pair of joints with one parent, if that is three joints or more; the trunk is what is left."""
+    """Limbs are what hangs on a pair of joints with one parent, two joints with a foot or three; the trunk is what is left."""
     below: dict[str, list[str]] = {name: [name] for name in parents}
     for name in reversed(list(parents)):  # children come after their parents
         if (parent := parents[name]) is not None:
             below[parent] += below[name]
     parts: dict[str, list[str]] = {"trunk": list(parents)}
     for pair in pairs:
-        if parents[pair[0]] == parents[pair[1]] and min(len(below[name]) for name in pair) > 2:
-            limb = "leg" if set(feet) & set(below[pair[0]]) else "arm"
+        limb = "leg" if set(feet) & set(below[pair[0]]) else "arm"
+        if parents[pair[0]] == parents[pair[1]] and min(len(below[name]) for name in pair) > 1 + (limb == "arm"):
             for side, name in zip(("left", "right"), pair, strict=True):
                 parts.setdefault(f"{side}_{limb}", []).extend(below[name])
                 parts["trunk"] = [joint for joint in parts["trunk"] if joint not in below[name]]
@@ -153,11 +151,9 @@ def _rate(seconds: str) -> float:
     if abs(exact - round(exact)) < 1e-9 * exact:
         return float(round(exact))
     # What was rounded to these digits goes before what was cut to them.
-    for least, most in ((-0.5, 0.5), (0, 1)):
-        for rates in (COMMON, NTSC):
-            near = [rate for rate in rates if least * digit <= 1 / rate - written <= most * digit]
-            if near:
-                return min(near, key=lambda rate: abs(rate - exact))
+    common = common_rate(written - 0.5 * digit, written + 0.5 * digit) or common_rate(written, written + digit)
+    if common is not None:
+        return common
     whole = float(round(exact))
     return whole if whole and abs(1 / whole - written) < digit else exact
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.clip_set import Recording
-from datamodules.readers.files import read_text
+from datamodules.readers.files import common_rate, read_text
 from ddpm.errors import DataError
 
 COLUMN = re.compile(r"(.+?)[ ._:/-](x|y|z|c|conf|confidence|score|visibility|likelihood)", re.IGNORECASE)
@@ -74,7 +74,8 @@ def read(path: Path, coords: int = 3) -> Recording:
         while fps < 1 and units < 3:
             fps, units = 1000 * fps, units + 1
         # 15 and not 15.00002, nor 30.03 of 11 frames in 333 milliseconds, whatever was rounded in the file.
-        fps = float(round(fps)) if units and abs(round(fps) / fps - 1) < fps * 1e-3 / (len(table) - 1) else round(fps, 3)
+        off = 1000.0**-units / (len(table) - 1) if units and not np.mod(table[:, special["time"]], 1).any() else 0
+        fps = common_rate(1 / fps - off, 1 / fps + off) or round(fps, 3)
     return Recording(
         np.stack([table[:, [has[axis] for axis in axes]] for has in columns.values()], axis=1).astype(np.float32),
         path.name,
