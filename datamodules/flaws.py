@@ -61,7 +61,10 @@ def look(positions: np.ndarray, seen: np.ndarray, skeleton: Skeleton) -> Look:
         lengths = np.linalg.norm(positions[:, child] - positions[:, parent], axis=-1)
         # Bones are seen foreshortened in a picture: the long ones among their lengths are the true ones.
         percentile = 90 if skeleton.coords == 2 else 50
-        bones[child[usable]] = np.nanpercentile(np.where(both, lengths, np.nan)[:, usable], percentile, axis=0)
+        if both.all():  # some twenty times as fast
+            bones[child] = np.percentile(lengths, percentile, axis=0)
+        else:
+            bones[child[usable]] = np.nanpercentile(np.where(both, lengths, np.nan)[:, usable], percentile, axis=0)
     feet = [skeleton.index(name) for name in skeleton.feet]
     others = [j for j in range(len(bones)) if j not in feet]
     if not feet or not others:
@@ -95,11 +98,11 @@ def _is_mirrored(positions: np.ndarray, seen: np.ndarray, skeleton: Skeleton, up
 
 def reach(bones: np.ndarray, skeleton: Skeleton) -> float:
     """Metres of the longest way along the bones from the root; 0 where no bone is seen."""
-    far = 0.0
-    for joint in range(len(bones)):
+    lengths, far = np.nan_to_num(bones).tolist(), 0.0
+    for joint in range(len(lengths)):
         way = 0.0
         while joint >= 0:
-            way, joint = way + float(np.nan_to_num(bones[joint])), skeleton.parents[joint]
+            way, joint = way + lengths[joint], skeleton.parents[joint]
         far = max(far, way)
     return far
 
@@ -203,7 +206,7 @@ def bone_statistics(clips: ClipSet) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def find_flaws(clips: ClipSet) -> list[str]:
     """Judge every recording of prepared data: bones, speeds, first poses, jumps, stillness, copies."""
-    return [*_bones(clips), *_motion(clips)] if len(clips.frames) > 1 else ["no recording has two frames"]
+    return [*_bones(clips), *_motion(clips)] if int(clips.lengths.max()) > 1 else ["no recording has two frames"]
 
 
 def _bones(clips: ClipSet) -> list[str]:
