@@ -31,6 +31,7 @@ class Config:
 
     frames: int
     loader: Any
+    travel: Any
     out: str
     gif_clips: int
     skeleton: Any = None
@@ -57,7 +58,10 @@ def inspect_data(cfg: DictConfig) -> Path:
         raise ConfigError(
             f"out={cfg.out!r} must not be empty, frames={cfg.frames} at least 1, gif_clips={cfg.gif_clips} not negative"
         )
-    clips: ClipSet = construct(plain(cfg)["data"], "data")
+    node = plain(cfg)["data"]
+    if node.get("on_outlier") == "refuse":
+        node["on_outlier"] = "keep"  # they are to be seen
+    clips: ClipSet = construct(node, "data")
     out = Path(cfg.out)
     text = summarise(clips, cfg.frames, cfg.loader.split).text()
     log.info("%s", text)

@@ -98,6 +98,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
         quiet_lightning()
 
         clips = through_cache(construct, config["cache"])(config["data"], "data")
+        for flaw in clips.flaws or ():
+            log.warning("data: %s", flaw)
         data: PoseDataModule = construct(config["loader"], "loader")(clips=clips)
         module = build_module(config, clips.fps, clips.class_names, data.label_counts(), trainable=True)
         statistics = data.statistics_batch()

@@ -52,10 +52,7 @@ class Augment:
         self.mirror = mirror
         self.scale = scale
         self.speed = speed
-        self.other_side = torch.arange(len(skeleton.names))
-        for left, right in skeleton.left_right:
-            i, j = skeleton.index(left), skeleton.index(right)
-            self.other_side[i], self.other_side[j] = j, i
+        self.other_side = torch.tensor(skeleton.mirrored)
 
     @property
     def active(self) -> bool:

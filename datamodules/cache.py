@@ -50,7 +50,9 @@ def through_cache(construct: Construct, directory: str | None) -> Construct:
                 shutil.rmtree(path)
             clips = construct(node, place)
             try:
-                write_store(clips.recordings(), path, fps=clips.fps, skeleton=clips.skeleton, notes=clips.notes)
+                write_store(
+                    clips.recordings(), path, fps=clips.fps, skeleton=clips.skeleton, notes=clips.notes, flaws=clips.flaws
+                )
             except OSError as error:
                 log.warning("cache=%s: not kept (%s)", folder, error)
             return clips

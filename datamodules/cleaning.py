@@ -6,6 +6,8 @@ import numpy as np
 
 from ddpm.skeleton import Skeleton
 
+PIECE = 8  # frames of a piece of a cut recording, at least
+
 
 @dataclass(frozen=True)
 class CleaningReport:
@@ -88,12 +90,8 @@ def find_jumps(positions: np.ndarray, skeleton: Skeleton, step: float) -> np.nda
     A tracker that mistakes left for right turns the body around between two frames; with the sides exchanged the step is then
     far shorter. Short steps are not judged: the ratio of two short ways is noise.
     """
-    swap = np.arange(len(skeleton.names))
-    for pair in skeleton.left_right:
-        left, right = map(skeleton.index, pair)
-        swap[left], swap[right] = right, left
     ways = np.linalg.norm(np.diff(positions, axis=0), axis=-1)
-    mean, swapped = ways.mean(1), np.linalg.norm(positions[1:, swap] - positions[:-1], axis=-1).mean(1)
+    mean, swapped = ways.mean(1), np.linalg.norm(positions[1:, skeleton.mirrored] - positions[:-1], axis=-1).mean(1)
     return (np.median(ways, axis=1) > step) | ((mean > 0.5 * step) & (swapped < 0.6 * mean))
 
 
@@ -118,7 +116,8 @@ def clean(
         source: name of the recording, for the report.
         max_gap: longest gap in frames that is interpolated. A straight line through 4 frames at 15 fps is 4 cm off on average,
             through 8 frames 7 cm, and it erases the lowest point of a bend.
-        min_frames: shortest stretch that is kept; half a second at 15 fps, less shows a posture and not a motion.
+        min_frames: shortest stretch that is kept; half a second at 15 fps, less shows a posture and not a motion. Of a recording
+            that is cut, at least 8.
         max_speed: metres per second that no joint exceeds both out and back, nor half of the body at once.
         longest: keep only the longest stretch.
 
@@ -138,10 +137,11 @@ def clean(
     jumps = find_jumps(positions, skeleton, step) & sound[1:] & sound[:-1]
     starts = np.flatnonzero(np.append(True, jumps | (sound[1:] != sound[:-1]))[:n])
     lengths = np.diff(starts, append=n) * sound[starts]
-    kept = np.flatnonzero(lengths >= min_frames)
+    least = min_frames if len(starts) == 1 else max(min_frames, PIECE)
+    kept = np.flatnonzero(lengths >= least)
     if longest and len(kept):
         kept = kept[[int(lengths[kept].argmax())]]
-    reason = f"with fewer than {min_frames} sound frames in a row" if sound.any() else "without a tracked frame"
+    reason = f"with fewer than {least} sound frames in a row" if sound.any() else "without a tracked frame"
     frames_kept, frames_sound = int(lengths[kept].sum()), int(sound.sum())
     report = CleaningReport(
         recordings=1,

@@ -25,6 +25,7 @@ class Recording:
         fps: frames per second, None if the file does not say.
         confidence: ``(frames, joints)`` float32 in 0..1, 0 where a joint was not seen; None: all were seen.
         units: one of `ddpm.skeleton.UNITS`; None: that of the skeleton.
+        note: what the reader took for granted.
     """
 
     positions: np.ndarray
@@ -35,6 +36,7 @@ class Recording:
     fps: float | None = None
     confidence: np.ndarray | None = None
     units: str | None = None
+    note: str | None = None
 
 
 class Names(Sequence[str | None]):
@@ -77,6 +79,7 @@ class ClipSet:
         sources: one name per recording, for messages and for splitting by sequence.
         fps: frames per second, the same for all.
         notes: how the recordings were prepared, a sentence each.
+        flaws: what is wrong with them, a sentence each; None: they were not judged.
     """
 
     frames: Tensor
@@ -89,6 +92,7 @@ class ClipSet:
     fps: float
     skeleton: Skeleton
     notes: tuple[str, ...] = ()
+    flaws: tuple[str, ...] | None = None
 
     @classmethod
     def from_recordings(

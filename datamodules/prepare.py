@@ -3,14 +3,15 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from operator import itemgetter
 from typing import Literal, get_args
 
 import numpy as np
 
 from datamodules.cleaning import CleaningReport, clean, resample, set_floor
 from datamodules.clip_set import ClipSet, Recording
+from datamodules.flaws import SET, Look, find_flaws, find_outliers, look, mended, reach, some
 from datamodules.joints import plan
+from datamodules.readers import bvh_file
 from ddpm.errors import DataError
 from ddpm.skeleton import UNITS, Skeleton
 
@@ -19,7 +20,13 @@ BODY = 1.4
 skeletons 1.3 to 1.6 m, from the hips to a hand or from the nose to an ankle."""
 SIZES = (0.03, 10.0)
 """Sizes in metres that are plausible; beyond, the units are wrong."""
+PEOPLE = (0.75, 2.4)
+"""Sizes in metres that people have."""
+SCALES = (1.0, 0.1, 0.01, 0.001, 0.0254, 0.3048)
+"""Metres per unit: metre, decimetre, centimetre, millimetre, inch, foot."""
+DROPPED = "unlike the others, or the skeleton (data.on_outlier=drop)"
 Floor = Literal["recording", "common", False]
+OnOutlier = Literal["refuse", "drop", "fix", "keep"]
 FAR = 1000.0
 """Metres from the origin beyond which a position is an error."""
 
@@ -39,6 +46,9 @@ def prepare(
     longest: bool = False,
     floor: Floor = "recording",
     retarget: Mapping[str, str | Sequence[str]] | None = None,
+    skip: int = 0,
+    on_outlier: OnOutlier = "refuse",
+    scale: float | None = None,
 ) -> ClipSet:
     """Bring recordings to one skeleton, unit and frame rate, and repair them.
 
@@ -61,35 +71,47 @@ def prepare(
         floor: what to shift so that the lower foot is at height 0 half of the time: every ``recording`` by itself, or all by one
             ``common`` height, for recordings of one room, where people jump or climb. False: nothing.
         retarget: see `datamodules.joints.plan`.
+        skip: frames left out at the beginning of every recording, a T-pose.
+        on_outlier: what to do with bodies whose size differs by a factor over 1.8 from the usual one, or that stand along another
+            axis than most: ``refuse`` the data, ``drop`` these recordings, ``fix`` them, by a factor or a turn to the skeleton's
+            axis, or ``keep`` them. Some whose left and right are exchanged are not refused, but dropped or fixed.
+        scale: by which a reader multiplied positions, for messages; None: it has no such option.
 
     Raises:
-        DataError: joints, rates or units that do not fit, positions that are not finite, or nothing left.
+        DataError: joints, rates or units that do not fit, positions that are not finite, outliers to refuse, or nothing left.
         ValueError: a limit outside its range.
     """
     for key, value in {"fps": fps, "target_fps": target_fps, "max_speed": max_speed}.items():
         if value is not None and not 0 < value < np.inf:
             raise ValueError(f"data.{key}={value} must be a positive number, or null")
+    if skip < 0:
+        raise ValueError(f"data.skip={skip} must not be negative")
     if max_gap < 0 or min_seconds < 0 or not 0 <= min_confidence <= 1:
         need = "max_gap >= 0, min_seconds >= 0 and min_confidence in [0, 1]"
         raise ValueError(f"data: needs {need}, got {max_gap=}, {min_seconds=}, {min_confidence=}")
     if floor not in get_args(Floor):
         raise ValueError(f"data.floor={floor} must be recording, common or false")
-    above = _above(skeleton)
-    kept: list[Recording] = []
-    report, rates = CleaningReport(), Counter[float]()
+    if on_outlier not in get_args(OnOutlier):
+        raise ValueError(f"data.on_outlier={on_outlier} must be refuse, drop, fix or keep")
+    report, rates = CleaningReport(), dict[float, list[str]]()
     replaced: dict[str, str] = {}
     spare: dict[str, None] = {}
+    zeros: dict[str, np.ndarray] = {}
+    said: Counter[str] = Counter()
     scales: list[float] = []
-    sizes: list[tuple[float, str | None]] = []  # metres, and the unit that the file says
     plans: dict[tuple[tuple[str, ...] | None, tuple[int, ...]], np.ndarray] = {}
+    found: list[tuple[Recording, np.ndarray, float]] = []  # in metres, what was seen, frames per second
+    looks: list[Look] = []
     for r in recordings:
+        r = replace(r, positions=r.positions[skip:], confidence=None if r.confidence is None else r.confidence[skip:])
         seen = _seen(r, lost, min_confidence)
         if not seen.any():  # perhaps not even its joints are known
             dropped = ((r.source, "without a tracked frame"),)
             report += CleaningReport(1, frames=len(seen), frames_lost=len(seen), lost=seen.size, dropped=dropped)
             continue
         rate = _rate(r, fps)
-        rates[rate] += 1
+        rates.setdefault(rate, []).append(r.source)
+        said.update([r.note] if r.note else [])
         key = (r.joints, r.positions.shape[1:])
         if key not in plans:
             weights, others, unused = plan(r, skeleton, retarget or {})
@@ -105,19 +127,55 @@ def prepare(
             )
         positions = weights @ np.where(seen[..., None], r.positions, 0)
         seen = seen.astype(int) @ (weights.T > 0) == (weights > 0).sum(1)
+        at_zero = _at_zero(positions, seen, skeleton.root)
+        if at_zero.any():
+            zeros[r.source] = at_zero.sum(0) + zeros.get(r.source, 0)
         metres = UNITS[skeleton.units if r.units is None else r.units]  # None in a picture
-        size = _size(positions, seen, skeleton, above)
+        own = look(positions, seen, skeleton)
         if metres is None:
+            size = reach(own.bones, skeleton)
             seen &= size > 0
             metres = BODY / (size or BODY)
             scales.append(metres)
-        elif size > 0:
-            sizes.append((size * metres, r.units))
-        positions = np.where(seen[..., None], metres * positions, 0).astype(np.float32)
-        if (far := float(np.abs(positions).max(initial=0))) > FAR:
+        looks.append(replace(own, bones=own.bones * metres))
+        found.append((replace(r, positions=np.where(seen[..., None], metres * positions, 0).astype(np.float32)), seen, rate))
+    if not found and not report.recordings:
+        raise DataError(f"{name}: no recordings")
+    if target_fps is None and rates and max(rates) - min(rates) > 1e-3 * min(rates):
+        counts = ", ".join(f"{len(who)} at {rate:g}, as {who[0]}" for rate, who in sorted(rates.items())[:8])
+        most = max(sorted(rates), key=lambda rate: len(rates[rate]))
+        raise DataError(f"{name}: the recordings have several frame rates ({counts}); set data.target_fps={most:g} or another")
+    sources = [r.source for r, *_ in found]
+    outliers = find_outliers(looks, sources, skeleton, bool(scales))
+    flaws, size = [], outliers.size
+    advice = _other_units(size, found[0][0], skeleton, scale) if size else ""
+    if len(skeleton.names) > 2 and size and not SIZES[0] <= size <= SIZES[1]:
+        raise DataError(
+            f"{name}: half of the bodies are {'over' if size > 1 else 'under'} {size:.3g} m along their bones, expected "
+            f"{SIZES[0]} to {SIZES[1]:g} m; {advice}"
+        )
+    if size and skeleton.feet and len(skeleton.names) >= 12 and not PEOPLE[0] <= size <= PEOPLE[1]:
+        flaws.append(f"the bodies are {size:.2g} m along their bones; if they are people, whose are {BODY:g} m; {advice}")
+    if on_outlier == "refuse" and outliers.severe:
+        raise DataError(f"{name}: {'; '.join(outliers.severe)}")
+
+    kept: list[Recording] = []
+    repairs: dict[str, Counter[str]] = {"lost": Counter(), "jumps": Counter(), "spikes": Counter()}
+    found.reverse()  # each is let go when it was cleaned
+    for odd, factor, own in zip(outliers.odd, outliers.factors, looks, strict=True):
+        r, seen, rate = found.pop()
+        positions = r.positions
+        if odd and on_outlier == "drop":
+            dropped = ((r.source, DROPPED),)
+            report += CleaningReport(1, frames=len(seen), frames_dropped=len(seen), dropped=dropped)
+            continue
+        if on_outlier == "fix" and (odd or own.mirrored or own.up not in (None, skeleton.up)):
+            positions, seen = mended(positions, seen, skeleton, float(factor), own)
+        if (far := float(np.abs(positions).max(initial=0))) > FAR and (factor == 1 or on_outlier == "fix"):
+            size = reach(own.bones, skeleton)
             raise DataError(
                 f"{r.source}: a position is {far:.3g} m from the origin, at most {FAR:g} are, and the body is "
-                f"{size * metres:.3g} m along its bones; if the file is sound, {_other_units(size, r.units, skeleton)}"
+                f"{size:.3g} m along its bones; if the file is sound, {_other_units(size, r, skeleton, scale)}"
             )
         pieces, done = clean(
             positions, ~seen, skeleton, fps=rate, source=r.source, longest=longest,
@@ -125,43 +183,42 @@ def prepare(
             max_speed=1e9 if max_speed is None else max_speed,
         )  # fmt: skip
         report += done
+        for kind, number in repairs.items():
+            number[r.source] += getattr(done, kind)
         for piece in pieces:
             piece = resample(piece, rate, target_fps or rate)
             piece = set_floor(piece, skeleton) if floor == "recording" else piece
             kept.append(Recording(piece, r.source, r.label, r.subject))
-    if not report.recordings:
-        raise DataError(f"{name}: no recordings")
-    if target_fps is None and rates and max(rates) - min(rates) > 1e-3 * min(rates):
-        found = ", ".join(f"{number} at {rate:g}" for rate, number in sorted(rates.items())[:8])
-        raise DataError(
-            f"{name}: the recordings have several frame rates ({found}); set data.target_fps={min(rates):g} or another"
-        )
-    size, said = sorted(sizes, key=itemgetter(0))[len(sizes) // 2] if sizes else (BODY, None)
-    if len(skeleton.names) > 2 and not SIZES[0] <= size <= SIZES[1]:
-        raise DataError(
-            f"{name}: half of the bodies are {'over' if size > 1 else 'under'} {size:.3g} m along their bones, expected "
-            f"{SIZES[0]} to {SIZES[1]:g} m; {_other_units(size / (UNITS[said or skeleton.units] or 1), said, skeleton)}"
-        )
-    notes = [report.summary()]
+    notes = [report.summary(), *(f"{number} recordings: {note}" for note, number in said.items())]
     if replaced:
         notes.append(f"joints under other names: {', '.join(f'{joint} is {way}' for joint, way in replaced.items())}")
     if spare:
         notes.append(f"joints of the files that the skeleton does not have: {', '.join(spare)}")
     if target_fps is not None:
-        changed = {rate: number for rate, number in sorted(rates.items()) if rate != target_fps}
+        changed = {rate: len(who) for rate, who in sorted(rates.items()) if rate != target_fps}
         notes += [f"{number} recordings brought from {rate:g} to {target_fps:g} fps" for rate, number in changed.items()]
     if scales:
         notes.append(
             f"{len(scales)} recordings in pixels scaled to bodies of one size ({BODY:g} m along the bones), by "
             f"{min(scales):.3g} to {max(scales):.3g} m a pixel"
         )
+    if on_outlier == "fix":
+        notes += [f"mended: {flaw.split(SET)[0]}" for flaw in outliers.flaws]
+    else:
+        if on_outlier == "drop":
+            stay = np.flatnonzero(~outliers.odd).tolist()
+            outliers = find_outliers([looks[i] for i in stay], [sources[i] for i in stay], skeleton, bool(scales))
+        flaws += outliers.flaws
     if not kept:
-        raise DataError(f"{name}: cleaning left nothing: {notes[0]}; check max_gap, min_frames or min_seconds, and max_speed")
+        why = "; ".join((*notes[:1], *outliers.flaws))
+        raise DataError(f"{name}: cleaning left nothing: {why}; check max_gap, min_frames or min_seconds, and max_speed")
     if floor == "common":
         together = set_floor(np.concatenate([r.positions for r in kept]), skeleton)
         parts = np.split(together, np.cumsum([len(r.positions) for r in kept])[:-1])
         kept = [replace(r, positions=part) for r, part in zip(kept, parts, strict=True)]
-    return ClipSet.from_recordings(kept, fps=target_fps or next(iter(rates)), skeleton=skeleton, notes=notes)
+    clips = ClipSet.from_recordings(kept, fps=target_fps or next(iter(rates)), skeleton=skeleton, notes=notes)
+    flaws += [*_lost(zeros, skeleton, report.recordings), *_repairs(repairs, report), *find_flaws(clips)]
+    return replace(clips, flaws=tuple(flaws))
 
 
 def _rate(r: Recording, fps: float | None) -> float:
@@ -185,36 +242,60 @@ def _seen(r: Recording, lost: str | None, min_confidence: float) -> np.ndarray:
     return seen
 
 
-def _above(skeleton: Skeleton) -> np.ndarray:
-    """``(joints, joints)`` bool: which joints' bones, each to its parent, lie between a joint and the root."""
-    above = np.eye(len(skeleton.names), dtype=bool)
-    for joint in range(len(above)):
-        parent = skeleton.parents[joint]
-        while parent >= 0:
-            above[joint, parent] = True
-            parent = skeleton.parents[parent]
-    return above
+def _at_zero(positions: np.ndarray, seen: np.ndarray, root: int) -> np.ndarray:
+    """``(frames, joints)`` bool: what lies exactly at the origin, except a root that data are centred on or begin at."""
+    zero = seen & (positions == 0).all(-1)
+    if zero.all():
+        return zero
+    on_root = (positions == positions[:, [root]]).all((0, 2))
+    return zero & ~(on_root & (zero.all(0) | (zero.sum(0) < 2)))
 
 
-def _size(positions: np.ndarray, seen: np.ndarray, skeleton: Skeleton, above: np.ndarray) -> float:
-    """The longest way along the bones from the root, in the unit of the positions; 0 where no bone is seen."""
-    child, parent = np.array(skeleton.bones, dtype=int).reshape(-1, 2).T
-    both = seen[:, child] & seen[:, parent]
-    usable = both.any(0)
-    if not usable.any():
-        return 0.0
-    lengths = np.linalg.norm(positions[:, child] - positions[:, parent], axis=-1)
-    bones = np.zeros(len(skeleton.names))
-    # Bones are seen foreshortened in a picture: the long ones among their lengths are the true ones.
-    bones[child[usable]] = np.nanpercentile(np.where(both, lengths, np.nan)[:, usable], 90, axis=0)
-    return float((above @ bones).max())
+def _lost(zeros: Mapping[str, np.ndarray], skeleton: Skeleton, recordings: int) -> list[str]:
+    """Positions at the origin by recording and joint, ``(joints,)`` each, in words."""
+    if not zeros:
+        return []
+    number = np.sum(list(zeros.values()), axis=0)
+    most = ", ".join(f"{skeleton.names[j]} {number[j]}" for j in np.argsort(-number)[:3] if number[j])
+    return [
+        f"{some(list(zeros), recordings)} {number.sum()} positions are exactly 0 in all coordinates, most often of {most}, as "
+        "where nothing was seen; set data.lost=zeros"
+    ]
 
 
-def _other_units(size: float, said: str | None, skeleton: Skeleton) -> str:
-    """What to do about a body of implausible ``size``; ``said`` is the unit that the file names, None if it names none."""
-    if said is not None:
-        return f"their unit, known from the files, is not {said}: correct the files, or read BVH with data=bvh data.scale="
-    fit = [unit for unit, metres in UNITS.items() if metres is not None and SIZES[0] <= size * metres <= SIZES[1]]
+def _repairs(repairs: Mapping[str, Counter[str]], report: CleaningReport) -> list[str]:
+    """What cleaning found, by recording, in words."""
+    done = {
+        "lost": f"positions were not seen: {report.filled}, with spikes, are interpolated, {report.frames_lost} frames removed",
+        "jumps": "steps are jumps of the body, or exchanges of its sides: the recordings are cut there",
+        "spikes": "positions are spikes of one frame: they are interpolated, or cut out",
+    }
+    flaws = []
+    for kind, numbers in repairs.items():
+        if who := [source for source, number in numbers.items() if number]:
+            flaws.append(f"{some(who, report.recordings)} {numbers.total()} {done[kind]}")
+    if unused := [source for source, why in report.dropped if why != DROPPED]:
+        flaws.append(f"{some(unused, report.recordings)} nothing is used, as said above")
+    return flaws
+
+
+def _other_units(size: float, r: Recording, skeleton: Skeleton, scale: float | None) -> str:
+    """What to do about a body of implausible ``size`` in metres, in a recording or in all that are like it."""
+    raw = size / (scale or UNITS[r.units or skeleton.units] or 1)
+
+    def far(metres: float) -> float:
+        return abs(np.log(raw * metres / BODY))
+
+    if scale is not None:
+        unit = min(SCALES, key=far)
+        return f"set data.scale={unit if far(unit) < 0.3 else BODY / raw:.3g}"
+    if r.units is not None:
+        advice = f"their unit, known from the files, is not {r.units}: correct the files"
+        if not r.source.lower().endswith(".bvh"):
+            return advice
+        return f"{advice}, or {_other_units(size, r, skeleton, bvh_file.SCALE).replace('set', 'read BVH with data=bvh')}"
+    fit = [unit for unit, metres in UNITS.items() if metres is not None and SIZES[0] <= raw * metres <= SIZES[1]]
     picture = "px, which scales every body to one size"
+    fit.sort(key=lambda unit: far(UNITS[unit] or 1))
     found = [picture, *fit] if skeleton.coords == 2 else fit or [picture]
     return f"set skeleton.units={' or '.join(found)}"

@@ -45,7 +45,7 @@ def read_whole(path: str, skeleton: Skeleton, fps: float, number: int) -> tuple[
 def _read(path: str, skeleton: Skeleton, fps: float, first: int, floor: Floor = "recording") -> ClipSet:
     found = prepare(
         read_file(Path(path), skeleton.coords), skeleton, name=path, fps=fps, target_fps=fps, min_seconds=0.0, max_speed=None,
-        longest=True, floor=floor,
+        longest=True, floor=floor, on_outlier="keep",
     )  # fmt: skip
     refuse_beyond(first, len(found), path)
     return found

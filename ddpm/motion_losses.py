@@ -56,8 +56,7 @@ class MotionLoss:
         self.contact_speed = contact_speed
         self.contact_height = contact_height
         self.feet = [skeleton.index(name) for name in skeleton.feet]
-        mirror = {name: other for pair in skeleton.left_right for name, other in (pair, reversed(pair))}
-        self.other_feet = [skeleton.index(mirror.get(name, name)) for name in skeleton.feet]
+        self.other_feet = [skeleton.mirrored[foot] for foot in self.feet]
 
     def __call__(self, clips: Tensor, real: Tensor, weight: Tensor, mask: Tensor | None) -> Tensor:
         """The sum of all terms, each times its own weight and that of the noise level of its clip, ``(batch, 1, 1, 1)``.

@@ -47,6 +47,12 @@ MAY_DIFFER = (
 )
 """What may be changed when a run is resumed; the rest would make it another run."""
 
+EARLIER = {
+    **{"travel": "positions", "loader.facing": False, "data.skip": 0, "data.on_outlier": "refuse"},
+    **{"skeleton.up": "y", "data.skeleton.up": "y"},
+}
+"""What runs had that began when there were no such keys."""
+
 RENAMED = {"variance=learnt": "variance=learned"}
 """Options of groups that earlier versions called otherwise."""
 
@@ -204,8 +210,8 @@ def refuse_another_run(checkpoint: Path, saved: Mapping[str, Any]) -> int:
     if "hyper_parameters" not in content:
         raise CheckpointError(f"{checkpoint}: not a checkpoint of this project: it lacks hyper_parameters")
     before = flat({k: v for k, v in content["hyper_parameters"].items() if k in SAVED})
-    before = {"travel": "positions", "loader.facing": False, **before}  # what runs without these keys had
     now = flat(saved)
+    before = {key: value for key, value in EARLIER.items() if key in now} | before
     differences = [
         f"  {key}: {before.get(key, 'absent')} in the checkpoint, {now.get(key, 'absent')} now"
         for key in sorted(before.keys() | now.keys())

@@ -105,9 +105,7 @@ class Skeleton:
     @property
     def bone_pairs(self) -> list[tuple[int, int]]:
         """Numbers in `bones` of the (left, right) bones whose two ends are each other's mirror image."""
-        mirror = {j: j for j in range(len(self.names))}
-        for left, right in self.left_right:
-            mirror[self.index(left)], mirror[self.index(right)] = self.index(right), self.index(left)
+        mirror = self.mirrored
         number = {bone: i for i, bone in enumerate(self.bones)}
         reflected = {bone: (mirror[bone[0]], mirror[bone[1]]) for bone in self.bones if self.side(bone[0]) == "left"}
         return [(number[bone], number[other]) for bone, other in reflected.items() if other in number]
@@ -126,6 +124,12 @@ class Skeleton:
     def ground_axes(self) -> tuple[int, ...]:
         """Indices of the other coordinates: the ground plane in 3-D, the horizontal in 2-D."""
         return tuple(axis for axis in range(self.coords) if axis != self.up_axis)
+
+    @property
+    def mirrored(self) -> list[int]:
+        """For every joint the index of its mirror image, its own where it has none."""
+        other = {name: image for pair in self.left_right for name, image in (pair, reversed(pair))}
+        return [self.index(other.get(name, name)) for name in self.names]
 
     @property
     def across(self) -> tuple[list[int], list[int]]:

@@ -1,7 +1,7 @@
 """BVH files: a tree of joints, and for every frame the angles and positions that pose it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.clip_set import Recording
-from datamodules.readers.files import read_bytes
+from datamodules.readers.files import common_rate, read_bytes
 from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 
+SCALE = 0.01  # metres per unit of most files
 MAX_BYTES = 128 << 20  # 40 minutes of 60 joints at 30 fps
 MAX_HEADER = 2 << 20
 MAX_JOINTS = 512
@@ -38,13 +39,13 @@ class Joint:
     channels: list[int] = field(default_factory=list)  # in the order of the numbers: 0..2 position x..z, 3..5 rotation about x..z
 
 
-def read(path: Path, scale: float = 0.01, end_sites: bool = True) -> Recording:
+def read(path: Path, scale: float = SCALE, end_sites: bool = True) -> Recording:
     """All joints of a file, posed, in the axes of the file; ``scale`` is metres per unit of the file, most often a centimetre.
 
     Angles are degrees; the rotations of a joint are applied from the last channel to the first. Where a joint, any joint, has
     position channels, they replace its OFFSET, coordinate by coordinate. With ``end_sites`` the ``End Site`` of a joint NAME is a
     joint ``NAME_end`` (the tip of the toes, the top of the head) unless it lies on its joint. Parents come before their children.
-    The frame rate is the whole number that the digits of ``Frame Time`` stand for, if they do for one.
+    The frame rate is the common one, or else the whole number, that the digits of ``Frame Time`` stand for.
 
     Raises:
         DataError: a file that cannot be read, is too large, or is no sound BVH file; names the line.
@@ -52,7 +53,7 @@ def read(path: Path, scale: float = 0.01, end_sites: bool = True) -> Recording:
     return parse(path, scale, end_sites)[0]
 
 
-def skeleton_of(path: Path, scale: float = 0.01, end_sites: bool = True) -> Skeleton:
+def skeleton_of(path: Path, scale: float = SCALE, end_sites: bool = True) -> Skeleton:
     """The skeleton of a file: its tree, and by their names the pairs of sides and the feet; y is up, as the format has it.
 
     Two joints are a pair if their names differ in one mark of the side: left/right, or a single l/r that begins or ends a word.
@@ -71,11 +72,9 @@ def skeleton_of(path: Path, scale: float = 0.01, end_sites: bool = True) -> Skel
         root += 1
     names = names[root:]
     parents = {joint.name: tree[joint.parent].name for joint in tree} | {tree[root].name: None}
-    return Skeleton(
-        {name: parents[name] for name in names},
-        left_right=_pairs(names),
-        feet=[name for name in names if FOOT.search(name)],
-    )
+    pairs, feet = _pairs(names), [name for name in names if FOOT.search(name)]
+    joints = {name: parents[name] for name in names}
+    return Skeleton(joints, left_right=pairs, feet=feet, parts=_parts(joints, pairs, feet))
 
 
 def parse(path: Path, scale: float, end_sites: bool) -> tuple[Recording, list[Joint]]:
@@ -111,7 +110,9 @@ def parse(path: Path, scale: float, end_sites: bool) -> tuple[Recording, list[Jo
     blocks = [_pose(tree, motion[i : i + BLOCK])[:, kept] * scale for i in range(0, len(motion), BLOCK)]
     positions = np.concatenate([block.astype(np.float32) for block in blocks])
     names = tuple(joint.name for joint, keep in zip(tree, kept, strict=True) if keep)
-    return Recording(positions, path.name, joints=names, fps=_rate(seconds), units="m"), tree
+    fps = _rate(seconds)
+    note = f"Frame Time: {seconds} is taken to be {fps:g} frames per second" if abs(fps * float(seconds) - 1) > 1e-3 else None
+    return Recording(positions, path.name, joints=names, fps=fps, units="m", note=note), tree
 
 
 def _pairs(names: Sequence[str]) -> list[list[str]]:
@@ -127,12 +128,34 @@ def _pairs(names: Sequence[str]) -> list[list[str]]:
     return [list(pair) for pair in pairs.items()]
 
 
+def _parts(parents: Mapping[str, str | None], pairs: Sequence[Sequence[str]], feet: Sequence[str]) -> dict[str, list[str]]:
+    """Limbs are what hangs on a pair of joints with one parent, two joints with a foot or three; the trunk is what is left."""
+    below: dict[str, list[str]] = {name: [name] for name in parents}
+    for name in reversed(list(parents)):  # children come after their parents
+        if (parent := parents[name]) is not None:
+            below[parent] += below[name]
+    parts: dict[str, list[str]] = {"trunk": list(parents)}
+    for pair in pairs:
+        limb = "leg" if set(feet) & set(below[pair[0]]) else "arm"
+        if parents[pair[0]] == parents[pair[1]] and min(len(below[name]) for name in pair) > 1 + (limb == "arm"):
+            for side, name in zip(("left", "right"), pair, strict=True):
+                parts.setdefault(f"{side}_{limb}", []).extend(below[name])
+                parts["trunk"] = [joint for joint in parts["trunk"] if joint not in below[name]]
+    return parts
+
+
 def _rate(seconds: str) -> float:
-    """Frames per second: 0.0333333 and 0.033333 are both 30, 0.03336667 is 29.97."""
+    """Frames per second: 0.0333333 and 0.0333 are both 30, 0.03336667 is 29.97, and 0.0167, 0.017 and 0.016 are 60."""
+    written, exact = float(seconds), 1 / float(seconds)
     digit = float(Decimal(1).scaleb(int(Decimal(seconds).as_tuple().exponent)))
-    exact = 1 / float(seconds)
+    if abs(exact - round(exact)) < 1e-9 * exact:
+        return float(round(exact))
+    # What was rounded to these digits goes before what was cut to them.
+    common = common_rate(written - 0.5 * digit, written + 0.5 * digit) or common_rate(written, written + digit)
+    if common is not None:
+        return common
     whole = float(round(exact))
-    return whole if whole and abs(1 / whole - float(seconds)) < digit else exact
+    return whole if whole and abs(1 / whole - written) < digit else exact
 
 
 def _parse_tree(path: Path, text: str) -> list[Joint]:

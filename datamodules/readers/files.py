@@ -12,6 +12,19 @@ MAX_TEXT = 64 << 20
 """Bytes of a text file; while it is parsed it takes up to thirty times as much memory."""
 
 
+COMMON = (5.0, 10.0, 12.0, 15.0, 20.0, 24.0, 25.0, 30.0, 48.0, 50.0, 60.0, 72.0, 75.0, 90.0, 100.0, 120.0, 144.0, 200.0, 240.0)
+NTSC = (24000 / 1001, 30000 / 1001, 60000 / 1001, 120000 / 1001)
+"""Frame rates of cameras and of motion capture, and those of television."""
+
+
+def common_rate(shortest: float, longest: float) -> float | None:
+    """The usual rate, a whole one first, whose frames last from ``shortest`` to ``longest`` seconds; None if there is none."""
+    for rates in (COMMON, NTSC):
+        if near := [rate for rate in rates if shortest <= 1 / rate <= longest]:
+            return min(near, key=lambda rate: abs(2 / rate - shortest - longest))
+    return None
+
+
 def read_bytes(path: Path, limit: int = MAX_TEXT) -> bytes:
     """The content of a regular file of at most ``limit`` bytes.
 

@@ -28,8 +28,9 @@ def read(path: Path) -> list[Recording]:
     """The bodies of a file, each from the first to the last frame in which it was tracked, in the order of their appearance.
 
     Positions are in the camera's frame, metres, y up, z away from the camera. Where a body is missing in between, its confidence
-    is 0. A file ``SsssCcccPpppRrrrAaaa.skeleton`` gives the subject ``Pppp`` and the label ``Aaaa``. A file without bodies gives
-    one recording in which nothing was seen, so that it is counted.
+    is 0, as it is in a body of which no joint was ever tracked, all were inferred. A file ``SsssCcccPpppRrrrAaaa.skeleton`` gives
+    the subject ``Pppp`` and the label ``Aaaa``. A file without bodies gives one recording in which nothing was seen, so that it
+    is counted.
 
     Raises:
         DataError: not such a file, or a damaged one; names the line.
@@ -91,6 +92,9 @@ def read(path: Path) -> list[Recording]:
         positions[present] = table[..., :3]
         confidence[present] = np.array(list(CONFIDENCE.values()), np.float32)[table[..., 3].astype(int)]
         source = path.name if len(bodies) == 1 else f"{path.name}, body {k}"
+        if confidence.max() < CONFIDENCE[2]:  # furniture, or a reflection
+            confidence[:] = 0
+            source += " (all joints inferred)"
         recordings.append(Recording(positions, source, label, subject, JOINTS, FPS, confidence, "m"))
     return recordings
 

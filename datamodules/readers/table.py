@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.clip_set import Recording
-from datamodules.readers.files import read_text
+from datamodules.readers.files import common_rate, read_text
 from ddpm.errors import DataError
 
 COLUMN = re.compile(r"(.+?)[ ._:/-](x|y|z|c|conf|confidence|score|visibility|likelihood)", re.IGNORECASE)
@@ -17,8 +17,9 @@ def read(path: Path, coords: int = 3) -> Recording:
     """The motion of a ``.csv`` file, its columns separated by commas, semicolons, tabs or blanks.
 
     With a first line of names such as ``left_knee_x,left_knee_y,left_knee_z`` the joints are those, in the order of their first
-    columns; ``left_knee_confidence`` (or c, score, visibility, likelihood) is 0..1, ``time`` is in seconds and gives the frame
-    rate, ``frame`` must count on. Without names there are ``joints * coords`` columns. An empty cell is a lost position (NaN).
+    columns; ``left_knee_confidence`` (or c, score, visibility, likelihood) is 0..1, ``time`` gives the frame rate, in seconds, or
+    in milli-, micro- or nanoseconds where that would be less than one frame per second, ``frame`` must count on. Without names
+    there are ``joints * coords`` columns. An empty cell is a lost position (NaN).
 
     Raises:
         DataError: no such table; names line and column.
@@ -68,12 +69,20 @@ def read(path: Path, coords: int = 3) -> Recording:
         confidence = np.nan_to_num(np.stack(seen, axis=1), nan=0.0).astype(np.float32)
     if "frame" in special:
         _steps_per_unit(path, table[:, special["frame"]], "frame", same=1.0)
+    fps, units = None, 0
+    if "time" in special and (fps := _steps_per_unit(path, table[:, special["time"]], "time")) is not None:
+        while fps < 1 and units < 3:
+            fps, units = 1000 * fps, units + 1
+        # 15 and not 15.00002, nor 30.03 of 11 frames in 333 milliseconds, whatever was rounded in the file.
+        off = 1000.0**-units / (len(table) - 1) if units and not np.mod(table[:, special["time"]], 1).any() else 0
+        fps = common_rate(1 / fps - off, 1 / fps + off) or round(fps, 3)
     return Recording(
         np.stack([table[:, [has[axis] for axis in axes]] for has in columns.values()], axis=1).astype(np.float32),
         path.name,
         joints=tuple(columns),
-        fps=_steps_per_unit(path, table[:, special["time"]], "time") if "time" in special else None,
+        fps=fps,
         confidence=confidence,
+        note=f"time is taken to be in {('', 'milli', 'micro', 'nano')[units]}seconds" if units else None,
     )
 
 
@@ -118,4 +127,4 @@ def _steps_per_unit(path: Path, values: np.ndarray, name: str, same: float | Non
             f"{path}: line {i + 3}: {name} goes from {values[i]:g} to {values[i + 1]:g}, expected steps of {usual:g}; add the "
             "missing frames with empty cells, or sort the file"
         )
-    return round(float((len(values) - 1) / (values[-1] - values[0])), 3)  # 15 and not 15.00002, whatever was rounded in the file
+    return float((len(values) - 1) / (values[-1] - values[0]))

@@ -11,8 +11,8 @@ import numpy as np
 
 from datamodules.clip_set import ClipSet, Recording
 from datamodules.joints import SUBSTITUTES
-from datamodules.prepare import Floor, prepare
-from datamodules.readers.bvh_file import Joint, parse, skeleton_of
+from datamodules.prepare import Floor, OnOutlier, prepare
+from datamodules.readers.bvh_file import SCALE, Joint, parse, skeleton_of
 from datamodules.readers.files import find_files
 from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
@@ -26,7 +26,7 @@ LABELS = r"dataset-\d+_(?P<label>[^_]+)_.*"
 def bvh(
     skeleton: Skeleton,
     root: str,
-    scale: float = 0.01,
+    scale: float = SCALE,
     end_sites: bool = True,
     label_pattern: str = LABELS,
     retarget: Mapping[str, str | Sequence[str]] | None = None,
@@ -34,8 +34,10 @@ def bvh(
     min_seconds: float = 0.0,
     max_speed: float | None = None,
     floor: Floor = "common",
+    skip: int = 0,
+    on_outlier: OnOutlier = "refuse",
 ) -> ClipSet:
-    """All BVH files of a directory and of those in it, put on their common floor; one INFO line says how tall people are.
+    """All BVH files of a directory and of those in it, put on their common floor; one INFO line says what was done to them.
 
     Args:
         skeleton: joints to take, by name; ``skeleton=bvh`` takes those of the first file.
@@ -43,8 +45,8 @@ def bvh(
         scale, end_sites: see `datamodules.readers.bvh_file.read`.
         label_pattern: regular expression for the name of a file without its ending, with groups called ``label``, ``subject`` or
             both. Where it does not match, the label is the directory in ``root`` that holds the file, and the subject unknown.
-        retarget, target_fps, min_seconds, max_speed, floor: see `datamodules.prepare.prepare`; by default nothing is repaired, as
-            motion capture was cleaned before it became a file.
+        retarget, target_fps, min_seconds, max_speed, floor, skip, on_outlier: see `datamodules.prepare.prepare`; by default
+            nothing is repaired, as motion capture was cleaned before it became a file.
 
     Raises:
         DataError: no files, a damaged file, files of different joints or rates, or none of the joints asked for.
@@ -61,21 +63,16 @@ def bvh(
     known = {*(retarget or {}), *SUBSTITUTES}
 
     def recordings() -> Iterator[Recording]:
-        first: tuple[float | None, list[str]] | None = None
+        first: list[str] | None = None
         for path in paths:
             recording, tree = parse(path, scale, end_sites)
-            fps, joints = first = first or (recording.fps, _in_words(tree))
-            for i, (a, b) in enumerate(zip_longest(joints, _in_words(tree), fillvalue="absent")):
+            first = first or _in_words(tree)
+            for i, (a, b) in enumerate(zip_longest(first, _in_words(tree), fillvalue="absent")):
                 if a != b:
                     raise DataError(
                         f"{path}: joint {i} is {b}, in {paths[0].name} it is {a}; the files of a data set must have the same "
                         "joints, move the others elsewhere"
                     )
-            if target_fps is None and recording.fps != fps:
-                raise DataError(
-                    f"{path}: {recording.fps:g} frames per second, {paths[0].name} has {fps:g}; set data.target_fps= or "
-                    "move the others elsewhere"
-                )
             names = recording.joints or ()
             missing = [name for name in skeleton.names if name not in names and name not in known]
             if missing or skeleton.coords != 3:
@@ -91,24 +88,27 @@ def bvh(
 
     clips = prepare(
         recordings(), skeleton, name=root, target_fps=target_fps, min_seconds=min_seconds, max_speed=max_speed, floor=floor,
-        retarget=retarget,
+        retarget=retarget, skip=skip, on_outlier=on_outlier, scale=scale,
     )  # fmt: skip
-    height = float(np.percentile(np.ptp(clips.frames[..., skeleton.up_axis].numpy(), axis=1), 90))
-    log.log(
-        logging.INFO if 0.5 < height < 3 else logging.WARNING,
-        "BVH: %d files, %d joints, %.3g m from the lowest to the highest; if no body is that tall, change data.scale=%g; %s",
-        len(paths), len(skeleton.names), height, scale, "; ".join(clips.notes),
-    )  # fmt: skip
+    log.info("BVH: %d files, %d joints; %s", len(paths), len(skeleton.names), "; ".join(clips.notes))
     return clips
 
 
-def skeleton(root: str, scale: float = 0.01, end_sites: bool = True) -> Skeleton:
-    """The skeleton of the first BVH file in or below a directory; the arguments are those of `bvh`.
+def skeleton(
+    root: str, scale: float = SCALE, end_sites: bool = True, up: str = "y", keep: Sequence[str] | None = None
+) -> Skeleton:
+    """The skeleton of the first BVH file in or below a directory.
+
+    Args:
+        root, scale, end_sites: those of `bvh`.
+        up, keep: see `ddpm.skeleton.Skeleton`; parts are the trunk, the arms and the legs, as far as they are found.
 
     Raises:
         DataError: no files, or a damaged file.
+        ValueError: no such axis, joint or part.
     """
-    return skeleton_of(find_files(Path(root).expanduser(), [".bvh"])[0][0], scale, end_sites)
+    found = skeleton_of(find_files(Path(root).expanduser(), [".bvh"])[0][0], scale, end_sites)
+    return replace(found, up=up, keep=keep)
 
 
 def _in_words(tree: list[Joint]) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from datamodules.clip_set import ClipSet, Recording
 from datamodules.joints import fitting, named
-from datamodules.prepare import Floor, prepare
+from datamodules.prepare import Floor, OnOutlier, prepare
 from datamodules.readers import arrays, bvh_file, keypoints2d, ntu, table
 from datamodules.readers.files import find_files
 from ddpm.errors import DataError
@@ -36,6 +36,8 @@ def folder(
     max_speed: float | None = 6.0,
     target_fps: float | None = None,
     floor: Floor = "recording",
+    skip: int = 0,
+    on_outlier: OnOutlier = "refuse",
 ) -> ClipSet:
     """All motions below a directory, in the order of their names; one INFO line says what was done to them.
 
@@ -49,7 +51,8 @@ def folder(
         fps: frames per second of files that do not say theirs.
         joints: names, in order, of the joints of files that do not name theirs, or a shipped skeleton; None: the skeleton's.
         last_is_confidence: the last coordinate in arrays and tables is a confidence in 0..1.
-        retarget, lost, min_confidence, max_gap, min_seconds, max_speed, target_fps, floor: see `datamodules.prepare.prepare`.
+        retarget, lost, min_confidence, max_gap, min_seconds, max_speed, target_fps, floor, skip, on_outlier: see
+            `datamodules.prepare.prepare`.
 
     Raises:
         DataError: no such directory, no such files, a damaged file, data that do not fit the skeleton, or nothing left.
@@ -79,6 +82,7 @@ def folder(
     clips = prepare(
         recordings(), skeleton, name=root, fps=fps, target_fps=target_fps, lost=lost, min_confidence=min_confidence,
         max_gap=max_gap, min_seconds=min_seconds, max_speed=max_speed, floor=floor, retarget=retarget,
+        skip=skip, on_outlier=on_outlier,
     )  # fmt: skip
     clips = replace(clips, notes=(*clips.notes, *([f"{others} other files were not looked at"] if others else [])))
     log.info("%s: %s", root, "; ".join(clips.notes))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.clip_set import ClipSet, Recording
-from datamodules.prepare import prepare
+from datamodules.prepare import OnOutlier, prepare
 from datamodules.readers.files import find_files, read_bytes
 from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
@@ -51,10 +51,10 @@ def read(path: Path, skeleton: Skeleton) -> Recording:
             f"{path}: expected a name aAA_sSS_eEE_skeleton3D.txt with the action AA in 01..{len(ACTIONS)}; rename or remove it"
         )
     missing = [name for name in skeleton.names if name not in JOINTS]
-    if missing or skeleton.coords != 3 or skeleton.up != "y":
+    if missing or skeleton.coords != 3:
         raise DataError(
-            f"{path}: the skeleton asks for the joints {missing}, coords: {skeleton.coords}, up: {skeleton.up}; the "
-            f"file has coords: 3, up: y and the joints {', '.join(JOINTS)}; use skeleton=kinect20 or a part of it"
+            f"{path}: the skeleton asks for the joints {missing} and coords: {skeleton.coords}; the "
+            f"file has coords: 3 and the joints {', '.join(JOINTS)}; use skeleton=kinect20 or a part of it"
         )
     try:
         rows = [line.split() for line in read_bytes(path, MAX_BYTES).decode("ascii").rstrip().split("\n")]
@@ -91,6 +91,8 @@ def msr_action3d(
     min_frames: int = 8,
     max_speed: float = 6.0,
     camera_pitch: float = 7.0,
+    skip: int = 0,
+    on_outlier: OnOutlier = "refuse",
 ) -> ClipSet:
     """All files of a directory, cleaned, levelled and put on the floor; one INFO line says what cleaning did.
 
@@ -101,6 +103,7 @@ def msr_action3d(
         max_gap, min_frames, max_speed: see `datamodules.cleaning.clean`.
         camera_pitch: degrees by which the camera looked up, which are taken out: in its frame everyone leans 7.2° towards the
             camera, and of two resting ankles the rear one is lower, by 6.8°. 0 keeps the camera's frame.
+        skip, on_outlier: see `datamodules.prepare.prepare`.
 
     Raises:
         DataError: no such directory, no such files, a damaged file, or nothing left after cleaning.
@@ -113,7 +116,8 @@ def msr_action3d(
     recordings = (read(path, skeleton) for path in paths)
     clips = prepare(
         (replace(r, positions=r.positions @ level) for r in recordings), skeleton, name=root, fps=fps, lost="zeros", longest=True,
-        max_gap=max_gap / fps, min_seconds=min_frames / fps, max_speed=max_speed,
+        max_gap=max_gap / fps, min_seconds=min_frames / fps, max_speed=max_speed, skip=skip,
+        on_outlier=on_outlier,
     )  # fmt: skip
     log.info("MSR Action3D: %s", "; ".join(clips.notes))
     return clips

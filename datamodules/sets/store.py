@@ -44,7 +44,13 @@ def store(skeleton: Skeleton, root: str) -> ClipSet:
 
 
 def write_store(
-    recordings: Iterable[Recording], directory: str | Path, *, fps: float, skeleton: Skeleton, notes: Sequence[str] = ()
+    recordings: Iterable[Recording],
+    directory: str | Path,
+    *,
+    fps: float,
+    skeleton: Skeleton,
+    notes: Sequence[str] = (),
+    flaws: Sequence[str] | None = None,
 ) -> StoredClips:
     """`ClipSet.from_recordings` with only one recording in memory at a time. The new directory appears when it is complete.
 
@@ -81,6 +87,7 @@ def write_store(
             "fps": float(fps),
             "skeleton": skeleton.to_config(),
             "notes": tuple(notes),
+            "flaws": None if flaws is None else tuple(flaws),
         }
         meta["sha256"] = hashlib.sha256(json.dumps(meta).encode()).hexdigest()
         write_durably(stage / META, json.dumps(meta, indent=1).encode())
@@ -111,7 +118,8 @@ def open_store(directory: str | Path) -> StoredClips:
             start, length, label, subject, source = torch.from_numpy(index).unbind(1)
             return StoredClips(
                 torch.from_numpy(frames), start, length, label, Names(subjects, subject), Names(sources, source),
-                tuple(meta["class_names"]), meta["fps"], skeleton, tuple(meta["notes"]), directory=directory,
+                tuple(meta["class_names"]), meta["fps"], skeleton, tuple(meta["notes"]),
+                None if meta.get("flaws") is None else tuple(meta["flaws"]), directory=directory,
             )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{directory}: no usable store of clips ({error}); write it with {__name__}.write_store") from error

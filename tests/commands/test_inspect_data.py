@@ -75,6 +75,21 @@ def test_arguments_are_those_of_train_py() -> None:
     assert compose("inspect", with_path(["it's"])).data.root == "it's"
 
 
+def test_outliers_are_shown_and_not_refused(tmp_path: Path) -> None:
+    for i, walk in enumerate(people(4)):
+        np.save(tmp_path / f"r{i}.npy", walk * (100 if i == 1 else 1))
+    given = ["data=folder", f"data.root={tmp_path}", "data.fps=20", f"out={tmp_path / 'o'}", "gif_clips=0", "frames=8"]
+    text = (inspect_data(compose("inspect", given)) / "summary.txt").read_text()
+    assert "  ! in 1 of 4 recordings (r1.npy) the body has another size" in text and "data.on_outlier=fix" in text
+    text = (inspect_data(compose("inspect", [*given, "data.on_outlier=fix"])) / "summary.txt").read_text()
+    assert "another size" not in text.split("flaws")[1] and "mended: in 1 of 4 recordings (r1.npy)" in text
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf" / "data").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_data_group_can_be_looked_at(path: Path) -> None:
+    assert compose("inspect", [f"data={path.stem}"]).data._target_
+
+
 def test_data_that_cannot_be_used(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", people(1)[0])
     with pytest.raises(DataError, match=r"data\.fps="):

@@ -203,10 +203,34 @@ def test_names_may_have_blanks_and_other_letters(tmp_path: Path) -> None:
     [
         ("0.0333333", 30), ("0.033333", 30), ("0.03333", 30), ("0.00833333", 120), ("0.008333", 120), ("0.016667", 60), ("1", 1),
         ("3.33333e-02", 30), ("0.04", 25), ("0.0416667", 24), (".05", 20), ("0.033366700", 1 / 0.0333667), ("2.5", 0.4),
+        ("0.0167", 60), ("0.017", 60), ("0.016", 60), ("0.0166", 60), ("0.033", 30), ("0.0333", 30), ("0.0083", 120),
+        ("0.008", 125), ("0.0138889", 72), ("0.0169492", 59), ("0.03337", 30000 / 1001), ("0.0334", 30000 / 1001),
+        ("0.00417", 240), ("0.02", 50),
     ],
 )  # fmt: skip
 def test_rates_are_what_the_digits_stand_for(tmp_path: Path, seconds: str, fps: float) -> None:
     assert read(written(tmp_path, TEXT.replace("0.033333", seconds))).fps == pytest.approx(fps, rel=1e-12)
+
+
+def test_a_rate_that_was_rounded_is_said(tmp_path: Path) -> None:
+    assert read(SMALL).note is None
+    clips = bvh(skeleton(str(SMALL)), str(written(tmp_path, TEXT.replace("0.033333", "0.017"))))
+    assert clips.fps == 60 and "1 recordings: Frame Time: 0.017 is taken to be 60 frames per second" in clips.notes
+
+
+def test_limbs_and_another_axis_can_be_chosen(tmp_path: Path) -> None:
+    arms = "".join(
+        f"JOINT {side}Shoulder {{ OFFSET {x} 0 0 CHANNELS 0 JOINT {side}Arm {{ OFFSET {x} 0 0 CHANNELS 0 JOINT {side}Hand "
+        f"{{ OFFSET {x} 0 0 CHANNELS 0 }} }} }}\n"
+        for side, x in (("Left", 5), ("Right", -5))
+    )
+    path = written(tmp_path, TEXT.replace("JOINT Head", f"{arms}JOINT Head"))
+    found = skeleton(str(path), up="z", keep=["trunk", "left_leg"])
+    assert found.up == "z" and found.names == ("Hips", "Spine", "Head", "Head_end", "LeftLeg", "LeftFoot", "LeftFoot_end")
+    assert skeleton(str(path), keep=["Spine", "right_arm"]).names == ("Spine", "RightShoulder", "RightArm", "RightHand")
+    assert bvh(found, str(path)).skeleton == found
+    with pytest.raises(ValueError, match=r"keep=\['tail'\].*'left_arm'"):
+        skeleton(str(path), keep=["tail"])
 
 
 def test_a_skeleton_follows_from_the_names() -> None:
@@ -356,11 +380,8 @@ def test_a_directory_becomes_a_clip_set(tmp_path: Path, caplog: pytest.LogCaptur
     assert clips.subjects == (None, None, "a", "b")
     some = Skeleton({"Head": None, "LeftFoot": "Head"}, feet=["LeftFoot"])
     assert bvh(some, str(tmp_path / "c.bvh")).frames.shape == (12, 2, 3)
-    with caplog.at_level(logging.WARNING):
-        bvh(found, str(tmp_path), scale=0.05)
-    with pytest.raises(DataError, match=r"data\.scale="):
+    with pytest.raises(DataError, match=r"set data\.scale=0\.01$"):
         bvh(found, str(tmp_path), scale=1.0)
-    assert "from the lowest to the highest" in caplog.records[-1].getMessage() and caplog.records[-1].levelno == logging.WARNING
 
 
 def test_files_that_do_not_belong_together_are_named(tmp_path: Path) -> None:
@@ -372,7 +393,7 @@ def test_files_that_do_not_belong_together_are_named(tmp_path: Path) -> None:
             TEXT.replace("Spine", "Chest"),
             r"b\.bvh: joint 2 is 'Chest' below 'Hips', in a\.bvh it is 'Spine' below 'Hips'",
         ),
-        ("b.bvh", TEXT.replace("0.033333", "0.01"), r"b\.bvh: 100 frames per second, a\.bvh has 30;.*move"),
+        ("b.bvh", TEXT.replace("0.033333", "0.01"), r"1 at 30, as a\.bvh, 1 at 100, as b\.bvh.*data\.target_fps=30"),
         ("b.bvh", TEXT.replace("OFFSET 0 -5 15", "OFFSET 0 0 0"), r"b\.bvh: .*\['LeftFoot_end'\].*data\.end_sites=false"),
     ):
         written(tmp_path, text, name)
@@ -425,7 +446,7 @@ def test_arguments_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         bvh(found, str(SMALL), scale=0.0)
 
 
-def test_a_run_needs_the_files_only_to_train(tmp_path: Path) -> None:
+def test_a_run_needs_the_files_only_to_train(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in "abcd":
         written(tmp_path / "data", TEXT, f"{name}.bvh")
     small = [
@@ -441,6 +462,7 @@ def test_a_run_needs_the_files_only_to_train(tmp_path: Path) -> None:
         "config", ["data=bvh", f"data.root={tmp_path / 'data'}", f"out={tmp_path / 'run'}", *small, "~callbacks.skeleton_gif"]
     )
     train(cfg)
+    assert "data: in 3 of 4 recordings (b.bvh = a.bvh, c.bvh = a.bvh, d.bvh = a.bvh) a recording is there twice" in caplog.text
     shutil.rmtree(tmp_path / "data")
     module = load_module(tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert module.skeleton.names[0] == "Hips" and "LeftFoot_end" in module.skeleton.feet

@@ -120,6 +120,16 @@ def test_a_teleport_cuts() -> None:
     assert (report.jumps, report.frames_cut, report.frames_lost) == (1, 15, 0)
 
 
+def test_pieces_of_a_few_frames_are_left_out_whatever_the_shortest_recording() -> None:
+    broken = motion(40)
+    broken[1:] += (1.0, 0, 0)
+    broken[20:] += (1.0, 0, 0)
+    broken[26:] += (1.0, 0, 0)
+    pieces, report = clean(broken, lost_at_origin(broken), SKELETON, fps=FPS, source="a", max_gap=4, min_frames=1, max_speed=6.0)
+    assert [len(piece) for piece in pieces] == [19, 14] and (report.frames_cut, report.jumps) == (7, 3)
+    assert tidy(motion(3), min_frames=1)[0] is not None, "a recording that is not cut may be short"
+
+
 def test_exchanged_sides_cut() -> None:
     broken = motion(40)
     for left, right in SKELETON.left_right:

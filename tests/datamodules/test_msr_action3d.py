@@ -61,8 +61,8 @@ def test_a_joint_that_the_file_lacks_is_named(tmp_path: Path) -> None:
     (tmp_path / GOOD).write_text(text(table()))
     with pytest.raises(DataError, match=r"a01_s02.*\['left_toe'\].*kinect20"):
         read(tmp_path / GOOD, Skeleton({"spine": None, "left_toe": "spine"}))
-    with pytest.raises(DataError, match="up: -y"):
-        read(tmp_path / GOOD, Skeleton({"spine": None}, up="-y"))
+    with pytest.raises(DataError, match="coords: 2"):
+        read(tmp_path / GOOD, Skeleton({"spine": None}, coords=2))
 
 
 def with_value(value: float) -> Callable[[], bytes]:

@@ -101,6 +101,17 @@ def test_inferred_joints_can_count_as_lost(tmp_path: Path) -> None:
     assert "interpolated 2 lost" in clips.notes[0]
 
 
+def test_a_body_of_which_nothing_was_tracked_is_a_ghost(tmp_path: Path) -> None:
+    ghost = text(("2", 0, B), frames=len(B), states=np.random.default_rng(0).integers(0, 2, (len(B), 25)))
+    (tmp_path / NAME).write_text(ghost)
+    (tmp_path / NAME.replace("P003", "P004")).write_text(text(("1", 0, A), frames=len(A)))
+    (r,) = read(tmp_path / NAME)
+    assert r.confidence is not None and not r.confidence.any()
+    clips = folder(shipped("ntu25"), str(tmp_path))
+    assert clips.subjects == ("P004",) and f"1 without a tracked frame: {NAME} (all joints inferred)" in clips.notes[0]
+    assert any(NAME in flaw and "nothing is used" in flaw for flaw in clips.flaws or ())
+
+
 GOOD = text(("1", 0, A[:3]), frames=3).splitlines()  # line 1, then 28 lines a frame: bodies, body, joints, 25 joints
 
 

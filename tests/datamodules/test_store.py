@@ -93,8 +93,10 @@ def test_recordings_without_subjects_and_labels_are_written_and_read(tmp_path: P
 
 
 def test_what_was_done_to_the_recordings_is_kept(tmp_path: Path) -> None:
-    made = replace(in_memory(), notes=("3 frames dropped", "1 gap filled"))
-    assert [cached(lambda: made, tmp_path / "c").notes for _ in range(2)] == [made.notes] * 2
+    made = replace(in_memory(), notes=("3 frames dropped", "1 gap filled"), flaws=("a is mirrored",))
+    both = [cached(lambda: made, tmp_path / "c") for _ in range(2)]
+    assert [(clips.notes, clips.flaws) for clips in both] == [(made.notes, made.flaws)] * 2
+    assert cached(in_memory, tmp_path / "d").flaws is cached(in_memory, tmp_path / "d").flaws is None
 
 
 def test_recordings_are_written_one_by_one(tmp_path: Path) -> None:

@@ -27,6 +27,17 @@ def test_names_rate_and_confidence(tmp_path: Path, separator: str, newline: str)
     np.testing.assert_allclose(r.confidence[:, 1], np.arange(6) / 10, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("unit", "fps", "rate"), [(1e3, 30, 30), (1e3, 120, 120), (1e6, 29.97, 29.97), (1e9, 25, 25), (1, 29.97, 29.97), (1, 1, 1)]
+)
+@pytest.mark.parametrize("frames", [5, 12])
+def test_time_may_be_in_parts_of_a_second(tmp_path: Path, unit: float, fps: float, rate: float, frames: int) -> None:
+    rows = [f"{k * unit / fps if unit == 1 else round(k * unit / fps)},{k},1" for k in range(frames)]
+    r = read(written(tmp_path / "a.csv", "time,a_x,a_y", *rows))
+    assert r.fps == pytest.approx(rate, rel=1e-5)
+    assert (r.note or "").endswith({1: "", 1e3: "in milliseconds", 1e6: "in microseconds", 1e9: "in nanoseconds"}[unit])
+
+
 def test_columns_may_be_anywhere(tmp_path: Path) -> None:
     r = read(written(tmp_path / "a.csv", '\ufeff"frame","b_y","a_y","a_x","b_x"', "4,1,2,3,4", "5,5,6,7,8"))
     assert r.joints == ("b", "a") and r.fps is None and r.confidence is None

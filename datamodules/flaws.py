@@ -1,0 +1,343 @@
+"""What is wrong with recordings, each judged by itself and beside the others: a sentence for each kind, with names and remedy."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from datamodules.cleaning import find_jumps
+from datamodules.clip_set import ClipSet
+from ddpm.skeleton import AXES, Skeleton
+
+FACTOR = 1.8  # sizes, or tempi, that differ by more are of another unit, or of another frame rate
+UPRIGHT = 0.8  # cosine between the way from the feet to the body and an axis, from which on one stands along that axis
+MIRRORED = -0.3  # mean sine between where the toes point and the right, about 0.9 the other way in sound data; noise gives 0
+STILL = 0.01  # metres per second: the fastest joint of a recording in which nothing happens
+FROZEN = 0.5  # seconds without any movement
+REPEATED = 0.7  # part of the frames that differ from the one before, below which frames were written more than once
+LOOSE = 0.10  # spread of a bone's length, in parts of it, above which it is none
+RESTLESS = 0.35  # in pictures, mean change of a bone's length from frame to frame, in parts of it, at 20 frames per second
+UNEVEN = 0.15  # difference of the lengths of a left and a right bone, in parts of them
+FAST = 12.0  # metres per second that no joint makes
+TELEPORT = 6.0  # metres per second that a body makes only while it runs
+SET = "; set "  # what stands behind it is the remedy
+FIRST, FIRST_WAY = 4.0, 0.05  # first steps so many times as long as others, and so many metres, come from another pose
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a recording's body must have in common with the others'.
+
+    Args:
+        bones: ``(joints,)`` metres from each joint to its parent, NaN for the root and what was not seen.
+        up: the axis it stands along, None where that is not clear.
+        mirrored: left lies to the right of where the toes point.
+    """
+
+    bones: np.ndarray
+    up: str | None
+    mirrored: bool
+
+
+@dataclass(frozen=True)
+class Outliers:
+    """Recordings beside each other: ``(recordings,)`` what to multiply them by, and bool, which are unlike the others."""
+
+    factors: np.ndarray
+    odd: np.ndarray
+    size: float  # metres of the usual body along its bones, 0 where it is not known
+    flaws: tuple[str, ...]  # in sizes, axes and sides
+    severe: tuple[str, ...]  # those because of which data are refused
+
+
+def look(positions: np.ndarray, seen: np.ndarray, skeleton: Skeleton) -> Look:
+    """Judge ``(frames, joints, coords)`` by what was ``(frames, joints)`` bool seen."""
+    bones = np.full(len(skeleton.names), np.nan)
+    if skeleton.bones:
+        child, parent = np.array(skeleton.bones).T
+        both = seen[:, child] & seen[:, parent]
+        usable = both.any(0)
+        lengths = np.linalg.norm(positions[:, child] - positions[:, parent], axis=-1)
+        # Bones are seen foreshortened in a picture: the long ones among their lengths are the true ones.
+        percentile = 90 if skeleton.coords == 2 else 50
+        if both.all():  # some twenty times as fast
+            bones[child] = np.percentile(lengths, percentile, axis=0)
+        else:
+            bones[child[usable]] = np.nanpercentile(np.where(both, lengths, np.nan)[:, usable], percentile, axis=0)
+    feet = [skeleton.index(name) for name in skeleton.feet]
+    others = [j for j in range(len(bones)) if j not in feet]
+    if not feet or not others:
+        return Look(bones, None, False)
+    sides = [(positions[:, part] * seen[:, part, None]).sum(1) for part in (others, feet)]
+    counts = [seen[:, part].sum(1)[:, None] for part in (others, feet)]
+    shown = ((counts[0] > 0) & (counts[1] > 0))[:, 0]
+    rise = (sides[0][shown] / counts[0][shown] - sides[1][shown] / counts[1][shown]).sum(0)
+    axis = int(np.abs(rise).argmax())
+    clear = np.abs(rise[axis]) > UPRIGHT * np.linalg.norm(rise)
+    return Look(
+        bones, ("-" if rise[axis] < 0 else "") + AXES[axis] if clear else None, _is_mirrored(positions, seen, skeleton, rise)
+    )
+
+
+def _is_mirrored(positions: np.ndarray, seen: np.ndarray, skeleton: Skeleton, up: np.ndarray) -> bool:
+    feet = [skeleton.index(name) for name in skeleton.feet]
+    toes = [j for j in feet if skeleton.parents[j] in feet]
+    heels = [skeleton.parents[j] for j in toes]
+    left, right = skeleton.across
+    shown = seen[:, [*toes, *heels, *left, *right]].all(1)
+    if skeleton.coords == 2 or not toes or not left or not shown.any():
+        return False
+    positions = positions[shown]
+    ahead = (positions[:, toes] - positions[:, heels]).mean(1)
+    across = (positions[:, left] - positions[:, right]).mean(1)
+    sizes = np.linalg.norm(ahead, axis=-1) * np.linalg.norm(across, axis=-1) * np.linalg.norm(up)
+    agree = (np.cross(up, ahead) * across).sum(-1) / np.maximum(sizes, 1e-12)
+    return float(agree.mean()) < MIRRORED
+
+
+def reach(bones: np.ndarray, skeleton: Skeleton) -> float:
+    """Metres of the longest way along the bones from the root; 0 where no bone is seen."""
+    lengths, far = np.nan_to_num(bones).tolist(), 0.0
+    for joint in range(len(lengths)):
+        way = 0.0
+        while joint >= 0:
+            way, joint = way + lengths[joint], skeleton.parents[joint]
+        far = max(far, way)
+    return far
+
+
+def find_outliers(looks: Sequence[Look], sources: Sequence[str], skeleton: Skeleton, scaled: bool) -> Outliers:
+    """Compare bodies with each other and with the skeleton's axis.
+
+    Args:
+        scaled: bodies in pictures, which have no size of their own.
+    """
+    n = len(looks)
+    factors = np.ones(n)
+    sizes = np.array([reach(own.bones, skeleton) for own in looks])
+    known = np.sort(sizes[sizes > 0])
+    flaws, severe, size = list[str](), list[str](), 0.0
+    rest = "drop to leave them out, or keep to take them as they are"
+
+    def who(which: np.ndarray) -> str:
+        return some([sources[i] for i in np.flatnonzero(which).tolist()], n)
+
+    if not scaled and len(known):
+        # Of two halves, the one that is nearer to a person is right.
+        size = min(known[(len(known) - 1) // 2], known[len(known) // 2], key=lambda s: abs(np.log(s / 1.4)))
+        usual = [own.bones for own, s in zip(looks, sizes, strict=True) if s > 0 and 1 / FACTOR <= s / size <= FACTOR]
+        body = _median(np.array(usual))
+        ratio = np.array([_median((own.bones / np.where(body > 0, body, np.nan))[:, None]).item() for own in looks])
+        ratio = np.where(np.isfinite(ratio) & (ratio > 0), ratio, 1.0)
+        other = (ratio > FACTOR) | (ratio < 1 / FACTOR)
+        factors[other] = [_factor(1 / value) for value in ratio[other]]
+        if other.any():
+            times, by = (", ".join(sorted({f"{v:.4g}" for v in values[other]})[:3]) for values in (ratio, factors))
+            severe.append(
+                f"{who(other)} the body has another size, {times} times that of the others, which are {size:.3g} m along their "
+                f"bones{SET}data.on_outlier=fix to multiply by {by}, {rest}"
+            )
+    stands = np.array([own.up or "" for own in looks])
+    clear = Counter(stands[stands != ""].tolist())
+    most = max(clear, key=lambda up: (clear[up], up == skeleton.up), default=skeleton.up)
+    for up in clear:
+        start = f"{who(stands == up)} people stand along {up} and not along"
+        if up != most:
+            severe.append(f"{start} {most}: the feet are on the other side{SET}data.on_outlier=fix to turn them, {rest}")
+        elif up != skeleton.up:
+            fixes = f"skeleton.up={up}, or data.on_outlier=fix to turn them"
+            flaws.append(f"{start} {skeleton.up}: the feet are on the other side{SET}{fixes}")
+    mirrored = np.array([own.mirrored for own in looks], dtype=bool)
+    if mirrored.any():
+        flaws.append(
+            f"{who(mirrored)} left and right are exchanged, or one axis is mirrored: left lies to the right of where the toes "
+            f"point{SET}data.on_outlier=fix to exchange their names"
+        )
+    odd = (factors != 1) | ((stands != "") & (stands != most)) | (mirrored & (2 * mirrored.sum() < n))
+    return Outliers(factors, odd, size, (*severe, *flaws), tuple(severe))
+
+
+def _median(values: np.ndarray) -> np.ndarray:
+    """Over the first axis, of what is finite; NaN where nothing is."""
+    out = np.full(values.shape[1:], np.nan)
+    some = np.isfinite(values).any(0)
+    out[some] = np.nanmedian(values[:, some], axis=0)
+    return out
+
+
+def _factor(wanted: float) -> float:
+    """The ratio of two units nearest to ``wanted``, which no two people differ from; or that itself, if none is near."""
+    units = (1.0, 0.1, 0.01, 0.001, 0.0254, 0.3048)
+    near = min((a / b for a in units for b in units), key=lambda ratio: abs(np.log(ratio / wanted)))
+    return near if 1 / 1.35 < near / wanted < 1.35 else wanted
+
+
+def mended(
+    positions: np.ndarray, seen: np.ndarray, skeleton: Skeleton, factor: float, own: Look
+) -> tuple[np.ndarray, np.ndarray]:
+    """``(frames, joints, coords)`` multiplied, turned so that it stands along the skeleton's axis, its sides exchanged; and what
+    is seen ``(frames, joints)`` of that."""
+    out, up, mirrored = positions * np.float32(factor), own.up, own.mirrored
+    if up not in (None, skeleton.up):
+        a, b = AXES.index(up[-1]), skeleton.up_axis
+        sign = (-1 if up.startswith("-") else 1) * skeleton.up_sign
+        if a == b:  # half a turn, or in a picture, which has no depth, the other direction of the axis
+            out[..., a] *= -1
+            if skeleton.coords == 3:
+                out[..., skeleton.ground_axes[-1]] *= -1
+        else:
+            out[..., a], out[..., b] = -sign * out[..., b], (sign * out[..., a]).copy()
+        mirrored = look(out, seen, skeleton).mirrored
+    return (out[:, skeleton.mirrored], seen[:, skeleton.mirrored]) if mirrored else (out, seen)
+
+
+def bone_statistics(clips: ClipSet) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``(recordings, bones)`` mean lengths in metres; their spread, and mean change from frame to frame, in parts of them."""
+    child, parent = np.array(clips.skeleton.bones).T
+    positions, lengths, starts = clips.frames.numpy(), clips.lengths.numpy()[:, None], clips.starts.numpy()
+    bones = np.linalg.norm(positions[:, child] - positions[:, parent], axis=-1).astype(np.float64)
+    changes = np.abs(np.diff(bones, axis=0, prepend=0))
+    changes[starts] = 0
+    mean, square, change = (np.add.reduceat(values, starts) / lengths for values in (bones, bones**2, changes))
+    scale = np.maximum(mean, 1e-9)
+    return mean, np.sqrt(np.maximum(square - mean**2, 0)) / scale, change / scale
+
+
+def find_flaws(clips: ClipSet) -> list[str]:
+    """Judge every recording of prepared data: bones, speeds, first poses, jumps, stillness, copies."""
+    return [*_bones(clips), *_motion(clips)] if int(clips.lengths.max()) > 1 else ["no recording has two frames"]
+
+
+def _bones(clips: ClipSet) -> list[str]:
+    skeleton, flaws = clips.skeleton, list[str]()
+    if not skeleton.bones:
+        return flaws
+    names = [skeleton.names[child] for child, _ in skeleton.bones]
+    mean, spread, change = bone_statistics(clips)
+    if skeleton.coords == 2:  # they are foreshortened, which changes them slowly; those that point to the camera are not judged
+        spread = np.where(mean > 0.3 * np.median(mean, axis=1, keepdims=True), change, 0)
+    limit = LOOSE if skeleton.coords == 3 else RESTLESS * max(1.0, 20 / clips.fps)
+    loose = (spread > limit) & (mean > 1e-3)
+    if loose.any():
+        worst = [b for b in np.argsort(-loose.sum(0)) if loose[:, b].any()]
+        how = " from frame to frame" if skeleton.coords == 2 else ""
+        flaws.append(
+            f"{_where(clips, loose)} the lengths of bones vary by more than {100 * limit:.0f} %{how}, most often "
+            f"{', '.join(names[b] for b in worst[:3])} (up to {100 * spread[loose].max():.0f} %): positions are noisy, or not "
+            "those of the joints"
+        )
+    index = {name: b for b, name in enumerate(names)}
+    pairs = [(index[left], index[right]) for left, right in skeleton.left_right if left in index and right in index]
+    if pairs and skeleton.coords == 3:  # in a picture they are foreshortened
+        a, b = mean[:, [left for left, _ in pairs]], mean[:, [right for _, right in pairs]]
+        uneven = np.abs(a - b) / np.maximum((a + b) / 2, 1e-9) > UNEVEN
+        if uneven.any():
+            k = int(uneven.sum(0).argmax())
+            i = int(uneven[:, k].argmax())
+            flaws.append(
+                f"{_where(clips, uneven)} left and right bones differ: {names[pairs[k][0]]} {100 * a[i, k]:.0f} and "
+                f"{100 * b[i, k]:.0f} cm; are the names of the joints in the files' order?"
+            )
+    empty = (mean < 1e-4).all(0)
+    if empty.any():
+        flaws.append(f"these joints lie on their parents: {', '.join(names[b] for b in np.flatnonzero(empty))}")
+    return flaws
+
+
+def _motion(clips: ClipSet) -> list[str]:
+    skeleton, fps, flaws = clips.skeleton, clips.fps, list[str]()
+    n, total = len(clips), len(set(clips.sources))
+    fast, jumps, still, tempo, first = np.zeros(n), np.zeros(n, int), np.zeros(n, bool), np.full(n, np.nan), np.zeros(n, int)
+    frozen: list[str | None] = []
+    repeated: list[str | None] = []
+    for i in range(n):
+        positions = clips.recording(i).numpy()
+        if len(positions) < 2:
+            continue
+        ways = np.linalg.norm(np.diff(positions, axis=0), axis=-1)
+        fast[i], still[i] = ways.max() * fps, ways.max() * fps < STILL
+        mean = ways.mean(1)
+        k = int(np.argmax(mean > 1e-5))  # before it the first pose is held
+        rest = mean[k + 1 :]
+        if len(rest) > 2 and mean[k] > FIRST_WAY and mean[k] > FIRST * np.percentile(rest, 95):
+            first[i] = k + 1
+        body = np.median(ways, axis=1)
+        teleport = find_jumps(positions, skeleton, TELEPORT / fps) & (mean > 3 * np.percentile(mean, 90))
+        jumps[i] = int((teleport | (body > FAST / fps))[first[i] :].sum())
+        moving = ways.max(1) > 1e-6
+        moves = np.flatnonzero(np.concatenate([[True], moving, [True]]))
+        at = int(np.argmax(np.diff(moves)))
+        if not still[i] and (np.diff(moves)[at] - 1) / fps >= FROZEN:
+            frozen.append(f"{clips.sources[i]} from frame {moves[at]} to {moves[at + 1] - 1}")
+        elif not still[i] and moving.mean() < REPEATED:
+            repeated.append(f"{clips.sources[i]}, as at {fps * moving.mean():.3g} fps")
+        tempo[i] = _tempo(positions - positions[:, [skeleton.root]], fps)
+    if first.any():
+        skip = int(first.max())
+        flaws.append(
+            f"{_where(clips, first > 0)} the first step is many times as long as the others: a T-pose{SET}data.skip={skip} to "
+            f"leave the first {'frame' if skip == 1 else f'{skip} frames'} of every recording out"
+        )
+    if jumps.any():
+        flaws.append(
+            f"{_where(clips, jumps > 0)} the body jumps at once, or its sides are exchanged, {jumps.sum()} times{SET}"
+            f"data.max_speed={TELEPORT:g} to cut there"
+        )
+    too_fast = (fast > FAST) & (jumps == 0) & (first == 0)
+    if too_fast.any():
+        flaws.append(
+            f"{_where(clips, too_fast)} a joint is faster than {FAST:g} m/s, up to {fast[too_fast].max():.1f}: noise, or another "
+            "frame rate than said?"
+        )
+    if frozen:
+        flaws.append(f"{some(frozen, total)} nothing moves for over {FROZEN:g} s: cut these frames out of the files")
+    if repeated:
+        flaws.append(f"{some(repeated, total)} many frames repeat the one before: were they recorded at a lower frame rate?")
+    if still.any():
+        flaws.append(f"{_where(clips, still)} nothing moves")
+    times, odd = _compared(tempo, clips.labels.numpy())
+    if odd.any():
+        flaws.append(
+            f"{_where(clips, odd)} people move {', '.join(f'{t:.2g}' for t in times[odd][:3])} times as fast as in others "
+            "that do the same: is the frame rate of these files right?"
+        )
+    seen: dict[int, str | None] = {}
+    twice = []
+    for i, source in enumerate(clips.sources):
+        before = seen.setdefault(hash(clips.recording(i).numpy().tobytes()), source)
+        if before != source:
+            twice.append(f"{source} = {before}")
+    if twice:
+        flaws.append(f"{some(twice, total)} a recording is there twice")
+    return flaws
+
+
+def _tempo(pose: np.ndarray, fps: float) -> float:
+    """Radians per second at which positions relative to the root swing about their mean; NaN for who hardly moves."""
+    size = np.median(((pose - pose.mean(0)) ** 2).sum((1, 2)))
+    speed = np.median((np.diff(pose, axis=0) ** 2).sum((1, 2))) * fps**2
+    return float(np.sqrt(speed / size)) if size > 0.01 and speed > 0 else np.nan
+
+
+def _compared(tempo: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``(recordings,)`` each: how many times as fast as the median of its label, and whether that is beyond its like."""
+    times, odd = np.ones(len(tempo)), np.zeros(len(tempo), dtype=bool)
+    for label in np.unique(labels):
+        which = np.flatnonzero((labels == label) & np.isfinite(tempo))
+        if len(which) > 4:
+            away = np.log(tempo[which]) - np.median(np.log(tempo[which]))
+            times[which] = np.exp(away)
+            # Three quarters of a normal distribution lie within 1.15 standard deviations.
+            odd[which] = np.abs(away) > max(np.log(FACTOR), 6 * np.quantile(np.abs(away), 0.75, method="lower"))
+    return times, odd
+
+
+def _where(clips: ClipSet, which: np.ndarray) -> str:
+    return some([clips.sources[i] for i in np.argwhere(which)[:, 0].tolist()], len(set(clips.sources)))
+
+
+def some(names: Sequence[str | None], total: int) -> str:
+    """``in 4 of 9 recordings (a, b, c, d)``, for names that may be there more than once."""
+    names = list(dict.fromkeys(names))
+    return f"in {len(names)} of {total} recordings ({', '.join(map(str, names[:5]))}{', ...' if len(names) > 5 else ''})"
