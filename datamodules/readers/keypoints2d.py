@@ -130,10 +130,12 @@ def _frames(path: Path, document: Any, coords: int) -> Frames:
     about = document if isinstance(document, dict) else {}
     if "people" in about:
         document = [about]
-    for key in (*LISTS, *filter(_is_landmarks, about)):
-        if key in about:
-            document = about[key]
-            break
+    key = next((key for key in LISTS if key in about), None)
+    marks = {key: value for key, value in about.items() if _is_landmarks(key) and isinstance(value, list)}
+    if key is not None:
+        document = about[key]
+    elif marks:
+        document = [dict(zip(marks, frame, strict=True)) for frame in zip(*marks.values(), strict=False)]
     if not isinstance(document, list) or not document:
         raise DataError(f"{path}: holds no list of frames ({', '.join(LISTS)} or people); see conf/data/keypoints2d.yaml")
     frames: Frames = {}
@@ -209,15 +211,17 @@ def _instance(path: Path, i: int, person: Any) -> Body:
 
 def _identity(path: Path, i: int, value: Any) -> str | None:
     """The number of a person as text, of one in as many brackets or twice: 7, 7.0, [7.0], [[7.0], [7.0]]; None: -1 or nothing."""
-    found = set(np.ravel(value).tolist()) if isinstance(value, list) and len(np.ravel(value)) else {value}
-    found = {int(one) if isinstance(one, float) and one.is_integer() else one for one in found if one is not None}
-    if len(found) > 1 or not all(isinstance(one, int | str) and not isinstance(one, bool) for one in found):
+    values = [value]
+    for _ in range(3):
+        values = [inner for one in values for inner in (one if isinstance(one, list) else [one])]
+    values = [int(one) if isinstance(one, float) and one.is_integer() else one for one in values if one is not None]
+    if not all(isinstance(one, int | str) and not isinstance(one, bool) and one == values[0] for one in values):
         raise DataError(
             f"{path}: frame {i}: the number of a person is {str(value)[:60]}, expected one number; correct it, or remove all "
             "numbers "
             "to have people matched to the nearest body before"
         )
-    return next((str(one) for one in found if one not in (-1, "")), None)
+    return str(values[0]) if values and values[0] not in (-1, "") else None
 
 
 def _landmarks(path: Path, i: int, entry: Mapping[str, Any], about: Mapping[str, Any], coords: int) -> Iterator[Body]:
