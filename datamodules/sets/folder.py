@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -137,9 +138,12 @@ def read_file(path: Path, coords: int, joints: Collection[int] = ()) -> list[Rec
 
 def _find(place: Path) -> tuple[list[Path], int]:
     """As `find_files`; where there is nothing else, the files of formats that are recognised and refused."""
-    found, others = find_files(place, (*ENDINGS, *refused.ENDINGS))
-    paths = [path for path in found if path.suffix.lower() in ENDINGS] or found
-    return paths, others + len(found) - len(paths)
+    try:
+        return find_files(place, ENDINGS)
+    except DataError:
+        with suppress(DataError):
+            return find_files(place, refused.ENDINGS)
+        raise
 
 
 def _split_confidence(r: Recording) -> Recording:
