@@ -29,6 +29,9 @@ CLIPS = (
 """Names under which an .npz may hold the positions."""
 KEYS = ("lengths", "fps", "joint_names", "labels", "class_names", "subjects", "confidence", "units")
 RATES = ("mocap_framerate", "mocap_frame_rate")  # fps, as AMASS calls it
+POSES = frozenset({"poses", "pose_body", "body_pose", "smpl_poses", "fullpose"})
+SMPL = frozenset({"trans", "transl", "smpl_trans", "betas", "root_orient", "global_orient"})
+"""Rotations of SMPL, and what is saved beside them."""
 FEATURES = {251: "KIT-ML", 263: "HumanML3D"}
 SPELLINGS = {
     name: unit
@@ -49,6 +52,8 @@ SOMA30 = (
 """The joints of Kimodo, which calls a hip LeftLeg and an ankle LeftFoot, under the names of smpl22."""
 LARGEST = 10 * SIZES[1]
 """Metres along the bones beyond which the unit of clips is wrong: bodies that a poor model sampled may be large."""
+MAX_CROWD, MIN_CROWDED = 3, 20
+"""So few frames in so many clips are bodies in frames."""
 MAX_BYTES = 4 << 30
 MAX_RATIO, UNSUSPICIOUS = 100, 64 << 20
 """An archive that grows more than so many times, and beyond so many bytes, is no motion: zeros packed to fill the memory."""
@@ -184,7 +189,7 @@ def _unpack(content: bytes, path: Path, more: Sequence[str]) -> dict[str, np.nda
         name = next((name for name in CLIPS if name in members), None)
         if name is None:
             holds = f"{path}: holds {sorted(members)[:20]}"
-            if {"poses", "trans"} <= members.keys():
+            if POSES & members.keys() and SMPL & members.keys():
                 raise DataError(f"{holds}: AMASS, rotations of SMPL; {ROTATIONS} joints beside poses")
             if {"S", "part", "imgname"} <= members.keys():
                 raise DataError(
@@ -195,7 +200,8 @@ def _unpack(content: bytes, path: Path, more: Sequence[str]) -> dict[str, np.nda
                 f"names: numpy.savez(NEW, clips=numpy.load({str(path)!r})[NAME], fps=FPS)"
             )
         rate = next((key for key in RATES if key in members), None)
-        sources = {key: key for key in (*KEYS, *more) if key in members}
+        smpl = bool(POSES & members.keys() and SMPL & members.keys())  # where labels are those of markers
+        sources = {key: key for key in (*KEYS, *more) if key in members and not (smpl and key == "labels")}
         sources = sources if rate is None else {"fps": rate} | sources
         arrays = {}
         for key, source in {"clips": name, **sources}.items():
@@ -204,7 +210,7 @@ def _unpack(content: bytes, path: Path, more: Sequence[str]) -> dict[str, np.nda
         joints = arrays["clips"].shape[-2] if arrays["clips"].ndim > 2 else 0
         if "joint_names" not in arrays and name == "posed_joints" and joints == len(SOMA30):
             arrays["joint_names"] = np.array(SOMA30)
-        if "joint_names" not in arrays and {"poses", "trans"} <= members.keys() and joints > 24:  # SMPL-H, SMPL-X
+        if "joint_names" not in arrays and smpl and joints > 24:  # the hands of SMPL-H, the face of SMPL-X
             body = presets()["smpl22"].names
             arrays["joint_names"] = np.array([*body, *(f"joint_{k}" for k in range(len(body), joints))])
         return arrays
@@ -221,9 +227,10 @@ def _array(stream: IO[bytes], size: int, path: Path, key: str = "") -> np.ndarra
         load = f"numpy.load({str(path)!r}, allow_pickle=True)" + (f"[{key!r}]" if key else "")
         raise pickled(path, key.encode() + stream.read(), where, load, several=shape != ())
     if dtype.hasobject or dtype.kind not in "fiubUS":
+        kind = "str" if key in ("joint_names", "labels", "class_names", "subjects", "units") else "'float32'"
         raise DataError(
-            f"{where}: holds {dtype}, which is not read since Python objects can run code; save plain numbers, e.g. "
-            "numpy.save(path, numpy.asarray(x, dtype='float32'))"
+            f"{where}: holds {dtype}, which is not read since Python objects can run code; save plain numbers or texts, "
+            f"numpy.asarray(x, dtype={kind})"
         )
     promised, there = math.prod(shape) * dtype.itemsize, size - stream.tell()
     if promised != there or any(length < 0 for length in shape):
@@ -277,6 +284,12 @@ def _recordings(path: Path, arrays: Mapping[str, np.ndarray], coords: int, expec
     single = clips.ndim == 3
     clips = clips[None] if single else clips
     n, frames, joints = clips.shape[:3]
+    if frames <= MAX_CROWD < MIN_CROWDED <= n and "lengths" not in arrays:
+        raise DataError(
+            f"{path}: positions have shape {clips.shape}, {n} clips of {frames} frames; if these are {n} frames of {frames} "
+            "bodies, "
+            "save x.swapaxes(0, 1)"
+        )
     lengths = arrays.get("lengths", np.full(n, frames)).reshape(-1)
     if lengths.dtype.kind not in "iu" or len(lengths) != n or lengths.min() < 1 or lengths.max() > frames:
         raise DataError(f"{path}: lengths must be {n} whole numbers from 1 to {frames}, found {lengths.tolist()[:5]}")

@@ -48,6 +48,7 @@ MMPOSE = {
     **{"Root of tail": "root_of_tail", "Nose": "nose", "Neck": "neck"},  # AP-10K, as what begins with L_ and R_
 }
 """Joints of MMPose -> those of the shipped skeletons."""
+MARK = ("x", "y", "z", "visibility")
 LISTS = ("frames", "annotations", "keypoints", "instance_info")
 """Names of the list of frames in a file."""
 FRAME = re.compile(r"(.*?)[ ._-]?(\d{1,15})_keypoints\.json", re.IGNORECASE)
@@ -228,7 +229,9 @@ def _landmarks(path: Path, i: int, entry: Mapping[str, Any], about: Mapping[str,
     """The bodies of a frame of MediaPipe, in 3-D from the landmarks of the world, where they are asked for or the only ones."""
     keys = sorted(filter(_is_landmarks, entry), key=lambda key: ("world" in key.lower()) != (coords == 3))
     spatial, found = "world" in keys[0].lower(), entry[keys[0]]
-    one = isinstance(found, dict) or (isinstance(found, list) and bool(found) and isinstance(found[0], dict) and "x" in found[0])
+    first = found[0] if isinstance(found, list) and found else None
+    one = isinstance(found, dict) or (isinstance(first, dict) and "x" in first)
+    one = one or (isinstance(first, list) and bool(first) and isinstance(first[0], int | float))
     found = [found] if one else found if isinstance(found, list) else []
     size = [about.get("width"), about.get("height")]
     if not spatial and not all(isinstance(pixels, int | float) and 0 < pixels < 1e6 for pixels in size):
@@ -243,6 +246,7 @@ def _landmarks(path: Path, i: int, entry: Mapping[str, Any], about: Mapping[str,
     for marks in found:
         try:
             marks = marks["landmark"] if isinstance(marks, dict) else marks  # as protobuf writes it
+            marks = [dict(zip(MARK, mark, strict=False)) if isinstance(mark, list) else mark for mark in marks]
             seen = [1.0 if mark.get("visibility") is None else mark["visibility"] for mark in marks]
             rows = [[*(mark[axis] for axis in axes), own] for mark, own in zip(marks, seen, strict=True)]
         except (TypeError, KeyError, AttributeError) as e:

@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,12 @@ COLUMN = re.compile(r"(.+?)[ ._:/-](x|y|z|c|conf|confidence|score|visibility|lik
 AXES = ("x", "y", "z")
 LEVELS = ("scorer", "individuals", "bodyparts", "coords")
 """Lines of names above a table of DeepLabCut, the second only where there are several animals."""
-FRAMES = ("frame", "frame_idx", "frame_id")
+FRAMES = ("frame", "frame_idx", "frame_id", "fnum")
 TRACKS = ("track", "track_id", "person_id", "individual")
-IGNORED = ("timestamp", "timestamp_by_camera", "instance.score", "")
+POINTS = ("keypoint", "bodypart", "landmark", "marker", "joint")
+IGNORED = re.compile(r"|timestamp.*|instance\.score|model|reprojection_error|.*_(error|ncams)|M_\d\d|center_\d", re.IGNORECASE)
+"""Columns that need not be numbers: of times of day, of SLEAP, FreeMoCap and Anipose."""
+FREEMOCAP = {"hips_center": "pelvis", "trunk_center": "spine", "neck_center": "neck", "head_center": "head"}
 
 Columns = dict[str, dict[str, int]]
 """Joint -> x, y, z and confidence -> number of the column."""
@@ -32,7 +35,8 @@ def read(path: Path, coords: int = 3) -> list[Recording]:
 
     With a column ``track`` there is a body in each line, and ``frame_idx`` may leave frames out (SLEAP). First lines ``scorer``,
     perhaps ``individuals``, ``bodyparts`` and ``coords`` are DeepLabCut's, a body for each individual. In both, empty cells were
-    not seen, and two coordinates are pixels. Joints called ``body_nose`` are those of FreeMoCap, in millimetres.
+    not seen, and two coordinates are pixels. A column ``keypoint`` makes a line for each point of a body. Joints called
+    ``body_nose`` and so on are those of FreeMoCap, in millimetres.
 
     Raises:
         DataError: no such table, or bodies that nothing tells apart; names line and column.
@@ -60,42 +64,72 @@ def read(path: Path, coords: int = 3) -> list[Recording]:
 
     columns: Columns = {}
     special: dict[str, int] = {}
+    long = not {name.lower() for name in header}.isdisjoint(POINTS)
     for i, name in enumerate(header):
         match = COLUMN.fullmatch(name)
-        if name.lower() in (*FRAMES, *TRACKS, *IGNORED, "time"):
-            special["frame" if name.lower() in FRAMES else "track" if name.lower() in TRACKS else name.lower()] = i
+        role = next((names[0] for names in (FRAMES, TRACKS, POINTS, ("time",)) if name.lower() in names), None)
+        if role is not None:
+            special[role] = i
+        elif IGNORED.fullmatch(name):
+            special[f"ignored {i}"] = i
+        elif match is None and long and name.lower() in (*AXES, "confidence", "score", "likelihood"):
+            columns.setdefault("", {})[name.lower() if name.lower() in AXES else "confidence"] = i
         elif match is None:
             raise DataError(
                 f"{path}: column {i + 1} is called {name!r}; a name must end with _x, _y, _z or _confidence, or be frame, "
-                "time or "
-                "track"
+                "time or track"
             )
         else:
             kind = match[2].lower() if match[2].lower() in AXES else "confidence"
             if columns.setdefault(match[1], {}).setdefault(kind, i) != i:
                 raise DataError(f"{path}: there are two columns {name!r} (columns {columns[match[1]][kind] + 1} and {i + 1})")
-    text = {special.get("track"), *(special.get(name) for name in IGNORED)}
-    blank = [["" if i in text else cell for i, cell in enumerate(row)] for row in rows[1:]] if text != {None} else rows[1:]
-    table = _numbers(path, blank, header, 2)
-    if "track" in special:
+    text = {i for role, i in special.items() if role not in ("frame", "time")}
+    body = [["" if i in text else cell for i, cell in enumerate(row)] for row in rows[1:]] if text else rows[1:]
+    table = _numbers(path, body, header, 2)
+    if long or "track" in special:
         if "frame" not in special:
-            raise DataError(
-                f"{path}: has a column {header[special['track']]!r} and none of {', '.join(FRAMES)}; add the frame of each line"
-            )
-        tracks = [row[special["track"]].strip() for row in rows[1:]]
-        return _tracks(path, columns, table, tracks, table[:, special["frame"]])
+            other = header[special.get("track", special.get(POINTS[0], 0))]
+            raise DataError(f"{path}: has a column {other!r} and none of {', '.join(FRAMES)}; add the frame of each line")
+        tracks = [row[special["track"]].strip() for row in rows[1:]] if "track" in special else [""] * len(table)
+        if long:
+            points = [row[special[POINTS[0]]].strip() for row in rows[1:]]
+            columns, table, tracks, frames = _widened(path, columns.get("", {}), table, points, tracks, special["frame"])
+        else:
+            frames = table[:, special["frame"]]
+        return _tracks(path, columns, table, tracks, frames)
     if "frame" in special:
         _steps_per_unit(path, table[:, special["frame"]], "frame", same=1.0)
-    capture = any(name.startswith("body_") for name in columns)  # FreeMoCap
-    columns = {name.removeprefix("body_"): has for name, has in columns.items()} if capture else columns
     fps = _steps_per_unit(path, table[:, special["time"]], "time") if "time" in special else None
-    return [_recording(path, path.name, columns, table, fps, "mm" if capture else None, empty_is_lost=capture)]
+    return [_recording(path, path.name, columns, table, fps, empty_is_lost=False)]
 
 
-def _recording(
-    path: Path, source: str, columns: Columns, table: np.ndarray, fps: float | None, units: str | None, empty_is_lost: bool
-) -> Recording:
+def _widened(
+    path: Path, has: Mapping[str, int], table: np.ndarray, points: Sequence[str], tracks: Sequence[str], frame: int
+) -> tuple[Columns, np.ndarray, list[str], np.ndarray]:
+    """A table with a line for each keypoint as one with a line for each body: its columns, numbers, tracks and frames."""
+    names = list(dict.fromkeys(points))
+    columns = {name: {kind: len(has) * k + j for j, kind in enumerate(has)} for k, name in enumerate(names)}
+    bodies = list(dict.fromkeys(zip(tracks, table[:, frame].tolist(), strict=True)))
+    wide = np.full((len(bodies), len(names), len(has)), np.nan)
+    seen: dict[tuple[int, int], int] = {}
+    index, place = {name: k for k, name in enumerate(names)}, {body: k for k, body in enumerate(bodies)}
+    for i, (point, track, number) in enumerate(zip(points, tracks, table[:, frame].tolist(), strict=True)):
+        at = place[track, number], index[point]
+        if seen.setdefault(at, i) != i:
+            raise DataError(
+                f"{path}: lines {seen[at] + 2} and {i + 2} are both {point!r} in frame {number:g}; tell them apart by a track"
+            )
+        wide[at] = table[i, list(has.values())]
+    return columns, wide.reshape(len(bodies), -1), [track for track, _ in bodies], np.array([number for _, number in bodies])
+
+
+def _recording(path: Path, source: str, columns: Columns, table: np.ndarray, fps: float | None, empty_is_lost: bool) -> Recording:
     """One body, from the ``(frames, columns)`` of a table."""
+    freemocap = {"body_nose", "body_left_hip"} <= columns.keys()
+    if freemocap:
+        columns = {name.removeprefix("body_"): has for name, has in columns.items()}
+        columns = {FREEMOCAP.get(name, name): has for name, has in columns.items()}
+        empty_is_lost = True
     axes = [axis for axis in AXES if any(axis in joint for joint in columns.values())]
     for joint, has in columns.items():
         if len(axes) < 2 or not set(axes) <= set(has):
@@ -110,7 +144,7 @@ def _recording(
         confidence = np.nan_to_num(np.stack(seen, axis=1), nan=0.0).astype(np.float32)
     if empty_is_lost and confidence is not None:
         confidence[np.isnan(positions).any(-1)] = 0
-    units = "px" if units is None and empty_is_lost and len(axes) == 2 else units
+    units = "mm" if freemocap else "px" if empty_is_lost and len(axes) == 2 else None
     return Recording(positions, source, joints=tuple(columns), fps=fps, confidence=confidence, units=units)
 
 
@@ -132,7 +166,7 @@ def _tracks(path: Path, columns: Columns, table: np.ndarray, tracks: Sequence[st
         whole = np.full((at.max() - at.min() + 1, table.shape[1]), np.nan)
         whole[at - at.min()] = table[own]
         source = path.name if len(set(tracks)) == 1 else f"{path.name}, {track or 'without a track'}"
-        recordings.append(_recording(path, source, columns, whole, None, None, empty_is_lost=True))
+        recordings.append(_recording(path, source, columns, whole, None, empty_is_lost=True))
     return recordings
 
 
@@ -175,7 +209,7 @@ def _deeplabcut(path: Path, rows: Sequence[Sequence[str]]) -> list[Recording]:
         for body, columns in bodies.items():
             parts = [video.rpartition("/")[2] if len(set(videos)) > 1 else "", body if len(bodies) > 1 else ""]
             source = ", ".join([path.name, *filter(None, parts)])
-            recordings.append(_recording(path, source, columns, whole, None, None, empty_is_lost=True))
+            recordings.append(_recording(path, source, columns, whole, None, empty_is_lost=True))
     return recordings
 
 

@@ -94,7 +94,7 @@ def test_amass_with_joints(tmp_path: Path, key: str, joints: int) -> None:
     (r,) = read(saved(tmp_path / "a.npz", **amass, **{key: motion}, mocap_framerate=120.0))
     assert (r.positions == motion).all() and r.fps == 120
     assert r.joints is None if joints <= 24 else r.joints[:22] == presets()["smpl22"].names and len(set(r.joints)) == joints
-    assert read(saved(tmp_path / "b.npz", **amass, joints=motion, mocap_frame_rate=60))[0].fps == 60
+    assert read(saved(tmp_path / "b.npz", **amass, joints=motion, mocap_frame_rate=60, labels=["M1"] * 67))[0].fps == 60
     with pytest.raises(DataError, match=r"AMASS, rotations of SMPL; without a body model .* joints beside poses"):
         read(saved(tmp_path / "bare.npz", **amass, mocap_framerate=120.0))
 
@@ -118,6 +118,12 @@ def test_units_may_be_written_out(tmp_path: Path, said: str, unit: str) -> None:
     ("arrays", "named"),
     [
         ({"S": CLIPS, "part": CLIPS, "imgname": ["a"]}, "annotations of MMPose for single pictures of Human3.6M"),
+        ({"pose_body": np.zeros((9, 63)), "root_orient": np.zeros((9, 3))}, "AMASS, rotations of SMPL"),
+        (
+            {"clips": np.zeros((90, 2, 4, 3))},
+            r"90 clips of 2 frames; if these are 90 frames of 2 bodies, save x\.swapaxes\(0, 1\)",
+        ),
+        ({"clips": CLIPS, "joint_names": NAMES.astype(object)}, r"joint_names: holds object.*dtype=str\)"),
         ({"clips": np.zeros((5, 40, 251))}, r"251 numbers a frame are the features of KIT-ML"),
         ({"clips": np.zeros((2, 3, 9, 25, 2))}, r"ST-GCN: x\.transpose\(0, 4, 2, 3, 1\)"),
         ({"poses": CLIPS}, r"holds \['poses'\].*clips or positions"),

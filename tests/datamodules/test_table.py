@@ -103,6 +103,27 @@ def test_freemocap(tmp_path: Path) -> None:
     assert r.positions[2, 1].tolist() == [4, 5, 6] and r.confidence is not None and r.confidence[0].tolist() == [1, 1, 0]
 
 
+def test_a_line_for_each_keypoint(tmp_path: Path) -> None:
+    header = "frame,timestamp,timestamp_by_camera,model,keypoint,x,y,z,reprojection_error"
+    points = ("body_nose", "body_left_hip", "trunk_center")
+    lines = [f'{k},,"{{0: 1, 1: 2}}",mediapipe.body,{point},{k},{j},3,0.1' for k in range(4) for j, point in enumerate(points)]
+    (r,) = read(written(tmp_path / "a.csv", header, *(line for k, line in enumerate(lines) if k != 5)))
+    assert r.joints == ("nose", "left_hip", "spine") and r.units == "mm" and r.positions.shape == (4, 3, 3)
+    assert r.positions[3].tolist() == [[3, 0, 3], [3, 1, 3], [3, 2, 3]] and np.argwhere(r.confidence == 0).tolist() == [[1, 2]]
+    rows = [f"{k},{animal},{point},{k},{j},0.5" for k in (5, 6) for animal in "pq" for j, point in enumerate("AB")]
+    first, second = read(written(tmp_path / "b.csv", "frame,individual,bodypart,x,y,likelihood", *rows))
+    assert first.joints == second.joints == ("A", "B") and first.units == "px" and second.source == "b.csv, q"
+    assert second.positions[1].tolist() == [[6, 0], [6, 1]] and (second.confidence == 0.5).all()
+    with pytest.raises(DataError, match="lines 2 and 4 are both 'A' in frame 5; tell them apart by a track"):
+        read(written(tmp_path / "c.csv", "frame,keypoint,x,y", "5,A,1,2", "5,B,1,2", "5,A,3,4"))
+
+
+def test_anipose(tmp_path: Path) -> None:
+    header = "a_x,a_y,a_z,a_error,a_ncams,a_score,b_x,b_y,b_z,b_error,b_ncams,b_score,M_00,center_0,fnum"
+    (r,) = read(written(tmp_path / "a.csv", header, *(f"1,2,3,0.1,2,0.9,4,5,6,0.1,2,0.8,1,0,{k}" for k in range(3))))
+    assert r.joints == ("a", "b") and r.positions[2].tolist() == [[1, 2, 3], [4, 5, 6]] and r.confidence is not None
+
+
 @pytest.mark.parametrize(
     ("lines", "named"),
     [
@@ -130,6 +151,7 @@ def test_freemocap(tmp_path: Path) -> None:
         ([deeplabcut()[0], deeplabcut()[1], "coords,x,y,z,x,y,q"], "column 7, .*B 'q'"),
         (["scorer,a,a", "1,2,3"], "its first lines are"),
         (["track,a_x,a_y", "1,2,3"], "none of frame, frame_idx"),
+        (["keypoint,x,y", "a,2,3"], "a column 'keypoint' and none of frame"),
         ([SLEAP, "a,1.5,1,1,1,1,1,1,1"], "a frame has the number 1.5"),
     ],
 )
