@@ -137,6 +137,8 @@ def _frames(path: Path, document: Any, coords: int) -> Frames:
         document = about[key]
     elif marks:
         document = [dict(zip(marks, frame, strict=True)) for frame in zip(*marks.values(), strict=False)]
+    if "data_by_frame" in about:
+        raise DataError(f"{path}: holds the frames of FreeMoCap; give its by_trajectory.csv, or the tables in output_data")
     if not isinstance(document, list) or not document:
         raise DataError(f"{path}: holds no list of frames ({', '.join(LISTS)} or people); see conf/data/keypoints2d.yaml")
     frames: Frames = {}
@@ -207,7 +209,11 @@ def _instance(path: Path, i: int, person: Any) -> Body:
     """A body given by its ``keypoints`` and, perhaps, ``keypoint_scores`` and a number."""
     person = person if isinstance(person, dict) else {}
     number = next((person[key] for key in ("track_id", "idx") if person.get(key) is not None), None)
-    return _body(path, i, person.get("keypoints"), person.get("keypoint_scores")), _identity(path, i, number)
+    values = person.get("keypoints")
+    if isinstance(values, dict):  # as YOLO writes them
+        rows = [values.get(key) for key in ("x", "y", "visible") if key in values]
+        values = list(zip(*rows, strict=False)) if all(isinstance(row, list) for row in rows) else None
+    return _body(path, i, values, person.get("keypoint_scores")), _identity(path, i, number)
 
 
 def _identity(path: Path, i: int, value: Any) -> str | None:

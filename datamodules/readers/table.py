@@ -11,7 +11,8 @@ from datamodules.clip_set import Recording
 from datamodules.readers.files import places, read_text
 from ddpm.errors import DataError
 
-COLUMN = re.compile(r"(.+?)[ ._:/-](x|y|z|c|conf|confidence|score|visibility|likelihood)", re.IGNORECASE)
+COLUMN = re.compile(r"(.+?)[ ._:/-]\(?(x|y|z|c|conf|confidence|score|visibility|likelihood)\)?", re.IGNORECASE)
+FIRST, CAMEL = re.compile(r"([xyz])[ ._:/-](.+)", re.IGNORECASE), re.compile(r"(.*[a-z\d])([XYZ])")
 AXES = ("x", "y", "z")
 LEVELS = ("scorer", "individuals", "bodyparts", "coords")
 """Lines of names above a table of DeepLabCut, the second only where there are several animals."""
@@ -66,7 +67,9 @@ def read(path: Path, coords: int = 3) -> list[Recording]:
     special: dict[str, int] = {}
     long = not {name.lower() for name in header}.isdisjoint(POINTS)
     for i, name in enumerate(header):
-        match = COLUMN.fullmatch(name)
+        match = next(
+            filter(None, (COLUMN.fullmatch(way) for way in (name, FIRST.sub(r"\2_\1", name), CAMEL.sub(r"\1_\2", name)))), None
+        )
         role = next((names[0] for names in (FRAMES, TRACKS, POINTS, ("time",)) if name.lower() in names), None)
         if role is not None:
             special[role] = i

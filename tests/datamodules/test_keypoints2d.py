@@ -126,6 +126,18 @@ def test_mmpose(tmp_path: Path) -> None:
         read(write(tmp_path / "g.json", [*mmpose(flat[:2]), *mmpose(flat[:2])]))
 
 
+def test_yolo(tmp_path: Path) -> None:
+    flat = pictured(A, COCO)
+    seen = [0.8] * 17
+    frames = [
+        [{"name": "person", "track_id": 1, "keypoints": dict(zip("xy", body.T.tolist(), strict=True), visible=seen)}]
+        for body in flat
+    ]
+    (r,) = read(write(tmp_path / "a.json", frames))
+    np.testing.assert_allclose(r.positions, flat, atol=1e-3)
+    np.testing.assert_allclose(r.confidence, 0.8, atol=1e-6)
+
+
 def test_mmpose_in_space_and_of_animals(tmp_path: Path) -> None:
     h36m = ("root", *"right_hip right_knee right_foot left_hip left_knee left_foot spine thorax neck_base head".split(),
             *"left_shoulder left_elbow left_wrist right_shoulder right_elbow right_wrist".split())  # fmt: skip

@@ -33,6 +33,13 @@ def test_columns_may_be_anywhere(tmp_path: Path) -> None:
     assert r.positions.tolist() == [[[4, 1], [3, 2]], [[8, 5], [7, 6]]]
 
 
+@pytest.mark.parametrize("form", ["{0}_{1}", "{0}.{1}", "{0} ({1})", "{1}_{0}", "{0}{1}", "{1}.{0}"])
+def test_names_of_columns_are_spelled_in_many_ways(tmp_path: Path, form: str) -> None:
+    header = ",".join(form.format(joint, axis) for joint in ("LeftKnee", "Head") for axis in "XYZ")
+    (r,) = read(written(tmp_path / "a.csv", header, "1,2,3,4,5,6"))
+    assert r.joints == ("LeftKnee", "Head") and r.positions.tolist() == [[[1, 2, 3], [4, 5, 6]]]
+
+
 def test_numbers_without_names(tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", "1,2,3,4,5,6", "7,8,9,1e1,-11,.5")
     assert read(path)[0].positions.tolist() == [[[1, 2, 3], [4, 5, 6]], [[7, 8, 9], [10, -11, 0.5]]]
