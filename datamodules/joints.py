@@ -74,8 +74,8 @@ def named(joints: Sequence[str] | str | None) -> tuple[str, ...] | None:
 def fitting(joints: Sequence[str] | int, coords: int) -> list[str]:
     """Presets that data with these joints, or with so many unnamed ones, fit without any joint being replaced."""
     known = {name: preset.names for name, preset in presets().items() if preset.coords == coords}
-    if isinstance(joints, int):
-        return [name for name, own in known.items() if len(own) == joints]
+    if isinstance(joints, int):  # by number 17 are people
+        return [name for name, own in known.items() if len(own) == joints and name != "ap10k17"]
     same = [name for name, own in known.items() if set(joints) == set(own)]
     return same or [name for name, own in known.items() if set(joints) > set(own)]
 

@@ -79,14 +79,15 @@ class Clips:
         """Read a .npz as `save` writes it, or another with the keys of `datamodules.readers.arrays.read`.
 
         Args:
-            path: of the file, in metres unless it has ``units``.
-            skeleton: joints wanted, which are found by name, in any order, where the file names its joints; None takes the
-                shipped skeleton that has the names and parents of the file, or makes one of these, with y up.
+            path: of the file, in its ``units``, or else in those of the skeleton.
+            skeleton: joints wanted, which are found by name, in any order and as ``data=folder`` finds them, where the file names
+                its joints; None takes the shipped skeleton that has the names and parents of the file, or makes one of these,
+                with y up. Clips in pixels, whose bodies are scaled to one size, need a skeleton in pixels.
             fps: frames per second if the file has none.
 
         Raises:
             DataError: a file that is damaged, is of another kind or does not fit the skeleton; without frame rate or, if
-                ``skeleton`` is None, joints; in pixels, or with positions that are not finite.
+                ``skeleton`` is None, joints; with bodies of no plausible size, or with positions that are not finite.
         """
         from datamodules.readers.arrays import read_clips  # reading and drawing lie above, and are loaded only where needed
 

@@ -68,7 +68,7 @@ def test_an_unknown_joint_is_named(skeleton: Skeleton) -> None:
 def test_presets_are_symmetric_and_complete(path: Path) -> None:
     skeleton = preset(path)
     assert len(skeleton.names) == int("".join(c for c in path.stem if c.isdigit())[-2:])
-    assert skeleton.side(skeleton.root) == "centre" and skeleton.feet
+    assert skeleton.side(skeleton.root) == "centre" and bool(skeleton.feet) == bool(skeleton.left_right)
     other = {left: right for left, right in skeleton.left_right}
     other |= {right: left for left, right in other.items()}
     for name, parent in skeleton.joints.items():

@@ -5,7 +5,8 @@ import math
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -13,15 +14,46 @@ import numpy as np
 import torch
 
 from datamodules.clip_set import Recording
-from datamodules.joints import presets
+from datamodules.joints import plan, presets
+from datamodules.prepare import BODY, SIZES
 from datamodules.readers.files import read_bytes
+from datamodules.readers.refused import ROTATIONS, pickled
 from ddpm.clips import Clips
 from ddpm.errors import DataError
 from ddpm.skeleton import UNITS, Skeleton
 
-CLIPS = ("clips", "positions", "keypoints", "arr_0")
+CLIPS = (
+    *("clips", "positions", "keypoints", "arr_0", "posed_joints", "joints", "Jtr", "joints3d", "joints_3d", "keypoints3d"),
+    *("keypoints_3d", "positions_3d", "positions_2d", "motion"),
+)
 """Names under which an .npz may hold the positions."""
 KEYS = ("lengths", "fps", "joint_names", "labels", "class_names", "subjects", "confidence", "units")
+RATES = ("mocap_framerate", "mocap_frame_rate")  # fps, as AMASS calls it
+POSES = frozenset({"poses", "pose_body", "body_pose", "smpl_poses", "fullpose"})
+SMPL = frozenset({"trans", "transl", "smpl_trans", "betas", "root_orient", "global_orient"})
+"""Rotations of SMPL, and what is saved beside them."""
+FEATURES = {251: "KIT-ML", 263: "HumanML3D"}
+SPELLINGS = {
+    name: unit
+    for unit, names in {
+        "m": "meter meters metre metres",
+        "cm": "centimeter centimeters centimetre centimetres",
+        "mm": "millimeter millimeters millimetre millimetres",
+        "px": "pixel pixels",
+    }.items()
+    for name in names.split()
+}
+SOMA30 = (
+    *("pelvis", "spine1", "spine2", "spine3", "neck", "neck2", "head", "jaw", "left_eye", "right_eye"),
+    *("left_collar left_shoulder left_elbow left_wrist left_thumb left_middle_tip".split()),
+    *("right_collar right_shoulder right_elbow right_wrist right_thumb right_middle_tip".split()),
+    *("left_hip left_knee left_ankle left_foot right_hip right_knee right_ankle right_foot".split()),
+)
+"""The joints of Kimodo, which calls a hip LeftLeg and an ankle LeftFoot, under the names of smpl22."""
+LARGEST = 10 * SIZES[1]
+"""Metres along the bones beyond which the unit of clips is wrong: bodies that a poor model sampled may be large."""
+MAX_CROWD, MIN_CROWDED = 3, 20
+"""So few frames in so many clips are bodies in frames."""
 MAX_BYTES = 4 << 30
 MAX_RATIO, UNSUSPICIOUS = 100, 64 << 20
 """An archive that grows more than so many times, and beyond so many bytes, is no motion: zeros packed to fill the memory."""
@@ -33,18 +65,24 @@ BROKEN = (
 """What NumPy and zipfile raise on damaged input."""
 
 
-def read(path: Path, coords: int = 3) -> list[Recording]:
+def read(path: Path, coords: int = 3, joints: Collection[int] = ()) -> list[Recording]:
     """The clips of a file.
 
-    ``.npy``: ``(frames, joints, coords)``, ``(clips, frames, joints, coords)`` or ``(frames, joints * coords)``. ``.npz``: that
-    as ``clips`` or ``positions`` and, each optional, ``lengths`` ``(clips,)`` the frames that count, ``fps``, ``joint_names``
-    ``(joints,)``, ``labels`` ``(clips,)`` text, or numbers that may index ``class_names``, ``subjects`` ``(clips,)`` text or
-    numbers, in both of which the number -1 is unknown; ``confidence`` ``(clips, frames, joints)``, ``units``; others are ignored.
+    ``.npy``: ``(frames, joints, coords)``, ``(clips, frames, joints, coords)``, ``(frames, joints * coords)``, or, as in the
+    results of MDM, ``(clips, joints, coords, frames)``. ``.npz``: that under one of the names in ``CLIPS`` and, each optional,
+    ``lengths`` ``(clips,)`` the frames that count, ``fps``, ``joint_names`` ``(joints,)``, ``labels`` ``(clips,)`` text, or
+    numbers that may index ``class_names``, ``subjects`` ``(clips,)`` text or numbers, in both of which the number -1 is unknown;
+    ``confidence`` ``(clips, frames, joints)``, ``units``; others are ignored.
+
+    Args:
+        path: of the file.
+        coords: numbers per joint where a frame is a row of numbers.
+        joints: numbers of joints that are expected, by which the axes of an array are told where names do not.
 
     Raises:
         DataError: the file is damaged, holds Python objects, promises more than it has, or its arrays do not fit together.
     """
-    return _recordings(path, _arrays(path), coords)
+    return _recordings(path, _arrays(path), coords, joints)
 
 
 def read_clips(path: Path, skeleton: Skeleton | None = None, fps: float | None = None) -> Clips:
@@ -52,13 +90,9 @@ def read_clips(path: Path, skeleton: Skeleton | None = None, fps: float | None =
     if path.suffix.lower() != ".npz":
         raise DataError(f"{path}: clips are read from .npz; other motion is data for data=folder")
     arrays = _arrays(path, ("parents", "seeds"))
-    recordings = _recordings(path, arrays, 0 if skeleton is None else skeleton.coords)
+    expected = () if skeleton is None else (len(skeleton.names),)
+    recordings = _recordings(path, arrays, 0 if skeleton is None else skeleton.coords, expected)
     first, n = recordings[0], len(recordings)
-    joints, coords = first.positions.shape[1:]
-    scale = UNITS[first.units or "m"]
-    if scale is None:
-        known = ", ".join(unit for unit, metres in UNITS.items() if metres is not None)
-        raise DataError(f"{path}: units {first.units!r} are no length; expected one of {known}; convert the file")
     rate = fps if first.fps is None else first.fps
     if rate is None:
         raise DataError(f"{path}: does not say its frame rate; save fps with it, or give fps=")
@@ -69,30 +103,31 @@ def read_clips(path: Path, skeleton: Skeleton | None = None, fps: float | None =
         raise DataError(f"{path}: seeds must be {n} whole numbers in 0..2^63-1, found {seeds.tolist()}")
     try:
         skeleton = _skeleton(path, first, arrays.get("parents")) if skeleton is None else skeleton
-        names = first.joints or skeleton.names
-        missing = [name for name in skeleton.names if name not in names]
-        if coords != skeleton.coords:
-            raise DataError(
-                f"{path}: {coords} coordinates per joint, the skeleton has {skeleton.coords}; give the skeleton of the file"
-            )
-        if first.joints is None and joints != len(skeleton.names):
-            raise DataError(
-                f"{path}: {joints} joints without names, the skeleton has {len(skeleton.names)} joints; save joint_names too"
-            )
-        if missing or len(set(names)) != joints:
-            raise DataError(
-                f"{path}: its joints are {list(names)}, of which each needs a name of its own, and {missing} of the skeleton are "
-                "missing"
-            )
-        positions = torch.zeros(
-            n, arrays["clips"].shape[arrays["clips"].ndim == 4], len(skeleton.names), coords, dtype=torch.float64
-        )
-        order = [names.index(name) for name in skeleton.names]
+        if UNITS[first.units or skeleton.units] is None and skeleton.units != "px":
+            known = ", ".join(unit for unit, metres in UNITS.items() if metres is not None)
+            raise DataError(f"{path}: units {first.units!r} are no length; expected one of {known}; convert the file")
+        weights = plan(replace(first, source=str(path)), skeleton, {})[0].astype(np.float64)
+        lengths = [len(recording.positions) for recording in recordings]
+        positions = torch.zeros(n, max(lengths), len(skeleton.names), skeleton.coords, dtype=torch.float64)
+        sizes = []
         for clip, recording in zip(positions, recordings, strict=True):
-            clip[: len(recording.positions)] = torch.from_numpy(recording.positions[:, order].astype(np.float64) * scale)
+            finite = np.isfinite(recording.positions).all(-1)
+            found = weights @ np.where(finite[..., None], recording.positions, 0).astype(np.float64)
+            found[~finite @ (weights.T > 0)] = np.nan  # and not where another joint of the file is not finite
+            size = _size(found, skeleton)
+            metres = UNITS[first.units or skeleton.units] or BODY / (size or BODY)
+            clip[: len(found)] = torch.from_numpy(found * metres)
+            sizes.append(size * metres)
+        size = float(np.median(sizes))
+        if size > 0 and len(skeleton.names) > 2 and not SIZES[0] <= size <= LARGEST:
+            raise DataError(
+                f"{path}: half of the bodies are {'over' if size > 1 else 'under'} {size:.3g} m along their bones, expected "
+                f"{SIZES[0]} "
+                f"to {LARGEST:g} m; {first.units or skeleton.units} was taken as their unit, save units with the clips"
+            )
         return Clips(
             positions,
-            torch.tensor([len(recording.positions) for recording in recordings]),
+            torch.tensor(lengths),
             rate,
             skeleton,
             None if seeds is None else torch.from_numpy(seeds.astype(np.int64)),
@@ -102,6 +137,17 @@ def read_clips(path: Path, skeleton: Skeleton | None = None, fps: float | None =
         raise
     except ValueError as error:
         raise DataError(f"{path}: {error}") from error
+
+
+def _size(positions: np.ndarray, skeleton: Skeleton) -> float:
+    """The longest way along the bones from the root, in the unit of the positions ``(frames, joints, coords)``."""
+    ways = dict.fromkeys([skeleton.root], 0.0)
+    while len(ways) < len(skeleton.names):  # a parent may come after its child
+        for child, parent in skeleton.bones:
+            if parent in ways and child not in ways:
+                long = np.percentile(np.linalg.norm(positions[:, child] - positions[:, parent], axis=-1), 90)
+                ways[child] = ways[parent] + float(long)
+    return max(ways.values())
 
 
 def _skeleton(path: Path, recording: Recording, parents: np.ndarray | None) -> Skeleton:
@@ -123,7 +169,7 @@ def _arrays(path: Path, more: Sequence[str] = ()) -> dict[str, np.ndarray]:
     try:
         if path.suffix.lower() == ".npz":
             return _unpack(content, path, more)
-        return {"clips": _array(io.BytesIO(content), len(content), str(path))}
+        return {"clips": _array(io.BytesIO(content), len(content), path)}
     except DataError:
         raise
     except BROKEN as e:
@@ -142,27 +188,49 @@ def _unpack(content: bytes, path: Path, more: Sequence[str]) -> dict[str, np.nda
             )
         name = next((name for name in CLIPS if name in members), None)
         if name is None:
+            holds = f"{path}: holds {sorted(members)[:20]}"
+            if POSES & members.keys() and SMPL & members.keys():
+                raise DataError(f"{holds}: AMASS, rotations of SMPL; {ROTATIONS} joints beside poses")
+            if {"S", "part", "imgname"} <= members.keys():
+                raise DataError(
+                    f"{holds}: annotations of MMPose for single pictures of Human3.6M, which are no motion; use sequences"
+                )
             raise DataError(
-                f"{path}: holds {sorted(members)[:20]}, none of them {' or '.join(CLIPS[:2])}; save the positions (frames, "
-                "joints, coords) under one of these names"
+                f"{holds}, none of them {' or '.join(CLIPS[:2])}; save the positions (frames, joints, coords) under one of these "
+                f"names: numpy.savez(NEW, clips=numpy.load({str(path)!r})[NAME], fps=FPS)"
             )
+        rate = next((key for key in RATES if key in members), None)
+        smpl = bool(POSES & members.keys() and SMPL & members.keys())  # where labels are those of markers
+        sources = {key: key for key in (*KEYS, *more) if key in members and not (smpl and key == "labels")}
+        sources = sources if rate is None else {"fps": rate} | sources
         arrays = {}
-        for key, source in {"clips": name, **{key: key for key in (*KEYS, *more) if key in members}}.items():
+        for key, source in {"clips": name, **sources}.items():
             with archive.open(members[source]) as stream:
-                arrays[key] = _array(stream, members[source].file_size, f"{path}: {source}")
+                arrays[key] = _array(stream, members[source].file_size, path, source)
+        joints = arrays["clips"].shape[-2] if arrays["clips"].ndim > 2 else 0
+        if "joint_names" not in arrays and name == "posed_joints" and joints == len(SOMA30):
+            arrays["joint_names"] = np.array(SOMA30)
+        if "joint_names" not in arrays and smpl and joints > 24:  # the hands of SMPL-H, the face of SMPL-X
+            body = presets()["smpl22"].names
+            arrays["joint_names"] = np.array([*body, *(f"joint_{k}" for k in range(len(body), joints))])
         return arrays
 
 
-def _array(stream: IO[bytes], size: int, where: str) -> np.ndarray:
+def _array(stream: IO[bytes], size: int, path: Path, key: str = "") -> np.ndarray:
     """The array of a stream in NumPy's format with ``size`` bytes, refused before it is read if its header lies."""
+    where = f"{path}: {key}" if key else str(path)
     version = np.lib.format.read_magic(stream)
     if version not in HEADERS:
         raise DataError(f"{where}: version {version} of the NumPy format; save it again with numpy.save")
     shape, fortran, dtype = HEADERS[version](stream)
+    if dtype.hasobject and key in ("", *CLIPS):
+        load = f"numpy.load({str(path)!r}, allow_pickle=True)" + (f"[{key!r}]" if key else "")
+        raise pickled(path, key.encode() + stream.read(), where, load, several=shape != ())
     if dtype.hasobject or dtype.kind not in "fiubUS":
+        kind = "str" if key in ("joint_names", "labels", "class_names", "subjects", "units") else "'float32'"
         raise DataError(
-            f"{where}: holds {dtype}, which is not read since Python objects can run code; save plain numbers, e.g. "
-            "numpy.save(path, numpy.asarray(x, dtype='float32'))"
+            f"{where}: holds {dtype}, which is not read since Python objects can run code; save plain numbers or texts, "
+            f"numpy.asarray(x, dtype={kind})"
         )
     promised, there = math.prod(shape) * dtype.itemsize, size - stream.tell()
     if promised != there or any(length < 0 for length in shape):
@@ -174,29 +242,60 @@ def _array(stream: IO[bytes], size: int, where: str) -> np.ndarray:
     return np.frombuffer(stream.read(promised), dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def _recordings(path: Path, arrays: Mapping[str, np.ndarray], coords: int) -> list[Recording]:
+def _laid_out(path: Path, clips: np.ndarray, coords: int, joints: Collection[int]) -> np.ndarray:
+    """Positions of any known order of axes as ``(frames, joints, coords)``, or that with the clips before."""
+    shape = clips.shape
+    if clips.ndim > 1 and shape[-1] in FEATURES:
+        raise DataError(
+            f"{path}: positions have shape {shape}: {shape[-1]} numbers a frame are the features of {FEATURES[shape[-1]]}, "
+            "velocities "
+            "and rotations; use new_joints, not new_joint_vecs (recover_from_ric of HumanML3D makes the one of the other)"
+        )
+    if clips.ndim == 2 and shape[1] == coords and len(clips) in joints and 1 not in joints:
+        return clips[None]  # one pose
+    if clips.ndim == 2 and coords > 0 and shape[1] % coords == 0:
+        return clips.reshape(len(clips), -1, coords)
+    if clips.ndim in (3, 4) and shape[-1] not in (2, 3) and shape[-2] in (2, 3):
+        first, last = shape[-3] in joints, shape[-1] in joints
+        if first and last:
+            raise DataError(
+                f"{path}: positions have shape {shape}, where {shape[-3]} or {shape[-1]} may be the joints; save them as "
+                "(frames, "
+                "joints, coords): numpy.moveaxis(x, -1, -3) if the joints are first, x.swapaxes(-1, -2) if they are last"
+            )
+        return clips.swapaxes(-1, -2) if last else np.moveaxis(clips, -1, -3)
+    if clips.ndim not in (3, 4) or clips.size == 0:
+        graph = " (N, C, T, V, M of ST-GCN: x.transpose(0, 4, 2, 3, 1).reshape(-1, T, V, C))" if clips.ndim == 5 else ""
+        raise DataError(
+            f"{path}: positions have shape {shape}, expected (frames, joints, coords), (clips, frames, joints, coords), "
+            "(clips, joints, "
+            f"coords, frames) or (frames, joints * {coords}), not empty{graph}"
+        )
+    return clips
+
+
+def _recordings(path: Path, arrays: Mapping[str, np.ndarray], coords: int, expected: Collection[int]) -> list[Recording]:
     """One recording per clip, all arrays checked against each other."""
     clips = arrays["clips"]
     if clips.dtype.kind not in "fiu":
         raise DataError(f"{path}: positions are {clips.dtype}, expected numbers")
-    if clips.ndim == 2 and coords > 0 and clips.shape[1] % coords == 0:
-        clips = clips.reshape(len(clips), -1, coords)
-    if clips.ndim not in (3, 4) or clips.size == 0:
-        features = " (HumanML3D: use new_joints, not new_joint_vecs)" if clips.ndim == 2 and clips.shape[1] in (251, 263) else ""
-        raise DataError(
-            f"{path}: positions have shape {clips.shape}, expected (frames, joints, coords), (clips, frames, joints, coords) or "
-            f"(frames, joints * {coords}), not empty{features}"
-        )
+    names = tuple(_texts(arrays["joint_names"])) if "joint_names" in arrays else None
+    clips = _laid_out(path, clips, coords, expected if names is None else (len(names),))
     single = clips.ndim == 3
     clips = clips[None] if single else clips
     n, frames, joints = clips.shape[:3]
+    if frames <= MAX_CROWD < MIN_CROWDED <= n and "lengths" not in arrays:
+        raise DataError(
+            f"{path}: positions have shape {clips.shape}, {n} clips of {frames} frames; if these are {n} frames of {frames} "
+            "bodies, "
+            "save x.swapaxes(0, 1)"
+        )
     lengths = arrays.get("lengths", np.full(n, frames)).reshape(-1)
     if lengths.dtype.kind not in "iu" or len(lengths) != n or lengths.min() < 1 or lengths.max() > frames:
         raise DataError(f"{path}: lengths must be {n} whole numbers from 1 to {frames}, found {lengths.tolist()[:5]}")
     fps = arrays.get("fps")
     if fps is not None and (fps.dtype.kind not in "fiu" or fps.size != 1):
         raise DataError(f"{path}: fps must be one number, found {fps.dtype} {fps.shape}")
-    names = tuple(_texts(arrays["joint_names"])) if "joint_names" in arrays else None
     if names is not None and len(names) != joints:
         raise DataError(f"{path}: joint_names holds {len(names)} names for {joints} joints")
     confidence = arrays.get("confidence")
@@ -205,6 +304,7 @@ def _recordings(path: Path, arrays: Mapping[str, np.ndarray], coords: int) -> li
             raise DataError(f"{path}: confidence has shape {confidence.shape}, expected {(n, frames, joints)[single:]}")
         confidence = confidence.reshape(n, frames, joints).astype(np.float32)
     units = _texts(arrays["units"])[0] if arrays.get("units", np.empty(0)).size == 1 else None
+    units = units and SPELLINGS.get(units.lower(), units.lower())
     if units is not None and units not in UNITS:
         raise DataError(f"{path}: units {units!r} are no length; expected one of {', '.join(UNITS)}; correct the file")
     labels, subjects = (_column(path, arrays, key, n) for key in ("labels", "subjects"))

@@ -1,8 +1,9 @@
 """What all readers do with files: find them, and read them within limits."""
 
+import math
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ddpm.errors import DataError
@@ -10,6 +11,7 @@ from ddpm.errors import DataError
 MAX_FILES = 500_000
 MAX_TEXT = 64 << 20
 """Bytes of a text file; while it is parsed it takes up to thirty times as much memory."""
+MAX_STRIDE = 20  # times as many numbers of frames as frames: beyond, they are pictures and no motion
 
 
 COMMON = (5.0, 10.0, 12.0, 15.0, 20.0, 24.0, 25.0, 30.0, 48.0, 50.0, 60.0, 72.0, 75.0, 90.0, 100.0, 120.0, 144.0, 200.0, 240.0)
@@ -87,3 +89,18 @@ def find_files(root: Path, endings: Collection[str]) -> tuple[list[Path], int]:
             "data.root to the directory of the motions"
         )
     return sorted(found), others
+
+
+def places(path: Path, numbers: Sequence[int]) -> dict[int, int]:
+    """Number of each picture -> its place from the first, in units of their common step; missing ones are left out.
+
+    Raises:
+        DataError: they are too far apart to be frames of a motion.
+    """
+    first, step = min(numbers, default=0), math.gcd(*(number - min(numbers) for number in numbers)) or 1
+    if numbers and (max(numbers) - first) // step >= MAX_STRIDE * len(numbers):
+        raise DataError(
+            f"{path}: {len(numbers)} images with numbers from {first} to {max(numbers)}: single pictures and no motion; "
+            "keep the frames of a video in one file"
+        )
+    return {number: (number - first) // step for number in numbers}

@@ -1,7 +1,6 @@
-"""Keypoints of people in pictures: JSON of OpenPose, COCO, AlphaPose and MediaPipe, one file per clip or one per frame."""
+"""Keypoints of people in pictures: JSON of OpenPose, COCO, AlphaPose, MMPose, MediaPipe, one file per clip or one per frame."""
 
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from datamodules.clip_set import Recording
-from datamodules.readers.files import read_text
+from datamodules.readers.files import places, read_text
 from ddpm.errors import DataError
 
 
@@ -26,9 +25,14 @@ def _limbs(joints: str, sides: str = "right left") -> list[str]:
 
 
 ARMS, LEGS = "shoulder elbow wrist", "hip knee ankle"
+FINGERS = "index_finger middle_finger ring_finger pinky"
 JOINTS: dict[int, tuple[str, ...]] = {
     17: ("nose", *_joints(f"eye ear {ARMS} {LEGS}")),
     18: ("nose", "neck", *_limbs(ARMS), *_limbs(LEGS), *_joints("eye ear", "right left")),
+    21: (
+        *("wrist", "thumb_cmc", "thumb_mcp", "thumb_ip", "thumb_tip"),
+        *(f"{finger}_{joint}" for finger in FINGERS.split() for joint in ("mcp", "pip", "dip", "tip")),
+    ),
     25: (
         *("nose", "neck", *_limbs(ARMS), "mid_hip", *_limbs(LEGS), *_joints("eye ear", "right left")),
         *_limbs("big_toe small_toe heel", "left right"),
@@ -38,36 +42,51 @@ JOINTS: dict[int, tuple[str, ...]] = {
         *_joints(f"{ARMS} pinky index thumb {LEGS} heel foot_index"),
     ),
 }
-"""Names by their number: COCO, OpenPose's COCO model, OpenPose's BODY_25, MediaPipe."""
+"""Names by their number: COCO, OpenPose's COCO model, a hand, OpenPose's BODY_25, MediaPipe."""
+MMPOSE = {
+    **{"root": "pelvis", "neck_base": "nose", "left_foot": "left_ankle", "right_foot": "right_ankle"},  # Human3.6M
+    **{"Root of tail": "root_of_tail", "Nose": "nose", "Neck": "neck"},  # AP-10K, as what begins with L_ and R_
+}
+"""Joints of MMPose -> those of the shipped skeletons."""
+MARK = ("x", "y", "z", "visibility")
+LISTS = ("frames", "annotations", "keypoints", "instance_info")
+"""Names of the list of frames in a file."""
 FRAME = re.compile(r"(.*?)[ ._-]?(\d{1,15})_keypoints\.json", re.IGNORECASE)
 """Name of a file that holds one frame, as OpenPose writes it."""
 MAX_PEOPLE = 50
-MAX_STRIDE = 20  # times as many numbers of frames as frames: beyond, they are pictures and no motion
 LONGEST_ABSENCE = 15  # frames after which whoever comes back is somebody else
 REACH = 0.5  # of the height or width of a body: farther nobody gets from one frame to the next
 
-Body = tuple[np.ndarray, str | None]  # (joints, 3) x, y, confidence; identity
+Body = tuple[np.ndarray, str | None]  # (joints, 3 or 4) x, y, perhaps z, confidence; identity
 Frames = dict[int, list[Body]]
 
 
-def read(path: Path) -> list[Recording]:
-    """The people of a file, in the order of their appearance, in pixels.
+def read(path: Path, coords: int = 2) -> list[Recording]:
+    """The people of a file, in the order of their appearance, in pixels; in 3-D without a unit, or in metres from MediaPipe.
 
-    It holds a list of frames, or an object with such a list as ``frames``, ``annotations`` or ``keypoints`` and, if known,
-    ``fps``, ``joint_names``, ``label``, ``subject``, ``width`` and ``height``. A frame is an object with ``people`` (OpenPose),
-    with ``keypoints`` and ``image_id`` (COCO, AlphaPose: one person; frames go by the number in image_id), with ``landmarks`` or
-    ``pose_landmarks`` (MediaPipe: x and y are fractions of width and height, which are needed), or a list ``[[x, y, confidence],
-    ...]``. Confidence is cut to 0..1; where there is none, all was seen.
+    It holds a list of frames, or an object with such a list as ``frames``, ``annotations``, ``keypoints`` or ``instance_info``
+    and, if known, ``fps``, ``joint_names``, ``label``, ``subject``, ``width`` and ``height``. A frame is
+
+    - an object with ``people`` (OpenPose) or ``instances`` (MMPose);
+    - one with ``keypoints`` and ``image_id`` (COCO, AlphaPose: one person; frames go by the number in image_id);
+    - one with landmarks of MediaPipe under any of its names: x and y are fractions of width and height, which are needed, while
+      those of the world are metres;
+    - or a list ``[[x, y, confidence], ...]``. Confidence is cut to 0..1; where there is none, all was seen.
 
     People keep their number if the file gives one (``track_id``, ``idx``, ``person_id``), else they are matched to the nearest
     body before.
 
+    Args:
+        path: of the file.
+        coords: 2 or 3, which is read where the file has both; three numbers a joint are x, y, z if this is 3 and the third is no
+            confidence.
+
     Raises:
-        DataError: it is no JSON or holds no such keypoints; names the frame.
+        DataError: it is no JSON, holds no such keypoints, or numbers of people that cannot be read; names the frame.
     """
     document = _load(path)
     about = document if isinstance(document, dict) else {}
-    return _recordings(path, _frames(path, document), about)
+    return _recordings(path, _frames(path, document, coords), about)
 
 
 def read_frames(paths: Sequence[Path]) -> list[Recording]:
@@ -81,7 +100,7 @@ def read_frames(paths: Sequence[Path]) -> list[Recording]:
         match = FRAME.fullmatch(path.name)
         if match is None:
             raise DataError(f"{path}: expected a name NAME_NUMBER_keypoints.json; rename or remove the file")
-        bodies = _frames(path, _load(path))
+        bodies = _frames(path, _load(path), 2)
         if len(bodies) > 1 or int(match[2]) in frames:
             raise DataError(f"{path}: expected one frame, the only one of this number; rename or remove the file")
         frames[int(match[2])] = bodies.get(0, [])
@@ -107,72 +126,152 @@ def _load(path: Path) -> Any:
         raise DataError(f"{path}: no JSON{where}: {str(e)[:60]}; the file is damaged or truncated, replace or remove it") from e
 
 
-def _frames(path: Path, document: Any) -> Frames:
+def _frames(path: Path, document: Any, coords: int) -> Frames:
     """Number of the frame -> the bodies in it."""
     about = document if isinstance(document, dict) else {}
     if "people" in about:
         document = [about]
-    for key in ("frames", "annotations", "keypoints"):
-        if key in about:
-            document = about[key]
-            break
+    key = next((key for key in LISTS if key in about), None)
+    marks = {key: value for key, value in about.items() if _is_landmarks(key) and isinstance(value, list)}
+    if key is not None:
+        document = about[key]
+    elif marks:
+        document = [dict(zip(marks, frame, strict=True)) for frame in zip(*marks.values(), strict=False)]
+    if "data_by_frame" in about:
+        raise DataError(f"{path}: holds the frames of FreeMoCap; give its by_trajectory.csv, or the tables in output_data")
     if not isinstance(document, list) or not document:
-        raise DataError(
-            f"{path}: holds no list of frames (frames, annotations, keypoints or people); see conf/data/keypoints2d.yaml"
-        )
+        raise DataError(f"{path}: holds no list of frames ({', '.join(LISTS)} or people); see conf/data/keypoints2d.yaml")
     frames: Frames = {}
     by_image: dict[str, list[Body]] = {}
     for i, entry in enumerate(document):
         if isinstance(entry, dict) and "keypoints" in entry and "image_id" in entry:
-            identity = next((str(entry[key]) for key in ("track_id", "idx") if isinstance(entry.get(key), int | str)), None)
-            by_image.setdefault(str(entry["image_id"]), []).append((_body(path, i, entry["keypoints"]), identity))
+            by_image.setdefault(str(entry["image_id"]), []).append(_instance(path, i, entry))
+        elif isinstance(entry, dict) and {"keypoints", "bbox"} <= entry.keys():
+            raise DataError(f"{path}: entry {i} has no image_id and no frame: the bodies of a single picture are no motion")
         else:
-            frames[i] = list(_people(path, i, entry, about))
+            frames[i] = list(_people(path, i, entry, about, coords))
     if by_image and frames:
         raise DataError(f"{path}: entry {min(frames)} has no image_id and keypoints, the others have; correct the file")
+    numbers = [entry.get("frame_id") if isinstance(entry, dict) else None for entry in document]
+    if frames and all(isinstance(number, int) and 0 <= number < 1e15 for number in numbers):
+        if len(set(numbers)) < len(numbers):
+            raise DataError(f"{path}: two frames have one frame_id; correct the file")
+        frames = {place: frames[numbers.index(number)] for number, place in places(path, sorted(numbers)).items()}
     frames = _by_number(path, by_image) if by_image else frames
     for i, bodies in frames.items():
         if len(bodies) > MAX_PEOPLE:
             raise DataError(f"{path}: frame {i}: {len(bodies)} people, at most {MAX_PEOPLE} are followed; remove the file")
+    return _scored(path, frames, coords)
+
+
+def _scored(path: Path, frames: Frames, coords: int) -> Frames:
+    """Frames whose bodies end with a confidence in 0..1: the third of three numbers, unless it is a coordinate."""
+    third = np.concatenate([np.zeros(1), *(body[:, 2] for bodies in frames.values() for body, _ in bodies if body.shape[1] == 3)])
+    spatial = coords == 3 and bool(((third < 0) | (third > 2)).any())
+    if not spatial and ((third < 0) & (third != -1)).any():
+        raise DataError(
+            f"{path}: the third number of a keypoint is {third.min():g}, no confidence; if it is z, choose a skeleton with 3 "
+            "coordinates"
+        )
+    for bodies in frames.values():
+        for k, (body, identity) in enumerate(bodies):
+            body = np.concatenate([body, np.ones((len(body), 1))], axis=1) if spatial and body.shape[1] == 3 else body
+            body[:, -1] = np.clip(np.nan_to_num(body[:, -1], nan=0.0), 0, 1)
+            bodies[k] = body, identity
     return frames
 
 
-def _people(path: Path, i: int, entry: Any, about: Mapping[str, Any]) -> Iterator[Body]:
+def _is_landmarks(key: Any) -> bool:
+    """Whether a key is one of MediaPipe's for landmarks: pose_landmarks, worldLandmarks, multi_hand_landmarks and so on."""
+    return str(key).replace("_", "").lower().endswith("landmarks")
+
+
+def _people(path: Path, i: int, entry: Any, about: Mapping[str, Any], coords: int) -> Iterator[Body]:
     """The bodies of frame ``i``."""
+    if isinstance(entry, list) and entry and all(isinstance(mark, dict) for mark in entry):
+        entry = {"instances": entry} if "keypoints" in entry[0] else {"landmarks": entry}
     if isinstance(entry, dict) and "people" in entry:
         for person in entry["people"] if isinstance(entry["people"], list) else [None]:
             values = person.get("pose_keypoints_2d", person.get("pose_keypoints")) if isinstance(person, dict) else None
             if values != []:
                 number = person.get("person_id") if isinstance(person, dict) else None
-                number = number[0] if isinstance(number, list) and number else number
-                yield _body(path, i, values), str(number) if isinstance(number, int) and number >= 0 else None
-    elif isinstance(entry, dict) and ("landmarks" in entry or "pose_landmarks" in entry):
-        landmarks = entry.get("landmarks", entry.get("pose_landmarks"))
-        size = [about.get("width"), about.get("height")]
-        if not all(isinstance(pixels, int | float) and 0 < pixels < 1e6 for pixels in size):
-            raise DataError(f"{path}: landmarks are fractions of the picture; add its width and height beside frames, in pixels")
-        if landmarks:
-            try:
-                rows = [[mark["x"], mark["y"], mark.get("visibility", 1.0)] for mark in landmarks]
-            except (TypeError, KeyError, AttributeError) as e:
-                raise DataError(f"{path}: frame {i}: a landmark needs x and y; correct or remove the file") from e
-            yield _body(path, i, rows) * np.array([*size, 1.0]), None
+                yield _body(path, i, values), _identity(path, i, number)
+    elif isinstance(entry, dict) and "instances" in entry:
+        for person in entry["instances"] if isinstance(entry["instances"], list) else [None]:
+            yield _instance(path, i, person)
+    elif isinstance(entry, dict) and any(map(_is_landmarks, entry)):
+        yield from _landmarks(path, i, entry, about, coords)
     elif entry is not None and entry != []:
-        yield _body(path, i, entry.get("keypoints") if isinstance(entry, dict) else entry), None
+        yield _instance(path, i, entry if isinstance(entry, dict) else {"keypoints": entry})
 
 
-def _body(path: Path, i: int, values: Any) -> np.ndarray:
-    """``(joints, 3)`` x, y and confidence from a flat list of triples, or from a list of pairs or triples."""
+def _instance(path: Path, i: int, person: Any) -> Body:
+    """A body given by its ``keypoints`` and, perhaps, ``keypoint_scores`` and a number."""
+    person = person if isinstance(person, dict) else {}
+    number = next((person[key] for key in ("track_id", "idx") if person.get(key) is not None), None)
+    values = person.get("keypoints")
+    if isinstance(values, dict):  # as YOLO writes them
+        rows = [values.get(key) for key in ("x", "y", "visible") if key in values]
+        values = list(zip(*rows, strict=False)) if all(isinstance(row, list) for row in rows) else None
+    return _body(path, i, values, person.get("keypoint_scores")), _identity(path, i, number)
+
+
+def _identity(path: Path, i: int, value: Any) -> str | None:
+    """The number of a person as text, of one in as many brackets or twice: 7, 7.0, [7.0], [[7.0], [7.0]]; None: -1 or nothing."""
+    values = [value]
+    for _ in range(3):
+        values = [inner for one in values for inner in (one if isinstance(one, list) else [one])]
+    values = [int(one) if isinstance(one, float) and one.is_integer() else one for one in values if one is not None]
+    if not all(isinstance(one, int | str) and not isinstance(one, bool) and one == values[0] for one in values):
+        raise DataError(
+            f"{path}: frame {i}: the number of a person is {str(value)[:60]}, expected one number; correct it, or remove all "
+            "numbers "
+            "to have people matched to the nearest body before"
+        )
+    return str(values[0]) if values and values[0] not in (-1, "") else None
+
+
+def _landmarks(path: Path, i: int, entry: Mapping[str, Any], about: Mapping[str, Any], coords: int) -> Iterator[Body]:
+    """The bodies of a frame of MediaPipe, in 3-D from the landmarks of the world, where they are asked for or the only ones."""
+    keys = sorted(filter(_is_landmarks, entry), key=lambda key: ("world" in key.lower()) != (coords == 3))
+    spatial, found = "world" in keys[0].lower(), entry[keys[0]]
+    first = found[0] if isinstance(found, list) and found else None
+    one = isinstance(found, dict) or (isinstance(first, dict) and "x" in first)
+    one = one or (isinstance(first, list) and bool(first) and isinstance(first[0], int | float))
+    found = [found] if one else found if isinstance(found, list) else []
+    size = [about.get("width"), about.get("height")]
+    if not spatial and not all(isinstance(pixels, int | float) and 0 < pixels < 1e6 for pixels in size):
+        raise DataError(f"{path}: landmarks are fractions of the picture; add its width and height beside frames, in pixels")
+    if spatial and len(found) > 1:
+        raise DataError(
+            f"{path}: frame {i}: {len(found)} bodies with landmarks of the world, each about an origin of its own: nothing "
+            "tells who is "
+            "who; keep one body a frame"
+        )
+    axes = ("x", "y", "z") if spatial else ("x", "y")
+    for marks in found:
+        try:
+            marks = marks["landmark"] if isinstance(marks, dict) else marks  # as protobuf writes it
+            marks = [dict(zip(MARK, mark, strict=False)) if isinstance(mark, list) else mark for mark in marks]
+            seen = [1.0 if mark.get("visibility") is None else mark["visibility"] for mark in marks]
+            rows = [[*(mark[axis] for axis in axes), own] for mark, own in zip(marks, seen, strict=True)]
+        except (TypeError, KeyError, AttributeError) as e:
+            raise DataError(f"{path}: frame {i}: a landmark needs {' and '.join(axes)}; correct or remove the file") from e
+        yield _body(path, i, rows) * np.array([1, 1, 1, 1] if spatial else [*size, 1.0]), None
+
+
+def _body(path: Path, i: int, values: Any, scores: Any = None) -> np.ndarray:
+    """``(joints, 3 or 4)`` from a flat list of triples, or from a list of two to four numbers a joint, and confidences."""
     body: np.ndarray = np.empty(0)
     with suppress(ValueError, TypeError, OverflowError):
         body = np.array(values, dtype=np.float64)
-    if body.ndim == 1 and body.size and body.size % 3 == 0:
+        if scores is not None:
+            body = np.concatenate([body, np.array(scores, dtype=np.float64).reshape(-1, 1)], axis=1)
+    if body.ndim == 1 and body.size and body.size % 3 == 0 and scores is None:
         body = body.reshape(-1, 3)
-    if body.ndim != 2 or body.shape[1] not in (2, 3) or not body.size:
+    if body.ndim != 2 or body.shape[1] not in (2, 3, 4) or not body.size:
         raise DataError(f"{path}: frame {i}: expected keypoints x, y, confidence of every joint; correct or remove the file")
-    body = np.concatenate([body, np.ones((len(body), 3 - body.shape[1]))], axis=1)
-    body[:, 2] = np.clip(np.nan_to_num(body[:, 2], nan=0.0), 0, 1)
-    return body
+    return np.concatenate([body, np.ones((len(body), max(0, 3 - body.shape[1])))], axis=1)
 
 
 def _by_number(path: Path, by_image: Mapping[str, list[Body]]) -> Frames:
@@ -185,13 +284,7 @@ def _by_number(path: Path, by_image: Mapping[str, list[Body]]) -> Frames:
                 f"{path}: image_id {image[:40]!r} has no number of its own, by which frames could be ordered; correct the file"
             )
         numbers[int(digits[-1])] = image
-    first, step = min(numbers), math.gcd(*(number - min(numbers) for number in numbers)) or 1
-    if (max(numbers) - first) // step >= MAX_STRIDE * len(numbers):
-        raise DataError(
-            f"{path}: {len(numbers)} images with numbers from {first} to {max(numbers)}: single pictures and no motion; "
-            "keep the frames of a video in one file"
-        )
-    return {(number - first) // step: by_image[numbers[number]] for number in sorted(numbers)}
+    return {place: by_image[numbers[number]] for number, place in places(path, sorted(numbers)).items()}
 
 
 def _recordings(path: Path, frames: Frames, about: Mapping[str, Any]) -> list[Recording]:
@@ -199,7 +292,13 @@ def _recordings(path: Path, frames: Frames, about: Mapping[str, Any]) -> list[Re
     counts = {len(body) for bodies in frames.values() for body, _ in bodies}
     if len(counts) > 1:
         raise DataError(f"{path}: bodies have {sorted(counts)} joints, expected the same number in all frames; correct the file")
-    names = about.get("joint_names", JOINTS.get(next(iter(counts), 0)))
+    columns = {body.shape[1] for bodies in frames.values() for body, _ in bodies}
+    if len(columns) > 1:
+        raise DataError(f"{path}: some bodies have 2 coordinates and some 3; correct the file")
+    number, spatial = next(iter(counts), 0), columns == {4}
+    names = about.get("joint_names", _own_names(about))
+    if names is None and (not spatial or number in (21, 33)):  # in space 17 joints may be those of COCO or of Human3.6M
+        names = JOINTS.get(number)
     if names is not None and (not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names)):
         raise DataError(f"{path}: joint_names must be a list of names; correct the file")
     fps = about.get("fps")
@@ -208,7 +307,7 @@ def _recordings(path: Path, frames: Frames, about: Mapping[str, Any]) -> list[Re
     label, subject = (None if about.get(key) is None else str(about[key])[:200] for key in ("label", "subject"))
     tracks = _tracks(frames)
     if not tracks:
-        tracks = [{0: np.zeros((len(names or "1"), 3)), len(frames) - 1: np.zeros((len(names or "1"), 3))}]
+        tracks = [dict.fromkeys((0, len(frames) - 1), np.zeros((len(names or "1"), 3)))]
     recordings = []
     for k, track in enumerate(tracks):
         first = min(track)
@@ -218,8 +317,25 @@ def _recordings(path: Path, frames: Frames, about: Mapping[str, Any]) -> list[Re
             rows = rows.astype(np.float32)
         source = path.name if len(tracks) == 1 else f"{path.name}, person {k + 1}"
         joints, rate = None if names is None else tuple(names), None if fps is None else float(fps)
-        recordings.append(Recording(rows[..., :2], source, label, subject, joints, rate, rows[..., 2], "px"))
+        units = "px" if not spatial else "m" if number in (21, 33) else None
+        recordings.append(Recording(rows[..., :-1], source, label, subject, joints, rate, rows[..., -1], units))
     return recordings
+
+
+def _own_names(about: Mapping[str, Any]) -> list[str] | None:
+    """Names of the joints as COCO and MMPose write them beside the keypoints."""
+    with suppress(AttributeError, KeyError, IndexError, TypeError, ValueError):
+        if "categories" in about:
+            return about["categories"][0]["keypoints"]
+        names = about["meta_info"]["keypoint_id2name"]
+        names = [names[key] for key in sorted(names, key=int)]
+        if {"root", "Root of tail"} & set(names):
+            names = [MMPOSE.get(name, name) for name in names]
+            for short, long in {"^L_": "left_", "^R_": "right_", "_F_": "_front_", "_B_": "_back_"}.items():
+                names = [re.sub(short, long, name) for name in names]
+            names = [name.lower() for name in names]
+        return names
+    return None
 
 
 def _tracks(frames: Frames) -> list[dict[int, np.ndarray]]:
@@ -259,10 +375,10 @@ def _distances(before: Sequence[np.ndarray], now: Sequence[np.ndarray]) -> np.nd
     if not before or not now:
         return np.full((len(before), len(now)), np.inf)
     a, b = np.stack(before)[:, None], np.stack(now)[None]
-    both = (a[..., 2] > 0) & (b[..., 2] > 0) & np.isfinite(a + b).all(-1)
-    apart = np.where(both, np.hypot(a[..., 0] - b[..., 0], a[..., 1] - b[..., 1]), 0).sum(-1) / np.maximum(both.sum(-1), 1)
-    shown = (a[..., 2:] > 0) & np.isfinite(a)
-    high = np.where(shown, a, -np.inf)[..., :2].max(-2)
-    low = np.where(shown, a, np.inf)[..., :2].min(-2)
+    both = (a[..., -1] > 0) & (b[..., -1] > 0) & np.isfinite(a + b).all(-1)
+    apart = np.where(both, np.linalg.norm(a[..., :-1] - b[..., :-1], axis=-1), 0).sum(-1) / np.maximum(both.sum(-1), 1)
+    shown = (a[..., -1:] > 0) & np.isfinite(a)
+    high = np.where(shown, a, -np.inf)[..., :-1].max(-2)
+    low = np.where(shown, a, np.inf)[..., :-1].min(-2)
     size = np.maximum((high - low).max(-1), 1e-9)
     return np.where(both.any(-1), apart / size, np.inf)

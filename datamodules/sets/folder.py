@@ -1,8 +1,9 @@
-"""Any motion: a directory, or one file, of arrays, tables, NTU skeletons, keypoints or BVH."""
+"""Any motion: a directory, or one file, of arrays, tables, NTU skeletons, keypoints, markers or BVH."""
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -10,16 +11,16 @@ from typing import Literal
 import numpy as np
 
 from datamodules.clip_set import ClipSet, Recording
-from datamodules.joints import fitting, named
+from datamodules.joints import fitting, named, presets
 from datamodules.prepare import Floor, OnOutlier, prepare
-from datamodules.readers import arrays, bvh_file, keypoints2d, ntu, table
+from datamodules.readers import arrays, bvh_file, keypoints2d, markers, ntu, refused, table
 from datamodules.readers.files import find_files
 from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 
 log = logging.getLogger(__name__)
 
-ENDINGS = (".npy", ".npz", ".csv", ".skeleton", ".json", ".bvh")
+ENDINGS = (".npy", ".npz", ".csv", ".tsv", ".skeleton", ".json", ".bvh", ".trc", ".c3d")
 
 
 def folder(
@@ -59,8 +60,9 @@ def folder(
         ValueError: a limit outside its range.
     """
     place = Path(root).expanduser()
-    paths, others = find_files(place, ENDINGS)
+    paths, others = _find(place)
     names = named(joints)
+    expected = {len(names or skeleton.names)}
     width = skeleton.coords + last_is_confidence
 
     def recordings() -> Iterator[Recording]:
@@ -71,7 +73,7 @@ def folder(
         for (path, *more), home in zip(groups, homes, strict=True):
             label = home.name if len(set(homes)) > 1 and home.is_relative_to(place) and home != place else None
             relative = path.relative_to(place) if path != place else Path(path.name)
-            for r in keypoints2d.read_frames([path, *more]) if more else read_file(path, width):
+            for r in keypoints2d.read_frames([path, *more]) if more else read_file(path, width, expected):
                 yield replace(
                     _split_confidence(r) if last_is_confidence else r,
                     source=f"{relative}{r.source.removeprefix(path.name)}",
@@ -95,31 +97,57 @@ def fitting_skeletons(root: str) -> list[str]:
     Raises:
         DataError: no such directory, no such files, or a damaged first one.
     """
-    paths, _ = find_files(Path(root).expanduser(), ENDINGS)
-    first = read_file(paths[0], 3)[0]
-    return fitting(first.joints or first.positions.shape[1], first.positions.shape[2])
+    path = _find(Path(root).expanduser())[0][0]
+    for coords in (3, 2):  # some files have both
+        first = read_file(path, coords, {len(preset.names) for preset in presets().values()})[0]
+        fit = fitting(first.joints or first.positions.shape[1], first.positions.shape[2])
+        if fit:
+            return fit
+    return []
 
 
-def read_file(path: Path, coords: int) -> list[Recording]:
-    """The recordings of one file, read by its ending; ``coords`` is numbers per joint where the file does not say.
+def read_file(path: Path, coords: int, joints: Collection[int] = ()) -> list[Recording]:
+    """The recordings of one file, read by its ending.
+
+    Args:
+        path: of the file.
+        coords: numbers per joint, where the file does not say or has both.
+        joints: numbers of joints that are expected, where the order of a file's axes does not show them.
 
     Raises:
-        DataError: an unknown ending, or an error of its reader.
+        DataError: an unknown ending, an error of its reader, or content of another format, which is named.
     """
     if path.is_dir():
         raise DataError(f"{path}: is a directory; name one file in it")
-    match path.suffix.lower():
-        case ".npy" | ".npz":
-            return arrays.read(path, coords)
-        case ".csv":
-            return [table.read(path, coords)]
-        case ".skeleton":
-            return ntu.read(path)
-        case ".json":
-            return keypoints2d.read(path)
-        case ".bvh":
-            return [bvh_file.read(path)]
-    raise DataError(f"{path}: unknown ending {path.suffix!r}, read are {', '.join(ENDINGS)}; convert or remove the file")
+    try:
+        match path.suffix.lower():
+            case ".npy" | ".npz":
+                return arrays.read(path, coords, joints)
+            case ".csv" | ".tsv":
+                return table.read(path, coords)
+            case ".skeleton":
+                return ntu.read(path)
+            case ".json":
+                return keypoints2d.read(path, coords)
+            case ".bvh":
+                return [bvh_file.read(path)]
+            case ".trc":
+                return [markers.read_trc(path)]
+            case ".c3d":
+                return markers.read_c3d(path)
+        raise DataError(f"{path}: unknown ending {path.suffix!r}, read are {', '.join(ENDINGS)}; convert or remove the file")
+    except DataError as error:
+        raise refused.refusal(path) or error from error
+
+
+def _find(place: Path) -> tuple[list[Path], int]:
+    """As `find_files`; where there is nothing else, the files of formats that are recognised and refused."""
+    try:
+        return find_files(place, ENDINGS)
+    except DataError:
+        with suppress(DataError):
+            return find_files(place, refused.ENDINGS)
+        raise
 
 
 def _split_confidence(r: Recording) -> Recording:

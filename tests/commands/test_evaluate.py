@@ -147,6 +147,17 @@ def test_one_joint_is_measured_and_reported(tmp_path: Path) -> None:
     assert math.isnan(row["bone_variation"]) and math.isfinite(row["jerk"])
 
 
+def test_units_and_names_of_anybodys_clips_change_nothing(skeleton: Skeleton, tmp_path: Path) -> None:
+    real = real_clips(skeleton)
+    plain = judged(tmp_path / "plain", written(tmp_path / "a.npz", real), *DATA, "fast=true", "report=false")
+    names = ["pelvis" if name == "hip_center" else name for name in skeleton.names[::-1]]
+    other = real.replace(1000 * real.positions.flip(2))
+    given = written(tmp_path / "b.npz", other, joint_names=names, units="millimeters", fps=20.0)
+    again = judged(tmp_path / "again", given, *DATA, "fast=true", "report=false")
+    for key, value in plain["means"].items():
+        assert again["means"][key] == pytest.approx(value, rel=1e-4, abs=1e-6), key
+
+
 def test_files_that_cannot_be_judged_are_named(skeleton: Skeleton, tmp_path: Path) -> None:
     real = real_clips(skeleton)
     (tmp_path / "text.npz").write_text("no archive")
@@ -164,7 +175,7 @@ def test_files_that_cannot_be_judged_are_named(skeleton: Skeleton, tmp_path: Pat
     with pytest.raises(DataError, match="units 'px' are no length"):
         judged(tmp_path / "out", written(tmp_path / "pixels.npz", real, units="px"), *DATA)
     np.savez(tmp_path / "few.npz", clips=real.positions.numpy()[:, :, :19])
-    with pytest.raises(DataError, match="20 joints"):
+    with pytest.raises(DataError, match="the skeleton has 20"):
         judged(tmp_path / "out", f"clips={tmp_path / 'few.npz'}", *DATA)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from datamodules.joints import presets
 from datamodules.readers.arrays import read
 from ddpm.errors import DataError
 
@@ -63,9 +64,68 @@ def test_names_of_the_positions(tmp_path: Path, key: str) -> None:
     assert (r.positions == CLIPS[0]).all() and (r.label, r.subject, r.source) == ("walk", "4", "a.npz")
 
 
+@pytest.mark.parametrize(("joints", "frames"), [(22, 40), (22, 22), (40, 22), (5, 7)])
+def test_axes_are_told_by_the_number_of_joints(tmp_path: Path, joints: int, frames: int) -> None:
+    """(clips, joints, coords, frames), as MDM writes them, (frames, coords, joints), and one pose."""
+    clips = np.random.default_rng(0).normal(size=(2, frames, joints, 3)).astype(np.float32)
+    np.save(tmp_path / "mdm.npy", clips.transpose(0, 2, 3, 1))
+    np.save(tmp_path / "one.npy", clips[0].transpose(1, 2, 0))
+    np.save(tmp_path / "channels.npy", clips[1].transpose(0, 2, 1))
+    if frames == joints:
+        with pytest.raises(DataError, match=r"\(22, 3, 22\), where 22 or 22 may be the joints.*moveaxis"):
+            read(tmp_path / "one.npy", joints={joints})
+        return
+    assert (np.stack([r.positions for r in read(tmp_path / "mdm.npy", joints={joints})]) == clips).all()
+    assert (read(tmp_path / "mdm.npy")[0].positions == clips[0]).all(), "joints first unless something is known"
+    assert (read(tmp_path / "one.npy", joints={joints})[0].positions == clips[0]).all()
+    assert (read(tmp_path / "channels.npy", joints={joints})[0].positions == clips[1]).all()
+    np.save(tmp_path / "pose.npy", clips[0, 0])
+    assert (read(tmp_path / "pose.npy", joints={joints})[0].positions == clips[0, :1]).all()
+    path = saved(tmp_path / "named.npz", clips=clips[1].transpose(0, 2, 1), joint_names=[str(k) for k in range(joints)])
+    assert (read(path)[0].positions == clips[1]).all()
+
+
+@pytest.mark.parametrize(("key", "joints"), [("joints", 52), ("Jtr", 55), ("Jtr", 24), ("joints", 22)])
+def test_amass_with_joints(tmp_path: Path, key: str, joints: int) -> None:
+    """The body comes first in SMPL, SMPL-H and SMPL-X; other arrays may be Python objects."""
+    motion = np.random.default_rng(0).normal(size=(9, joints, 3)).astype(np.float32)
+    other = {"gender": np.array(b"male"), "betas": np.zeros(16), "marker_labels": np.array([None], dtype=object)}
+    amass = {"poses": np.zeros((9, 156)), "trans": np.zeros((9, 3)), **other}
+    (r,) = read(saved(tmp_path / "a.npz", **amass, **{key: motion}, mocap_framerate=120.0))
+    assert (r.positions == motion).all() and r.fps == 120
+    assert r.joints is None if joints <= 24 else r.joints[:22] == presets()["smpl22"].names and len(set(r.joints)) == joints
+    assert read(saved(tmp_path / "b.npz", **amass, joints=motion, mocap_frame_rate=60, labels=["M1"] * 67))[0].fps == 60
+    with pytest.raises(DataError, match=r"AMASS, rotations of SMPL; without a body model .* joints beside poses"):
+        read(saved(tmp_path / "bare.npz", **amass, mocap_framerate=120.0))
+
+
+def test_kimodo(tmp_path: Path) -> None:
+    motion = np.random.default_rng(0).normal(size=(9, 30, 3)).astype(np.float32)
+    (r,) = read(
+        saved(tmp_path / "a.npz", posed_joints=motion, global_rot_mats=np.zeros((9, 30, 3, 3)), foot_contacts=motion[0] > 0)
+    )
+    assert r.joints is not None and set(presets()["smpl22"].names) < set(r.joints) and len(set(r.joints)) == 30
+    assert (r.positions[:, r.joints.index("left_hip")] == motion[:, 22]).all(), "which it calls LeftLeg"
+    assert read(saved(tmp_path / "b.npz", posed_joints=motion[:, :22]))[0].joints is None
+
+
+@pytest.mark.parametrize(("said", "unit"), [("millimeters", "mm"), ("Metres", "m"), ("CM", "cm"), ("pixels", "px")])
+def test_units_may_be_written_out(tmp_path: Path, said: str, unit: str) -> None:
+    assert read(saved(tmp_path / "a.npz", clips=CLIPS, units=said))[0].units == unit
+
+
 @pytest.mark.parametrize(
     ("arrays", "named"),
     [
+        ({"S": CLIPS, "part": CLIPS, "imgname": ["a"]}, "annotations of MMPose for single pictures of Human3.6M"),
+        ({"pose_body": np.zeros((9, 63)), "root_orient": np.zeros((9, 3))}, "AMASS, rotations of SMPL"),
+        (
+            {"clips": np.zeros((90, 2, 4, 3))},
+            r"90 clips of 2 frames; if these are 90 frames of 2 bodies, save x\.swapaxes\(0, 1\)",
+        ),
+        ({"clips": CLIPS, "joint_names": NAMES.astype(object)}, r"joint_names: holds object.*dtype=str\)"),
+        ({"clips": np.zeros((5, 40, 251))}, r"251 numbers a frame are the features of KIT-ML"),
+        ({"clips": np.zeros((2, 3, 9, 25, 2))}, r"ST-GCN: x\.transpose\(0, 4, 2, 3, 1\)"),
         ({"poses": CLIPS}, r"holds \['poses'\].*clips or positions"),
         ({"clips": CLIPS, "lengths": [7, 8, 1]}, r"lengths must be 3 whole numbers from 1 to 7.*8"),
         ({"clips": CLIPS, "lengths": [7, 0, 1]}, "lengths must be"),
@@ -81,7 +141,7 @@ def test_names_of_the_positions(tmp_path: Path, key: str) -> None:
         ({"clips": np.zeros((0, 4, 3))}, r"shape \(0, 4, 3\)"),
         ({"clips": np.zeros((10, 263))}, r"\(10, 263\).*new_joints, not new_joint_vecs"),
         ({"clips": np.zeros(5)}, r"shape \(5,\)"),
-        ({"clips": np.array({"a": 1}, dtype=object)}, "clips: holds object.*can run code"),
+        ({"clips": np.array({"a": 1}, dtype=object)}, "(?s)clips: holds Python objects.*can run code"),
         ({"clips": np.zeros(3, dtype=[("x", "f4")])}, "holds"),
         ({"clips": CLIPS.astype(complex)}, "holds complex"),
     ],
@@ -110,7 +170,7 @@ def npy(content: np.ndarray) -> bytes:
         (header("(1000000000, 0, 22, 3)"), "not empty"),
         (header("(-1, -4, 3)", data=bytes(48)), "promises|no sound"),
         (header("(9999999999999999999999, 1, 3)"), "promises"),
-        (header("(2, 2, 3)", "|O", bytes(96)), "holds object"),
+        (header("(2, 2, 3)", "|O", bytes(96)), "holds Python objects"),
         (header("(2, 2, 3)", "<q9", bytes(48)), "no sound NumPy file"),
         (header("'abc'"), "no sound NumPy file"),
         (header("(" * 60), "no sound NumPy file"),

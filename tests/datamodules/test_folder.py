@@ -136,11 +136,11 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.M
 def test_nothing_to_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone: no such file or directory.*data\.root"):
         folder(SKELETON, str(tmp_path / "gone"))
-    (tmp_path / "a.mp4").touch()
+    (tmp_path / "a.dat").touch()
     with pytest.raises(DataError, match=r"none of the files there \(1\) ends with \.npy"):
         folder(SKELETON, str(tmp_path))
-    with pytest.raises(DataError, match=r"unknown ending '\.mp4'"):
-        folder(SKELETON, str(tmp_path / "a.mp4"))
+    with pytest.raises(DataError, match=r"unknown ending '\.dat'"):
+        folder(SKELETON, str(tmp_path / "a.dat"))
 
 
 def test_the_configuration_builds(tmp_path: Path) -> None:

@@ -23,12 +23,23 @@ from ddpm.clips import Clips
 from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 from tests.datamodules.test_folder import table
-from tests.datamodules.test_keypoints2d import COCO, openpose, pictured
+from tests.datamodules.test_keypoints2d import COCO, mmpose, openpose, pictured
 from tests.datamodules.test_ntu import NAME, widened
 from tests.datamodules.test_ntu import text as ntu
 from tests.skeletons import people, shipped
 
 KINECT = shipped("kinect20")
+
+
+def trc(motion: np.ndarray) -> str:
+    """A table of markers that are the joints of Kinect, in metres."""
+    names = [cell for name in KINECT.names for cell in (name, "", "")]
+    axes = [f"{axis}{k + 1}" for k in range(20) for axis in "XYZ"]
+    rows = [[str(k), str(k / 15), *map("{:.4f}".format, row)] for k, row in enumerate(motion.reshape(len(motion), -1).tolist())]
+    lines = [["PathFileType", "4", "(X/Y/Z)", "a.trc"], ["DataRate", "NumFrames", "Units"], ["15", str(len(motion)), "m"]]
+    return "\n".join("\t".join(line) for line in [*lines, ["Frame#", "Time", *names], ["", "", *axes], [""], *rows]) + "\n"
+
+
 SECONDS = 5.0
 NUMBERS = (
     *(b"nan", b"inf", b"-inf", b"1e999", b"-1", b"0", b"1", b"2", b"25", b"1e5", b"1e30", b"1e-30", b"0.5"),
@@ -75,6 +86,13 @@ def sound() -> dict[str, bytes]:
     marks = [{"landmarks": [{"x": x, "y": y, "visibility": 0.9} for x, y in (b / 2000).round(4).tolist()]} for b in flat]
     names = list(COCO)
     wide = widened(motion)
+    world = [{"worldLandmarks": [[{"x": x, "y": y, "z": z} for x, y, z in body]]} for body in motion.round(3).tolist()]
+    spread = {"x": flat[..., 0].round(1), "y": flat[..., 1].round(1), "likelihood": np.ones(flat.shape[:2])}
+    cells = np.stack(list(spread.values()), -1).reshape(len(flat), -1).astype(str).tolist()
+    columns = [(name, kind) for name in names for kind in spread]
+    dlc = [["scorer", *["Me"] * len(columns)], ["bodyparts", *(c[0] for c in columns)], ["coords", *(c[1] for c in columns)]]
+    sleap = [["track", "frame_idx", "instance.score", *(f"{c[0]}.{'score' if c[1] == 'likelihood' else c[1]}" for c in columns)]]
+    sleap += [[track, str(k), "0.9", *row] for track in "ab" for k, row in enumerate(cells)]
     return {
         "a.npy": plain.getvalue(),
         "a.npz": arrays.getvalue(),
@@ -86,6 +104,11 @@ def sound() -> dict[str, bytes]:
         "a01_s01_e01_skeleton3D.txt": "".join(
             f"{x:.4f} {y:.4f} {z + 2:.4f} 1\n" for x, y, z in motion.reshape(-1, 3).tolist()
         ).encode(),
+        "a.trc": trc(motion).encode(),
+        "dlc.csv": "\n".join(",".join(row) for row in [*dlc, *([str(k), *row] for k, row in enumerate(cells))]).encode(),
+        "sleap.csv": "\n".join(map(",".join, sleap)).encode(),
+        "mmpose.json": json.dumps({"instance_info": mmpose(flat, track_id=[3.0])}).encode(),
+        "world.json": json.dumps({"joint_names": KINECT.names, "fps": 15, "frames": world}).encode(),
         "small.bvh": (Path(__file__).parents[1] / "bvh" / "small.bvh").read_bytes(),
     }  # fmt: skip
 
@@ -210,7 +233,7 @@ def load(path: Path) -> ClipSet:
         return msr_action3d(KINECT, str(path.parent))
     if path.suffix == ".bvh":
         return bvh(skeleton(str(path)), str(path))
-    if path.suffix == ".json":
+    if (path.suffix == ".json" and path.stem != "world") or path.name in ("dlc.csv", "sleap.csv"):
         return folder(shipped("coco17"), str(path), fps=15, min_seconds=0.2)
     return folder(shipped("ntu25") if path.suffix == ".skeleton" else KINECT, str(path), fps=15, lost="zeros", min_seconds=0.2)
 
@@ -229,7 +252,7 @@ def survives(place: Path, case: Damaged) -> None:
             clips = load(path)
     except DataError as e:
         assert case.name in str(e) or str(place) in str(e), f"the file is not named: {e}"
-        assert len(str(e)) < 5000 and str(e).isprintable()
+        assert len(str(e)) < 5000 and str(e).replace("\n", "").isprintable()
     else:
         assert len(clips) >= 1 and clips.frames.shape[1:] == (len(clips.skeleton.names), clips.skeleton.coords)
         assert clips.frames.isfinite().all() and clips.frames.abs().max() <= 1001 and 0.1 <= clips.fps <= 10_000
@@ -246,7 +269,7 @@ def loads(path: Path, skeleton: Skeleton | None) -> None:
             warnings.simplefilter("error")
             found = Clips.load(path, skeleton)
     except DataError as e:
-        assert path.name in str(e) and len(str(e)) < 5000 and str(e).isprintable()
+        assert path.name in str(e) and len(str(e)) < 5000 and str(e).replace("\n", "").isprintable()
     else:
         assert len(found) >= 1 and found.finite.all()
 

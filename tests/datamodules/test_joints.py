@@ -18,6 +18,7 @@ def test_the_shipped_skeletons_are_known() -> None:
     assert set(presets()) == {path.stem for path in CONF.glob("*.yaml")} - {"bvh"}  # which is read off the files
     assert all(preset == shipped(name) for name, preset in presets().items())
     assert fitting(22, 3) == ["smpl22"] and fitting(17, 2) == ["coco17"] and fitting(23, 3) == []
+    assert fitting(24, 3) == ["smpl24"] and fitting(21, 3) == ["hand21"] and fitting(shipped("ap10k17").names, 2) == ["ap10k17"]
     assert fitting(shipped("ntu25").names[::-1], 3) == ["ntu25"]
     assert fitting((*shipped("coco17").names, "left_heel"), 2) == ["coco17"]
     assert named("coco17") == shipped("coco17").names and named(["a", "b"]) == ("a", "b") and named(None) is None
@@ -90,7 +91,7 @@ def test_counts_without_names() -> None:
     with pytest.raises(DataError, match=r"25 joints without names, the skeleton has 20: hip_center.*ntu25 fits.*data\.joints"):
         plan(nameless, shipped("kinect20"), {})
     assert plan(nameless, shipped("ntu25"), {})[0].tolist() == np.eye(25).tolist()
-    with pytest.raises(DataError, match=r"none of .*smpl22 fits"):
+    with pytest.raises(DataError, match=r"none of .*smpl24 fits"):
         plan(Recording(np.zeros((1, 23, 3), np.float32), "a.npy"), shipped("kinect20"), {})
 
 

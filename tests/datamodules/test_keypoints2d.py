@@ -87,6 +87,151 @@ def test_mediapipe_fractions_become_pixels(tmp_path: Path) -> None:
     assert clips.fps == 30 and "mouth_left" in clips.notes[1] and "pixels" in clips.notes[2]
 
 
+def moving(joints: int) -> np.ndarray:
+    """``(9, joints, 3)`` of a body that hardly moves."""
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(joints, 3)) + 0.01 * rng.normal(size=(9, joints, 3))
+
+
+def mmpose(bodies: np.ndarray, start: int = 1, **more: object) -> list[dict]:
+    """Frames as MMPose writes them, of bodies ``(frames, joints, coords)``."""
+    return [
+        {
+            "frame_id": start + k,
+            "instances": [{"keypoints": body, "keypoint_scores": [0.7] * len(body), "bbox": [[0, 0, 9, 9]], **more}],
+        }
+        for k, body in enumerate(bodies.round(4).tolist())
+    ]
+
+
+def test_mmpose(tmp_path: Path) -> None:
+    flat = pictured(A, COCO)
+    info = {"keypoint_id2name": {str(k): name for k, name in enumerate(COCO)}}
+    document = {"meta_info": info, "instance_info": mmpose(flat)}
+    for name, content in {"a": document, "b": mmpose(flat, 0), "c": {"instance_info": mmpose(flat)[::-1]}}.items():
+        (r,) = read(write(tmp_path / f"{name}.json", content))
+        assert (r.joints, r.units, r.source) == (COCO, "px", f"{name}.json")
+        np.testing.assert_allclose(r.positions, flat, atol=1e-3)
+        np.testing.assert_allclose(r.confidence, 0.7)
+    holes = {"instance_info": [frame for k, frame in enumerate(mmpose(flat)) if k != 3]}
+    (r,) = read(write(tmp_path / "d.json", holes))
+    assert r.confidence is not None and (r.confidence[3] == 0).all() and len(r.positions) == len(flat)
+    two = mmpose(flat[:9], track_id=3)
+    for frame, other in zip(two, mmpose(flat[:9] + 900, track_id=1), strict=True):
+        frame["instances"] = other["instances"] + frame["instances"]
+    assert len(read(write(tmp_path / "e.json", two))) == 2
+    with pytest.raises(DataError, match="entry 0 has no image_id and no frame: the bodies of a single picture are no motion"):
+        read(write(tmp_path / "f.json", two[0]["instances"]))
+    with pytest.raises(DataError, match="two frames have one frame_id"):
+        read(write(tmp_path / "g.json", [*mmpose(flat[:2]), *mmpose(flat[:2])]))
+
+
+def test_yolo(tmp_path: Path) -> None:
+    flat = pictured(A, COCO)
+    seen = [0.8] * 17
+    frames = [
+        [{"name": "person", "track_id": 1, "keypoints": dict(zip("xy", body.T.tolist(), strict=True), visible=seen)}]
+        for body in flat
+    ]
+    (r,) = read(write(tmp_path / "a.json", frames))
+    np.testing.assert_allclose(r.positions, flat, atol=1e-3)
+    np.testing.assert_allclose(r.confidence, 0.8, atol=1e-6)
+
+
+def test_mmpose_in_space_and_of_animals(tmp_path: Path) -> None:
+    h36m = ("root", *"right_hip right_knee right_foot left_hip left_knee left_foot spine thorax neck_base head".split(),
+            *"left_shoulder left_elbow left_wrist right_shoulder right_elbow right_wrist".split())  # fmt: skip
+    motion = moving(17)
+    document = {"meta_info": {"keypoint_id2name": {str(k): name for k, name in enumerate(h36m)}}, "instance_info": mmpose(motion)}
+    (r,) = read(write(tmp_path / "a.json", document), 3)
+    assert r.joints == shipped("h36m17").names and r.units is None
+    np.testing.assert_allclose(r.positions, motion, atol=1e-3)
+    (r,) = read(write(tmp_path / "b.json", mmpose(motion)), 3)
+    assert r.joints is None, "of 17 joints in space nothing says which they are"
+
+    front, back = "Shoulder Elbow F_Paw", "Hip Knee B_Paw"
+    legs = [f"{side}_{joint}" for leg in (front, back) for side in "LR" for joint in leg.split()]
+    names = ["L_Eye", "R_Eye", "Nose", "Neck", "Root of tail", *legs]
+    document["meta_info"]["keypoint_id2name"] = {str(k): name for k, name in enumerate(names)}
+    document["instance_info"] = mmpose(motion[..., :2] + 500)
+    (r,) = read(write(tmp_path / "c.json", document))
+    assert r.joints == shipped("ap10k17").names and r.units == "px"
+    names = list(shipped("ap10k17").names)
+    marked = [{"image_id": k, "keypoints": triples(body, 2)} for k, body in enumerate(motion[..., :2] + 500)]
+    (r,) = read(write(tmp_path / "d.json", {"categories": [{"name": "dog", "keypoints": names}], "annotations": marked}))
+    assert r.joints == shipped("ap10k17").names
+
+
+def marks(body: np.ndarray) -> list[dict]:
+    return [{"x": x, "y": y, "z": z, "visibility": 0.9, "presence": 1.0} for x, y, z in body.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("flat", "world", "form"),
+    [
+        ("landmarks", "worldLandmarks", lambda body: [marks(body)]),
+        ("pose_landmarks", "pose_world_landmarks", marks),
+        ("pose_landmarks", "pose_world_landmarks", lambda body: [list(mark.values())[:4] for mark in marks(body)]),
+        ("poseLandmarks", "poseWorldLandmarks", lambda body: {"landmark": marks(body)}),
+        ("pose_landmarks", "pose_world_landmarks", lambda body: [marks(body)]),
+        ("multi_pose_landmarks", "multi_pose_world_landmarks", lambda body: [{"landmark": marks(body)}]),
+    ],
+)
+@pytest.mark.parametrize("joints", [21, 33])
+def test_mediapipe_in_the_world(tmp_path: Path, flat: str, world: str, form: Any, joints: int) -> None:
+    motion = moving(joints)
+    frames = [{flat: form(body / 10 + 0.5), world: form(body)} for body in motion]
+    (r,) = read(write(tmp_path / "a.json", {"frames": frames, "fps": 30}), 3)
+    assert r.joints == JOINTS[joints] and (r.units, r.fps) == ("m", 30)
+    np.testing.assert_allclose(r.positions, motion, atol=1e-6)
+    (r,) = read(write(tmp_path / "b.json", {"frames": frames, "width": 100, "height": 50}), 2)
+    assert r.units == "px" and r.joints == JOINTS[joints]
+    np.testing.assert_allclose(r.positions, (motion / 10 + 0.5)[..., :2] * (100, 50), atol=1e-3)
+    (r,) = read(write(tmp_path / "c.json", [{world: form(body)} for body in motion]), 2)
+    assert r.positions.shape == (9, joints, 3), "where there is nothing else"
+    lists = {flat: [marks(body / 10 + 0.5) for body in motion], world: [marks(body) for body in motion]}
+    (r,) = read(write(tmp_path / "d.json", lists), 3)
+    np.testing.assert_allclose(r.positions, motion, atol=1e-6)
+    if isinstance(form(motion[0]), list) and len(form(motion[0])) == 1:
+        both = [{world: form(body) + form(body + 1)} for body in motion]
+        with pytest.raises(DataError, match=r"frame 0: 2 bodies with landmarks of the world.*nothing tells who is who"):
+            read(write(tmp_path / "e.json", both), 3)
+
+
+@pytest.mark.parametrize("form", [lambda k: k, float, lambda k: [float(k)], lambda k: [[float(k)], [float(k)]], str])
+def test_numbers_of_alphapose_keep_people_apart(tmp_path: Path, form: Any) -> None:
+    """Two people change places at once: only their numbers say who is who."""
+    one, two = pictured(A[:20], COCO), pictured(B[:20], COCO, (1560, 900))
+    results = []
+    for k in range(20):
+        bodies = [(one[k], 0), (two[k], 1)] if k < 10 else [(two[k], 0), (one[k], 1)]
+        results += [{"image_id": f"{k}.jpg", "keypoints": triples(body), "idx": form(number)} for body, number in bodies]
+    first, second = read(write(tmp_path / "a.json", results))
+    np.testing.assert_allclose(first.positions, np.concatenate([one[:10], two[10:]]), atol=1e-3)
+    np.testing.assert_allclose(second.positions, np.concatenate([two[:10], one[10:]]), atol=1e-3)
+
+
+@pytest.mark.parametrize("number", [1.5, [0, 1], {"a": 1}, [[0.0], [1.0]], [[0], [1, 2]], True, float("nan")])
+def test_a_number_that_cannot_be_read_is_said(tmp_path: Path, number: Any) -> None:
+    results = [
+        {"image_id": f"{k}.jpg", "keypoints": triples(body), "idx": number} for k, body in enumerate(pictured(A[:5], COCO))
+    ]
+    with pytest.raises(DataError, match=r"frame 0: the number of a person is .*remove all numbers to have people matched"):
+        read(write(tmp_path / "a.json", results))
+
+
+def test_three_coordinates_are_no_confidence(tmp_path: Path) -> None:
+    motion = moving(17)
+    path = write(tmp_path / "a.json", {"keypoints": motion.tolist(), "joint_names": list(COCO)})
+    (r,) = read(path, 3)
+    np.testing.assert_allclose(r.positions, motion, atol=1e-6)
+    assert r.joints == COCO and r.units is None
+    with pytest.raises(DataError, match=r"third number of a keypoint is -.*choose a skeleton with 3 coordinates"):
+        read(path)
+    flat = write(tmp_path / "b.json", {"keypoints": np.concatenate([pictured(A, COCO), np.ones((len(A), 17, 1))], 2).tolist()})
+    assert read(flat, 3)[0].positions.shape[2] == 2, "its third number is a confidence"
+
+
 def test_a_file_for_every_frame(tmp_path: Path) -> None:
     flat = pictured(A, BODY25)
     for k, body in enumerate(flat):

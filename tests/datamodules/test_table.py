@@ -20,7 +20,7 @@ def written(path: Path, *lines: str, newline: str = "\n") -> Path:
 @pytest.mark.parametrize("separator", [",", ";", "\t", " ", ", "])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_names_rate_and_confidence(tmp_path: Path, separator: str, newline: str) -> None:
-    r = read(written(tmp_path / "a.csv", *(line.replace(",", separator) for line in (HEADER, *ROWS)), newline=newline))
+    (r,) = read(written(tmp_path / "a.csv", *(line.replace(",", separator) for line in (HEADER, *ROWS)), newline=newline))
     assert r.joints == ("left_knee", "head") and r.fps == 25 and r.source == "a.csv"
     assert r.positions.dtype == np.float32 and r.positions[3].tolist() == [[3, 1, 2], [3, 4, 3.5]]
     assert r.confidence is not None and r.confidence[:, 0].tolist() == [1.0] * 6
@@ -39,20 +39,107 @@ def test_time_may_be_in_parts_of_a_second(tmp_path: Path, unit: float, fps: floa
 
 
 def test_columns_may_be_anywhere(tmp_path: Path) -> None:
-    r = read(written(tmp_path / "a.csv", '\ufeff"frame","b_y","a_y","a_x","b_x"', "4,1,2,3,4", "5,5,6,7,8"))
+    (r,) = read(written(tmp_path / "a.csv", '\ufeff"frame","b_y","a_y","a_x","b_x"', "4,1,2,3,4", "5,5,6,7,8"))
     assert r.joints == ("b", "a") and r.fps is None and r.confidence is None
     assert r.positions.tolist() == [[[4, 1], [3, 2]], [[8, 5], [7, 6]]]
 
 
+@pytest.mark.parametrize("form", ["{0}_{1}", "{0}.{1}", "{0} ({1})", "{1}_{0}", "{0}{1}", "{1}.{0}"])
+def test_names_of_columns_are_spelled_in_many_ways(tmp_path: Path, form: str) -> None:
+    header = ",".join(form.format(joint, axis) for joint in ("LeftKnee", "Head") for axis in "XYZ")
+    (r,) = read(written(tmp_path / "a.csv", header, "1,2,3,4,5,6"))
+    assert r.joints == ("LeftKnee", "Head") and r.positions.tolist() == [[[1, 2, 3], [4, 5, 6]]]
+
+
 def test_numbers_without_names(tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", "1,2,3,4,5,6", "7,8,9,1e1,-11,.5")
-    assert read(path).positions.tolist() == [[[1, 2, 3], [4, 5, 6]], [[7, 8, 9], [10, -11, 0.5]]]
-    assert read(path, coords=2).positions.shape == (2, 3, 2) and read(path).joints is None
+    assert read(path)[0].positions.tolist() == [[[1, 2, 3], [4, 5, 6]], [[7, 8, 9], [10, -11, 0.5]]]
+    assert read(path, coords=2)[0].positions.shape == (2, 3, 2) and read(path)[0].joints is None
 
 
 def test_empty_cells_are_lost_positions(tmp_path: Path) -> None:
-    r = read(written(tmp_path / "a.csv", "a_x,a_y,b_x,b_y", "1,,2,3", "1,2, ,nan"))
+    (r,) = read(written(tmp_path / "a.csv", "a_x,a_y,b_x,b_y", "1,,2,3", "1,2, ,nan"))
     assert np.isnan(r.positions).tolist() == [[[False, True], [False, False]], [[False, False], [True, True]]]
+
+
+def deeplabcut(*rows: str, animals: str = "", likelihood: bool = True) -> list[str]:
+    """The first lines of a file with the points A and B, and the given ones, whose cells before the numbers have no names."""
+    blank = "," * (rows[0].count("/") if rows else 0)
+    kinds = ["x", "y", *(["likelihood"] if likelihood else [])]
+    columns = [(animal, point, kind) for animal in animals or " " for point in "AB" for kind in kinds]
+    lines = [["scorer", *["Me"] * len(columns)], ["individuals", *(c[0] for c in columns)] if animals else []]
+    lines += [["bodyparts", *(c[1] for c in columns)], ["coords", *(c[2] for c in columns)]]
+    return [line[0] + blank + "," + ",".join(line[1:]) for line in lines if line] + [row.replace("/", ",") for row in rows]
+
+
+def test_deeplabcut(tmp_path: Path) -> None:
+    (r,) = read(written(tmp_path / "a.csv", *deeplabcut("0,1,2,0.9,3,4,0.8", "1,5,6,0.7,,,", "3,7,8,0.5,9,9,0.4")))
+    assert r.joints == ("A", "B") and r.units == "px" and r.fps is None and r.source == "a.csv"
+    assert r.positions.shape == (4, 2, 2) and r.positions[3].tolist() == [[7, 8], [9, 9]]
+    np.testing.assert_allclose(r.confidence, [[0.9, 0.8], [0.7, 0], [0, 0], [0.5, 0.4]], atol=1e-6)
+
+
+@pytest.mark.parametrize("folder", ["labeled-data/video/", "labeled-data\\\\video\\\\", ""])
+def test_individuals_and_pictures_of_deeplabcut(tmp_path: Path, folder: str) -> None:
+    rows = [f"{folder}img{k:03}.png,{k},1,2,3,,,6,7" for k in (7, 8, 10)]
+    first, second = read(written(tmp_path / "a.csv", *deeplabcut(*rows, animals="PQ", likelihood=False)))
+    assert (first.source, second.source) == ("a.csv, P", "a.csv, Q") and first.positions[:, 0, 0].tolist()[::3] == [7, 10]
+    assert first.confidence is not None and first.confidence.tolist() == [[1, 1], [1, 1], [0, 0], [1, 1]]
+    assert second.confidence is not None and second.confidence.tolist() == [[0, 1], [0, 1], [0, 0], [0, 1]]
+
+
+def test_two_videos_are_two_recordings(tmp_path: Path) -> None:
+    rows = [f"labeled-data/{video}/img{k}.png,{k},1,2,3" for k in (1, 2) for video in "vw"]
+    found = read(written(tmp_path / "a.csv", *deeplabcut(*rows, likelihood=False)))
+    assert [r.source for r in found] == ["a.csv, v", "a.csv, w"] and all(len(r.positions) == 2 for r in found)
+
+
+SLEAP = "track,frame_idx,instance.score,A.x,A.y,A.score,B.x,B.y,B.score"
+
+
+def test_tracks_of_sleap(tmp_path: Path) -> None:
+    lines = ["t1,5,nan,1,2,0.5,,,", "t0,4,0.9,3,4,1,5,6,1", "t0,7,0.9,7,8,1,9,9,1", "t1,4,0.9,0,0,1,1,1,1"]
+    second, first = read(written(tmp_path / "a.csv", SLEAP, *lines))
+    assert (first.source, second.source) == ("a.csv, t0", "a.csv, t1") and first.units == "px"
+    assert first.positions.shape == (4, 2, 2) and first.positions[3].tolist() == [[7, 8], [9, 9]]
+    assert first.confidence is not None and first.confidence.tolist() == [[1, 1], [0, 0], [0, 0], [1, 1]]
+    assert second.confidence is not None and second.confidence.tolist() == [[1, 1], [0.5, 0]]
+    (alone,) = read(written(tmp_path / "b.csv", SLEAP, *(line[1:] for line in (",,1,nan,1,2,1,3,4,1", ",,0,nan,0,0,1,0,0,1"))))
+    assert alone.source == "b.csv" and alone.positions[1].tolist() == [[1, 2], [3, 4]]
+    with pytest.raises(DataError, match=r"line 2: frame 3 has several bodies with no track.*nothing tells who is who"):
+        read(written(tmp_path / "c.csv", SLEAP, *[",3,nan,1,2,1,3,4,1"] * 2))
+    with pytest.raises(DataError, match=r"line 2: frame 3 has several bodies with track 'a'"):
+        read(written(tmp_path / "c.csv", SLEAP, *["a,3,nan,1,2,1,3,4,1"] * 2))
+
+
+def test_freemocap(tmp_path: Path) -> None:
+    header = "timestamp,timestamp_by_camera," + ",".join(
+        f"{j}_{a}" for j in ("body_nose", "body_left_hip", "left_hand_wrist") for a in "xyz"
+    )
+    (r,) = read(written(tmp_path / "a.csv", header, *['0.1,"{1: 2, 3: 4}",1,2,3,4,5,6,,,'] * 3))
+    assert r.joints == ("nose", "left_hip", "left_hand_wrist") and r.units == "mm" and r.fps is None
+    assert r.positions[2, 1].tolist() == [4, 5, 6] and r.confidence is not None and r.confidence[0].tolist() == [1, 1, 0]
+
+
+def test_a_line_for_each_keypoint(tmp_path: Path) -> None:
+    header = "frame,timestamp,timestamp_by_camera,model,keypoint,x,y,z,reprojection_error"
+    points = ("body_nose", "body_left_hip", "trunk_center")
+    lines = [f'{k},,"{{0: 1, 1: 2}}",mediapipe.body,{point},{k},{j},3,0.1' for k in range(4) for j, point in enumerate(points)]
+    (r,) = read(written(tmp_path / "a.csv", header, *(line for k, line in enumerate(lines) if k != 5)))
+    assert r.joints == ("nose", "left_hip", "spine") and r.units == "mm" and r.positions.shape == (4, 3, 3)
+    assert r.positions[3].tolist() == [[3, 0, 3], [3, 1, 3], [3, 2, 3]] and np.argwhere(r.confidence == 0).tolist() == [[1, 2]]
+    rows = [f"{k},{animal},{point},{k},{j},0.5" for k in (5, 6) for animal in "pq" for j, point in enumerate("AB")]
+    first, second = read(written(tmp_path / "b.csv", "frame,individual,bodypart,x,y,likelihood", *rows))
+    assert first.joints == second.joints == ("A", "B") and first.units == "px" and second.source == "b.csv, q"
+    assert second.positions[1].tolist() == [[6, 0], [6, 1]] and (second.confidence == 0.5).all()
+    with pytest.raises(DataError, match="lines 2 and 4 are both 'A' in frame 5; tell them apart by a track"):
+        read(written(tmp_path / "c.csv", "frame,keypoint,x,y", "5,A,1,2", "5,B,1,2", "5,A,3,4"))
+
+
+def test_anipose(tmp_path: Path) -> None:
+    header = "a_x,a_y,a_z,a_error,a_ncams,a_score,b_x,b_y,b_z,b_error,b_ncams,b_score,M_00,center_0,fnum"
+    (r,) = read(written(tmp_path / "a.csv", header, *(f"1,2,3,0.1,2,0.9,4,5,6,0.1,2,0.8,1,0,{k}" for k in range(3))))
+    assert r.joints == ("a", "b") and r.positions[2].tolist() == [[1, 2, 3], [4, 5, 6]] and r.confidence is not None
 
 
 @pytest.mark.parametrize(
@@ -72,6 +159,18 @@ def test_empty_cells_are_lost_positions(tmp_path: Path) -> None:
         (["frame,time", "1,2"], "no column is of a joint"),
         (["1,2,3,4"], "4 columns without names are no multiple of 3"),
         ([""], "empty"),
+        ([*deeplabcut("0,1,2,3,4,5")], "line 4 has 6 columns, the first has 7"),
+        ([*deeplabcut("a,1,2,1,4,5,1")], "'a' has no number"),
+        ([*deeplabcut("0,1,2,1,4,5,1", "0,1,2,1,4,5,1")], "two lines have the number of one frame"),
+        (
+            [*deeplabcut("img1.png,1,2,1,4,5,1", "img900.png,1,2,1,4,5,1", "img901.png,1,2,1,4,5,1")],
+            "single pictures and no motion",
+        ),
+        ([deeplabcut()[0], deeplabcut()[1], "coords,x,y,z,x,y,q"], "column 7, .*B 'q'"),
+        (["scorer,a,a", "1,2,3"], "its first lines are"),
+        (["track,a_x,a_y", "1,2,3"], "none of frame, frame_idx"),
+        (["keypoint,x,y", "a,2,3"], "a column 'keypoint' and none of frame"),
+        ([SLEAP, "a,1.5,1,1,1,1,1,1,1"], "a frame has the number 1.5"),
     ],
 )
 def test_damage_is_located(tmp_path: Path, lines: list[str], named: str) -> None:

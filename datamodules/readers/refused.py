@@ -1,0 +1,157 @@
+"""What is not read, named by content or ending, with the way on. Pickles can run code: they are searched, never loaded."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from datamodules.readers.files import read_bytes
+from ddpm.errors import DataError
+
+
+class Kind(NamedTuple):
+    """A format: what it is called, how its files begin and end, and what to do with one."""
+
+    name: str
+    starts: tuple[bytes, ...]
+    endings: tuple[str, ...]
+    way: str = ""  # to what is read; empty: it is read, under its first ending
+
+
+ROTATIONS = "without a body model they have no positions of joints: run SMPL-H or SMPL-X (pip install smplx) and save them as"
+BINARY = "save its positions (frames, joints, coords) with numpy.savez(PATH, clips=POSITIONS, joint_names=NAMES, fps=FPS)"
+HDF5 = f"""for DeepLabCut's
+    import pandas
+    pandas.read_hdf({{path!r}}).to_csv({{table!r}})
+for SLEAP's analysis
+    import h5py, numpy
+    h = h5py.File({{path!r}})
+    numpy.savez({{out!r}}, clips=h["tracks"][:].transpose(0, 3, 2, 1), joint_names=h["node_names"][:].astype(str), units="px")
+and for others {BINARY}"""
+KINDS = (
+    Kind("a pickle", tuple(b"\x80" + bytes([k]) for k in range(2, 6)), (".pkl", ".pickle", ".p", ".joblib")),
+    Kind("a model of PyTorch, or tensors", (), (".pt", ".pth", ".ckpt"), BINARY),
+    Kind("HDF5", (b"\x89HDF",), (".h5", ".hdf5", ".slp"), HDF5),
+    Kind("of MATLAB", (b"MATLAB ",), (".mat",), f"scipy.io.loadmat opens it; {BINARY}"),
+    Kind("FBX", (b"Kaydara FBX", b"; FBX"), (".fbx",), "export BVH from Blender or MotionBuilder"),
+    Kind("glTF", (b"glTF",), (".glb", ".gltf"), "export BVH from Blender"),
+    Kind("an Acclaim skeleton or motion", (b":bone-names", b":FULLY"), (".asf", ".amc"), "convert the pair to BVH (amc2bvh)"),
+    Kind("a video", (), (".mp4", ".avi", ".mov", ".mkv"),
+         "run a pose estimator, such as MMPose or MediaPipe, and give its JSON"),
+    Kind("a workbook", (), (".xlsx", ".xls"), "save the sheet as CSV"),
+    Kind("Parquet", (b"PAR1",), (".parquet", ".feather"), "save the table as CSV"),
+    Kind("a table of Motive", (b"Format Version,",), (), "export C3D or TRC"),
+    Kind("a table of Vicon Nexus", (b"Trajectories",), (), "export C3D"),
+    Kind("a table of QTM", (b"NO_OF_FRAMES",), (), "export C3D"),
+    Kind("NumPy", (b"\x93NUMPY",), (".npy",)),
+    Kind("BVH", (b"HIERARCHY",), (".bvh",)),
+    Kind("TRC", (b"PathFileType",), (".trc",)),
+    Kind("JSON", (b"{", b"["), (".json",)),
+    Kind("an archive", (b"\x1f\x8b", b"Rar!", b"7z"), (".zip", ".gz", ".tar", ".7z", ".rar"), "unpack it"),
+)  # fmt: skip
+ENDINGS = tuple(ending for kind in KINDS if kind.way or "pickle" in kind.name for ending in kind.endings)
+"""Of files that are recognised and not read."""
+TRUST = "Pickles can run code and are not loaded here. If you trust the file, run"
+
+# What must be in a pickle -> its name, the code that converts it, and a word about the result. {load} is the object in it,
+# {folder} ends with a slash, {stem} is the name without ending.
+PICKLES: dict[tuple[str, ...], tuple[str, str, str]] = {
+    ("keypoints3d_optim",): (
+        "keypoints of AIST++",
+        """import numpy, pickle
+d = {load}
+numpy.savez({out!r}, clips=d["keypoints3d_optim"], fps=60, units="cm")""",
+        "and train on it with skeleton=coco17 skeleton.coords=3 skeleton.up=y data.lost=nans",
+    ),
+    ("smpl_poses",): ("rotations of SMPL, as in AIST++", "", f"{ROTATIONS} an .npz; AIST++ also has keypoints3d"),
+    ("frame_dir", "keypoint", "annotations"): (
+        "skeletons of MMAction2",
+        """import numpy, pickle
+for a in {load}["annotations"]:
+    for m, x in enumerate(a["keypoint"]):
+        numpy.savez({folder!r} + f"{{a['frame_dir']}}_{{m}}.npz", clips=x, labels=a["label"])""",
+        "",
+    ),
+    ("joints3D", "poses"): (
+        "HumanAct12",
+        """import numpy, pickle
+d = {load}
+for k, x in enumerate(d["joints3D"]): numpy.savez({folder!r} + f"{stem}_{{k}}.npz", clips=x, labels=d["y"][k], fps=20)""",
+        "and train on them with skeleton=smpl24",
+    ),
+    ("motion", "num_samples"): (
+        "results of MDM",
+        """import numpy
+d = {load}.item()
+numpy.savez({out!r}, clips=d["motion"].transpose(0, 3, 1, 2), lengths=d["lengths"], fps=20)""",
+        "",
+    ),
+    ("positions_3d",): (
+        "motion of VideoPose3D, by subject and action",
+        """import numpy
+for s, actions in {load}.item().items():
+    for a, x in actions.items():
+        x = x[:, [0, 1, 2, 3, 6, 7, 8, 12, 13, 14, 15, 17, 18, 19, 25, 26, 27]] if x.shape[1] == 32 else x
+        numpy.savez({folder!r} + f"{{s}}_{{a}}.npz", clips=x, subjects=s, labels=a.split()[0], fps=50)""",
+        "and train on them with skeleton=h36m17",
+    ),
+    ("positions_2d",): (
+        "keypoints of VideoPose3D, by subject, action and camera",
+        """import numpy
+for s, actions in {load}.item().items():
+    for a, views in actions.items():
+        for k, x in enumerate(views):
+            x = dict(clips=x[..., :2], subjects=s, labels=a.split()[0], fps=50, units="px")
+            numpy.savez({folder!r} + f"{{s}}_{{a}}_{{k}}.npz", **x)""",
+        "",
+    ),
+    ("poses", "trans"): ("rotations of SMPL", "", f"{ROTATIONS} an .npz with joints"),
+}  # fmt: skip
+
+
+def pickled(path: Path, content: bytes, where: str, load: str, several: bool = False) -> DataError:
+    """The error for Python objects: what they are, as far as the texts in them say, and the code that converts them.
+
+    Args:
+        path: of the file.
+        content: bytes in which names of keys are looked for.
+        where: the file, or the array in it, for the message.
+        load: code that loads the objects.
+        several: they are a list of arrays.
+    """
+    known = [found for marks, found in PICKLES.items() if all(mark.encode() in content for mark in marks)]
+    if known:
+        name, code, after = known[0]
+    else:
+        name, after = "Python objects", "with your key of the positions (frames, joints, coords) for KEY, and their rate for 30"
+        code = """import numpy, pickle
+d = {load}
+numpy.savez({out!r}, clips=d if hasattr(d, "shape") else d["KEY"], fps=30)"""
+        if several:
+            after = ""
+            code = """import numpy
+for k, x in enumerate({load}):
+    numpy.save({folder!r} + f"{stem}_{{k}}.npy", numpy.asarray(x, dtype="float32"))"""
+        elif load.startswith("numpy"):
+            code = code.replace(", pickle", "").replace("{load}", "{load}.item()").replace('d if hasattr(d, "shape") else ', "")
+    if not code:
+        return DataError(f"{where}: holds {name}; {after}")
+    lines = code.format(load=load, out=str(path.with_suffix(".npz")) if path.suffix != ".npz" else f"{path}.new.npz",
+                        folder=f"{path.parent}/", stem=path.stem).replace("\n", "\n    ")  # fmt: skip
+    return DataError(f"{where}: holds {name}. {TRUST}\n    {lines}\n{after}".rstrip())
+
+
+def refusal(path: Path) -> DataError | None:
+    """The error for a file whose content, or else whose ending, is of another format than it was read as; None: unknown."""
+    try:
+        head = read_bytes(path, 4 << 30)
+    except DataError:
+        return None
+    ending, text = path.suffix.lower(), head[:4096].lstrip(b"\xef\xbb\xbf \t\r\n")
+    by_content = next((kind for kind in KINDS if text.startswith(kind.starts)), None)
+    kind = by_content or next((kind for kind in KINDS if ending in kind.endings), None)
+    if kind is None or (ending in kind.endings and not kind.way and kind is not KINDS[0]):
+        return None
+    if kind is KINDS[0]:
+        return pickled(path, head, str(path), f"pickle.load(open({str(path)!r}, 'rb'))")
+    way = kind.way or f"rename it to {path.stem}{kind.endings[0]}"
+    way = way.format(path=str(path), out=str(path.with_suffix(".npz")), table=str(path.with_suffix(".csv")))
+    return DataError(f"{path}: its {'content' if by_content else 'ending'} is {kind.name}; {way}")
