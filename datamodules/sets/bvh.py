@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.clip_set import ClipSet, Recording
+from datamodules.clip_set import ClipSet, Recording, with_subjects
 from datamodules.joints import SUBSTITUTES
 from datamodules.prepare import Floor, prepare
 from datamodules.readers.bvh_file import Joint, parse, skeleton_of
@@ -30,6 +30,7 @@ def bvh(
     end_sites: bool = True,
     label_pattern: str = LABELS,
     retarget: Mapping[str, str | Sequence[str]] | None = None,
+    subject: str | None = None,
     target_fps: float | None = None,
     min_seconds: float = 0.0,
     max_speed: float | None = None,
@@ -43,6 +44,7 @@ def bvh(
         scale, end_sites: see `datamodules.readers.bvh_file.read`.
         label_pattern: regular expression for the name of a file without its ending, with groups called ``label``, ``subject`` or
             both. Where it does not match, the label is the directory in ``root`` that holds the file, and the subject unknown.
+        subject: see `datamodules.clip_set.with_subjects`.
         retarget, target_fps, min_seconds, max_speed, floor: see `datamodules.prepare.prepare`; by default nothing is repaired, as
             motion capture was cleaned before it became a file.
 
@@ -93,6 +95,7 @@ def bvh(
         recordings(), skeleton, name=root, target_fps=target_fps, min_seconds=min_seconds, max_speed=max_speed, floor=floor,
         retarget=retarget,
     )  # fmt: skip
+    clips = with_subjects(clips, subject)
     height = float(np.percentile(np.ptp(clips.frames[..., skeleton.up_axis].numpy(), axis=1), 90))
     log.log(
         logging.INFO if 0.5 < height < 3 else logging.WARNING,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.clip_set import ClipSet, Recording
+from datamodules.clip_set import ClipSet, Recording, with_subjects
 from datamodules.prepare import prepare
 from datamodules.readers.files import find_files, read_bytes
 from ddpm.errors import DataError
@@ -91,6 +91,7 @@ def msr_action3d(
     min_frames: int = 8,
     max_speed: float = 6.0,
     camera_pitch: float = 7.0,
+    subject: str | None = None,
 ) -> ClipSet:
     """All files of a directory, cleaned, levelled and put on the floor; one INFO line says what cleaning did.
 
@@ -101,6 +102,7 @@ def msr_action3d(
         max_gap, min_frames, max_speed: see `datamodules.cleaning.clean`.
         camera_pitch: degrees by which the camera looked up, which are taken out: in its frame everyone leans 7.2° towards the
             camera, and of two resting ankles the rear one is lower, by 6.8°. 0 keeps the camera's frame.
+        subject: see `datamodules.clip_set.with_subjects`.
 
     Raises:
         DataError: no such directory, no such files, a damaged file, or nothing left after cleaning.
@@ -116,4 +118,4 @@ def msr_action3d(
         max_gap=max_gap / fps, min_seconds=min_frames / fps, max_speed=max_speed,
     )  # fmt: skip
     log.info("MSR Action3D: %s", "; ".join(clips.notes))
-    return clips
+    return with_subjects(clips, subject)
