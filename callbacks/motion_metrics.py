@@ -94,8 +94,8 @@ class MotionMetrics(Callback):
                 logger.log_metrics(values, self._step)
             return values
         except Exception as error:  # a metric must never end training
-            first = "failure" not in self._warned
-            log.warning("motion could not be measured at step %d; training goes on: %s", self._step, error, exc_info=first)
+            trace = not isinstance(error, ValueError) and "failure" not in self._warned
+            log.warning("motion could not be measured at step %d; training goes on: %s", self._step, error, exc_info=trace)
             self._warned.add("failure")
             return {}
 

@@ -130,12 +130,12 @@ class PoseDataModule(pl.LightningDataModule):
     Args:
         batch_size: windows per batch and process.
         steps_per_epoch: batches per epoch of training; None for one pass through the windows.
-        draws: ``length``: a recording is drawn as often as it holds whole windows; ``equal``: all are drawn equally often, and
-            count for as many windows as the shortest of them.
         num_workers: processes that gather batches; 0, in this process, is fastest for data in memory.
         facing: turn every clip to face one way on average, in 3-D: a network learns one heading sooner than all of them.
         augment: (skeleton, frames) -> the augmentation of training clips, computed on their device; None for none.
         seed: of split, order, windows and augmentation.
+        draws: ``length``: a recording is drawn as often as it holds whole windows; ``equal``: all are drawn equally often, and
+            count for as many windows as the shortest of them.
 
     Raises:
         ValueError: a value outside its limits.
@@ -150,11 +150,11 @@ class PoseDataModule(pl.LightningDataModule):
         steps_per_epoch: int | None = None,
         val_fraction: float = 0.1,
         split: str = "subject",
-        draws: Literal["length", "equal"] = "length",
         num_workers: int = 0,
         facing: bool = False,
         augment: Callable[[Skeleton, int], Augment] | None = None,
         seed: int = 0,
+        draws: Literal["length", "equal"] = "length",
     ) -> None:
         super().__init__()
         if frames < 1:

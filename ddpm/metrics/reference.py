@@ -11,7 +11,7 @@ LEAST = 16
 """Clips in either set that are compared, at least: half of them must have more than 5 neighbours."""
 ENOUGH = 64
 """Held-out windows that suffice as a reference: half of them has 32."""
-MOST = 4096
+MOST = 1024
 """Windows of a reference, at most."""
 
 
