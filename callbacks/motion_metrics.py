@@ -22,7 +22,7 @@ DIVERGED = "Likely a learning rate that is too high (optimizer.lr), or data that
 class MotionMetrics(Callback):
     """Measures clips sampled with the averaged weights against real ones, as ``evaluate.py fast=true`` does.
 
-    The real ones are held out if there are 64 of them, else all recordings, also those of training; the summary says which.
+    The real ones are held out if there are 64 of them, else all, also those of training; the summary says which.
     Logs ``metrics/frechet_kinetic`` and others, and ``metrics/real/...`` of real clips against real ones; warns if motion
     freezes, explodes, jitters or collapses. A failure is a warning and does not end training. ``metrics/frechet_kinetic`` is
     nan until the first measurement, so that a ModelCheckpoint can monitor it.
