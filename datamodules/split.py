@@ -53,15 +53,21 @@ def split_recordings(clips: ClipSet, val_fraction: float, split: str, seed: int)
     n = len(groups.values)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(derive_seed(seed, "split")))
     number = groups.codes.bincount(minlength=n)
-    frames = torch.zeros(n, dtype=torch.int64).index_add_(0, groups.codes, clips.lengths)
+    share = torch.zeros(n, dtype=torch.float64).index_add_(0, groups.codes, clips.lengths.double() / clips.lengths.sum())
     held: list[int] = []
-    recordings = length = 0
-    for group, count, size in zip(order.tolist(), number[order].tolist(), frames[order].tolist(), strict=True):
+    recordings = frames = 0
+    for group, count, size in zip(order.tolist(), number[order].tolist(), share[order].tolist(), strict=True):
         if recordings >= val_fraction * len(clips):
             break
-        if length + size <= max(0.5, val_fraction) * int(frames.sum()):
+        if frames + size <= max(0.5, val_fraction) + 1e-9:  # sums are rounded
             held.append(group)
-            recordings, length = recordings + count, length + size
+            recordings, frames = recordings + count, frames + size
+    largest = int(share.argmax())
+    if held and share[largest] > 0.5 and largest not in held:
+        log.warning(
+            "%s holds %.0f %% of all frames and is trained on; only %.1f %% are held out, cut it into several files for more",
+            groups.values[largest], 100 * share[largest], 100 * frames,
+        )  # fmt: skip
     if not held:
         raise DataError(
             f"{len(clips)} recordings of one {split} cannot be split with loader.val_fraction={val_fraction}: one side stays "
