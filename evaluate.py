@@ -15,12 +15,12 @@ from ddpm.checkpoint import load_run
 from ddpm.clips import Clips
 from ddpm.command import command
 from ddpm.config import construct, construct_data, own_clips
-from ddpm.errors import below, refuse
+from ddpm.errors import DataError, below, refuse
 from ddpm.files import write_json
 from ddpm.metrics import suite
 from ddpm.metrics.classifier import classification, classifier_of
 from ddpm.metrics.memorisation import memorisation
-from ddpm.metrics.reference import held_out, reference, whole
+from ddpm.metrics.reference import Reference, held_out, reference, too_little, whole
 from ddpm.metrics.table import lines
 from ddpm.metrics.verdict import findings
 from ddpm.runs import versions
@@ -68,8 +68,7 @@ def evaluate(cfg: DictConfig) -> Path:
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     check_values(config)
     seed, fast = config["seed"], config["fast"]
-    generated, data, about = measured(config)
-    real = reference(data, config["reference"])
+    generated, data, real, about = measured(config)
     lead = (
         f"{len(generated)} generated clips of {generated.positions.shape[1]} frames against {len(real.motions)} real ones: "
         f"{'recordings held out from training' if real.held_out else 'all recordings, also those of training'}"
@@ -121,8 +120,8 @@ def check_values(config: Mapping[str, Any]) -> None:
     ])  # fmt: skip
 
 
-def measured(config: Mapping[str, Any]) -> tuple[Clips, Any, dict[str, Any]]:
-    """The clips to measure, the data module to compare them with in windows of their length, and a record of both for
+def measured(config: Mapping[str, Any]) -> tuple[Clips, Any, Reference, dict[str, Any]]:
+    """The clips to measure, the data module and of it the clips of their length to compare them with, and a record for
     metrics.json."""
     model: Any = None
     about: dict[str, Any] = {"ckpt": config["ckpt"], "clips_file": config["clips"], "seeds": None, "sampler": None}
@@ -142,6 +141,9 @@ def measured(config: Mapping[str, Any]) -> tuple[Clips, Any, dict[str, Any]]:
         generated = Clips.load(config["clips"], recordings.skeleton, recordings.fps).of_rate(recordings.fps, config["clips"])
         frames = generated.positions.shape[1]
     data = make({**run["loader"], "frames": frames}, "loader")(clips=recordings)
+    real = reference(data, config["reference"])
+    if why := too_little(data, real):
+        raise DataError(why)
     if generated is None:
         node = config["sampler"] or run["sampler"]
         sampler = construct(node, "sampler") if config["sampler"] else model.sampler
@@ -154,7 +156,7 @@ def measured(config: Mapping[str, Any]) -> tuple[Clips, Any, dict[str, Any]]:
         about |= {"seeds": [seeds.start, seeds.stop - 1], "sampler": node}
     about["data"] = {**run["data"], **changes, "recordings": len(data.clips), "fps": data.clips.fps, "frames": frames}
     del about["data"]["skeleton"]
-    return generated, data, about
+    return generated, data, real, about
 
 
 @command("evaluate", Config)

@@ -145,15 +145,16 @@ def script_of(script: Any) -> list[tuple[str, float]]:
 
 
 def source_of(cfg: DictConfig, model: MotionDiffusion, run: dict[str, Any], turned: bool) -> Clips:
-    """The clips that ``source`` names, from number ``source_clip`` on; of held-out recordings those as long as in training."""
+    """The clips that ``source`` names, from number ``source_clip`` on; of held-out recordings windows as in training."""
     if cfg.source != "val":
         n = 1 if cfg.vary is not None else cfg.n
         return read_source(cfg.source, model.skeleton, model.fps, model.frames, cfg.source_clip, n, turned)
     changes: Any = OmegaConf.to_container(cfg.data, resolve=True)
     data = own_data(run, changes, through_cache(partial(construct_data, trust=cfg.trust), cfg.cache))
     whole = data.val_recordings[data.clips.lengths[data.val_recordings] >= model.frames]
-    refuse_beyond(cfg.source_clip, len(whole), "val")
-    batch = data.middle_windows(whole[cfg.source_clip :])
+    index = data.whole_windows(whole)
+    refuse_beyond(cfg.source_clip, len(index), "val")
+    batch = data.windows.__getitems__(index[cfg.source_clip :][: cfg.n])
     return Clips.from_batch(batch["clips"], None, fps=model.fps, skeleton=model.skeleton)
 
 

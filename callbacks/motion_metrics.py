@@ -8,8 +8,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from callbacks.samples import samples
-from ddpm.metrics.reference import Reference, reference
-from ddpm.metrics.suite import LEAST, Evaluation, evaluate
+from ddpm.metrics.reference import LEAST, Reference, reference, too_little
+from ddpm.metrics.suite import Evaluation, evaluate
 from ddpm.metrics.verdict import findings, ratio
 from ddpm.module import MotionDiffusion
 
@@ -22,7 +22,7 @@ DIVERGED = "Likely a learning rate that is too high (optimizer.lr), or data that
 class MotionMetrics(Callback):
     """Measures clips sampled with the averaged weights against real ones, as ``evaluate.py fast=true`` does.
 
-    The real ones are held out if there are 64 of them, else all recordings, also those of training; the summary says which.
+    The real ones are held out if there are 64 of them, else all, also those of training; the summary says which.
     Logs ``metrics/frechet_kinetic`` and others, and ``metrics/real/...`` of real clips against real ones; warns if motion
     freezes, explodes, jitters or collapses. A failure is a warning and does not end training. ``metrics/frechet_kinetic`` is
     nan until the first measurement, so that a ModelCheckpoint can monitor it.
@@ -45,6 +45,11 @@ class MotionMetrics(Callback):
         self._step = -1
         self._values: dict[str, float] = {}
         self._warned: set[str] = set()
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: MotionDiffusion) -> None:  # pyright: ignore
+        """Say before training if there is too little to measure it against."""
+        if trainer.datamodule is not None and not trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
+            self._real(trainer)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: MotionDiffusion) -> None:  # pyright: ignore
         """Measure if it is time, in every process, with equal results."""
@@ -72,25 +77,36 @@ class MotionMetrics(Callback):
         """Log all values by name and return them; none if it failed."""
         self._step = trainer.global_step
         try:
-            if self._reference is None:
-                self._reference = reference(trainer.datamodule)  # pyright: ignore[reportAttributeAccessIssue]
+            if (real := self._real(trainer)) is None:
+                return {}
             generated = samples(trainer, module, self.seed, self.n)
             if not generated.finite.all():
                 bad = int((~generated.finite).sum())
                 self._warn("exploding", f"motion explodes: {bad} of {self.n} clips are not finite. {DIVERGED}")
                 return {}
-            found = evaluate(generated, self._reference.motions, fast=True, seed=self.seed)
+            found = evaluate(generated, real.motions, fast=True, seed=self.seed)
             wrong = findings(found)
             self._warned &= {finding.name for finding in wrong}
             for finding in wrong:
                 self._warn(finding.name, finding.text)
-            values = self._summarise(found, self._reference.held_out)
+            values = self._summarise(found, real.held_out)
             for logger in trainer.loggers:
                 logger.log_metrics(values, self._step)
             return values
-        except Exception:  # a metric must never end training
-            log.warning("motion could not be measured at step %d; training goes on", self._step, exc_info=True)
+        except Exception as error:  # a metric must never end training
+            trace = not isinstance(error, ValueError) and "failure" not in self._warned
+            log.warning("motion could not be measured at step %d; training goes on: %s", self._step, error, exc_info=trace)
+            self._warned.add("failure")
             return {}
+
+    def _real(self, trainer: pl.Trainer) -> Reference | None:
+        """The real clips, or None, said once, if they are too few."""
+        data: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        if self._reference is None:
+            self._reference = reference(data)
+            if why := too_little(data, self._reference):
+                log.warning("motion is not measured in this training: %s", why)
+        return self._reference if len(self._reference.motions) >= LEAST else None
 
     def _summarise(self, found: Evaluation, held_out: bool) -> dict[str, float]:
         metrics, means = found.metrics, found.means

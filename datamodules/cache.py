@@ -12,8 +12,10 @@ from typing import Any
 from filelock import FileLock
 
 from datamodules.clip_set import ClipSet
+from datamodules.joints import PRESETS
 from datamodules.sets.store import READ_IN_FULL, open_store, store, write_store
 from ddpm.errors import DataError
+from ddpm.skeleton import Skeleton
 
 log = logging.getLogger(__name__)
 Construct = Callable[[Mapping[str, Any], str], ClipSet]  # (node, its place in the configuration) -> the clips
@@ -29,6 +31,9 @@ def through_cache(construct: Construct, directory: str | None) -> Construct:
     folder = Path("outputs/cache" if directory == "auto" else directory)
 
     def constructed(node: Mapping[str, Any], place: str) -> ClipSet:
+        skeleton: Any = node.get("skeleton")
+        if isinstance(skeleton, Mapping):  # it may itself stand in a file
+            node = {**node, "skeleton": construct(skeleton, f"{place}.skeleton")}
         key = cache_key(node)
         if key is None:
             return construct(node, place)
@@ -61,7 +66,8 @@ def through_cache(construct: Construct, directory: str | None) -> Construct:
 
 
 def cache_key(node: Mapping[str, Any]) -> str | None:
-    """A hash of all that decides the clips of a data node: its arguments, the files below ``root``, the code that reads them.
+    """A hash of all that decides the clips of a data node: its arguments, the files below ``root``, the code that reads them, and
+    the shipped skeletons that arguments may name.
 
     A copy of ``root`` elsewhere has the same key. If all files together are at most 256 MB, every byte counts; otherwise, since
     reading them would take longer than the cache saves, names, sizes and times of change. None if there is nothing to gain or
@@ -79,12 +85,15 @@ def cache_key(node: Mapping[str, Any]) -> str | None:
         paths += [Path(folder, name) for name in names]
     if not paths or not all(path.is_file() for path in paths):  # a device would be read without end
         return None
-    digest = hashlib.sha256(json.dumps({**node, "root": None}, sort_keys=True).encode())
-    for code in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(code.read_bytes())
+    digest = hashlib.sha256(json.dumps({**node, "root": None}, default=Skeleton.to_config).encode())
+    here = Path(__file__).parent
+    for deciding in (here.rglob("*.py"), here.parent.glob("ddpm/*.py"), PRESETS.glob("*.yaml")):
+        for path in sorted(deciding):
+            digest.update(path.name.encode() + path.read_bytes())
     files = [(path, path.stat()) for path in sorted(paths)]
     in_full = sum(stat.st_size for _, stat in files) <= READ_IN_FULL
     for path, stat in files:
         content = hashlib.sha256(path.read_bytes()).hexdigest() if in_full else stat.st_mtime_ns
-        digest.update(json.dumps([path.relative_to(root).as_posix(), stat.st_size, content]).encode())
+        name = path.name if path == root else path.relative_to(root).as_posix()
+        digest.update(json.dumps([name, stat.st_size, content]).encode())
     return digest.hexdigest()[:32]

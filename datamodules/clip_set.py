@@ -1,8 +1,9 @@
 """ClipSet: recorded motion in memory."""
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -139,6 +140,28 @@ class ClipSet:
         digest = hashlib.sha256(self.frames.numpy().astype("<f4").tobytes())
         digest.update(self.lengths.numpy().astype("<i8").tobytes())
         return digest.hexdigest()
+
+
+def with_subjects(clips: ClipSet, pattern: str | None) -> ClipSet:
+    """With the people that a regular expression finds in the names of the recordings, ``S(\\d+)``; None changes nothing.
+
+    A person is what the first group matches, or all of it without one. Where nothing matches, it is the one that the file says.
+
+    Raises:
+        ValueError: no regular expression.
+        DataError: it matches no name.
+    """
+    if pattern is None:
+        return clips
+    try:
+        found = [re.search(pattern, str(source)) for source in clips.sources.values]
+    except re.error as e:
+        raise ValueError(f"data.subject={pattern!r} is no regular expression: {e}") from e
+    if not any(found):
+        raise DataError(f"data.subject={pattern!r} matches no name of a recording, which are as {clips.sources[0]}")
+    people = [None if match is None else match[1 if match.re.groups else 0] for match in found]
+    own = [people[k] or said for k, said in zip(clips.sources.codes.tolist(), clips.subjects, strict=True)]
+    return replace(clips, subjects=Names.of(own))
 
 
 def check_recording(recording: Recording, skeleton: Skeleton) -> None:

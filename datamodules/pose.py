@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.augment import Augment
 from datamodules.clip_set import ClipSet, anchored
+from datamodules.split import scenes, split_in_time, split_recordings
 from ddpm.clips import turned
-from ddpm.errors import DataError
 from ddpm.seeding import derive_seed
 from ddpm.skeleton import Skeleton
 
@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 Batch = dict[str, Any]
 """``clips``, ``mask`` and ``labels``, see `Windows.__getitems__`."""
+MOST = 1024
+"""Windows that a validation takes, at most."""
 
 
 class Windows(Dataset[Batch]):
@@ -59,8 +61,8 @@ class Windows(Dataset[Batch]):
 class RandomWindows(Sampler[Tensor]):
     """Endless shuffled passes through recordings, cut into epochs; batch k depends on the seed, the process and k alone.
 
-    Every pass visits each recording once, with a window at a random place. Batches continue over the end of a pass, so that no
-    recording is left out and every batch is full.
+    Every pass visits each recording once, or as often as it is named, with a window at a random place. Batches continue over the
+    end of a pass, so that no recording is left out and every batch is full.
 
     Args:
         recordings: ``(n,)`` int64, which recordings to draw from; ``lengths`` are their numbers of frames.
@@ -122,13 +124,18 @@ class RandomWindows(Sampler[Tensor]):
 class PoseDataModule(pl.LightningDataModule):
     """Splits recordings into training and validation, see `split_recordings`, and serves windows of ``frames`` frames.
 
+    A recording counts for as many windows as it holds whole ones side by side, at least one: for validation, as a reference of
+    metrics, for statistics, and in what is drawn. Recordings of a single scene are split in time, see `split_in_time`.
+
     Args:
         batch_size: windows per batch and process.
-        steps_per_epoch: batches per epoch of training; None for one pass through the recordings.
+        steps_per_epoch: batches per epoch of training; None for one pass through the windows.
         num_workers: processes that gather batches; 0, in this process, is fastest for data in memory.
         facing: turn every clip to face one way on average, in 3-D: a network learns one heading sooner than all of them.
         augment: (skeleton, frames) -> the augmentation of training clips, computed on their device; None for none.
         seed: of split, order, windows and augmentation.
+        draws: ``length``: a recording is drawn as often as it holds whole windows; ``equal``: all are drawn equally often, and
+            count for as many windows as the shortest of them.
 
     Raises:
         ValueError: a value outside its limits.
@@ -142,11 +149,12 @@ class PoseDataModule(pl.LightningDataModule):
         batch_size: int = 64,
         steps_per_epoch: int | None = None,
         val_fraction: float = 0.1,
-        split: Literal["subject", "sequence"] = "subject",
+        split: str = "subject",
         num_workers: int = 0,
         facing: bool = False,
         augment: Callable[[Skeleton, int], Augment] | None = None,
         seed: int = 0,
+        draws: Literal["length", "equal"] = "length",
     ) -> None:
         super().__init__()
         if frames < 1:
@@ -157,31 +165,39 @@ class PoseDataModule(pl.LightningDataModule):
             raise ValueError(f"loader.steps_per_epoch={steps_per_epoch} must be at least 1, or null for one pass")
         if not 0 <= val_fraction < 1:
             raise ValueError(f"loader.val_fraction={val_fraction} must be in [0, 1)")
+        if draws not in ("length", "equal"):
+            raise ValueError(f"loader.draws={draws!r} must be 'length' or 'equal'")
+        if split == "sequence" and val_fraction > 0 and len(scenes(clips.sources).values) == 1:
+            clips, self.train_recordings, self.val_recordings = split_in_time(clips, val_fraction)
+            split = "time"
+        else:
+            self.train_recordings, self.val_recordings = split_recordings(clips, val_fraction, split, seed)
         self.clips = clips
         self.frames = frames
         self.batch_size = batch_size
         self.steps_per_epoch = steps_per_epoch
         self.num_workers = num_workers
+        self.draws = draws
         self.seed = seed
         self.augment = (augment or Augment)(clips.skeleton, frames)
         self.windows = Windows(clips, frames, facing)
         self.long_windows = Windows(clips, self.augment.span, facing)
-        self.train_recordings, self.val_recordings = split_recordings(clips, val_fraction, split, seed)
         short = int((clips.lengths < frames).sum())
         log.info(
-            "%d recordings (%d frames at %g fps, %d classes): %d to train, %d to validate (split by %s)%s",
+            "%d recordings (%d frames at %g fps, %d classes): %s to train, %s to validate (split by %s)%s",
             len(clips), len(clips.frames), clips.fps, len(clips.class_names),
-            len(self.train_recordings), len(self.val_recordings), split,
+            self._counted(self.train_recordings), self._counted(self.val_recordings), split,
             f"; {short} shorter than {frames} frames are padded, the padding does not count in the loss" if short else "",
         )  # fmt: skip
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Random windows, as long as the augmentation needs; `on_after_batch_transfer` makes clips of ``frames`` frames."""
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        per_pass = -(-len(self.train_recordings) // (self.batch_size * world_size))
+        drawn = self._drawn()
+        per_pass = -(-len(drawn) // (self.batch_size * world_size))
         sampler = RandomWindows(
-            self.train_recordings,
-            self.clips.lengths[self.train_recordings],
+            drawn,
+            self.clips.lengths[drawn],
             self.augment.span,
             self.batch_size,
             per_pass if self.steps_per_epoch is None else self.steps_per_epoch,
@@ -199,33 +215,55 @@ class PoseDataModule(pl.LightningDataModule):
         return self._augmented(batch, self._position(), self.trainer.global_rank)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """The same windows every time: one from the middle of each held-out recording."""
+        """The same windows every time: the whole ones of the held-out recordings, at most `MOST`."""
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        return self._loader(self.windows, list(self._middle(self.val_recordings[rank::world_size]).split(self.batch_size)))
+        return self._loader(
+            self.windows, list(self.whole_windows(self.val_recordings, MOST)[rank::world_size].split(self.batch_size))
+        )
 
-    def middle_windows(self, recordings: Tensor) -> Batch:
-        """One window from the middle of each of ``(n,)`` int64 recordings."""
-        return self.windows.__getitems__(self._middle(recordings))
+    def whole_windows(self, recordings: Tensor, most: int | None = None) -> Tensor:
+        """``(windows, 2)`` int64 recordings and first frames: the windows of ``(n,)`` int64 recordings, evenly spread over each.
+
+        A recording that holds one, or none, gives that from its middle. At most ``most``, evenly chosen.
+        """
+        owner, place, number = self._held(recordings)
+        first = ((2 * place + 1) * self.clips.lengths[owner] - number * self.frames) // (2 * number)
+        index = torch.stack([owner, first.clamp(min=0)], dim=1)
+        return index if most is None or len(index) <= most else index[torch.linspace(0, len(index) - 1, most).round().long()]
 
     def label_counts(self) -> list[int]:
-        """Number of training recordings of each class, and last of those without a label."""
+        """How often each class is drawn in one pass, and last what has no label."""
         classes = len(self.clips.class_names)
-        labels = self.clips.labels[self.train_recordings]
+        labels = self.clips.labels[self._drawn()]
         return torch.where(labels < 0, classes, labels).bincount(minlength=classes + 1).tolist()
 
     def statistics_batch(self, limit: int = 4096) -> Batch:
         """Up to ``limit`` windows, spread over all training recordings, to fit the normalizer; augmented as in training."""
-        n = len(self.train_recordings)
-        per_recording = max(1, min(4, limit // n))
-        chosen = self.train_recordings[torch.linspace(0, n - 1, min(n, limit)).round().long()]
-        room = (self.clips.lengths[chosen] - self.augment.span).clamp(min=0)
-        first = torch.cat([(room * (i + 0.5) / per_recording).long() for i in range(per_recording)])
-        batch = self.long_windows.__getitems__(torch.stack([chosen.repeat(per_recording), first], dim=1))
+        owner, place, number = self._held(self.train_recordings)
+        n = len(owner)
+        per_window = max(1, min(4, limit // n))
+        chosen = torch.linspace(0, n - 1, min(n, limit)).round().long()
+        owner, place, number = owner[chosen], place[chosen].double(), number[chosen]
+        room = (self.clips.lengths[owner] - self.augment.span).clamp(min=0)
+        parts = [(room * (place * per_window + i + 0.5) / (number * per_window)).long() for i in range(per_window)]
+        batch = self.long_windows.__getitems__(torch.stack([owner.repeat(per_window), torch.cat(parts)], dim=1))
         return self._augmented(batch, "statistics")
 
-    def _middle(self, recordings: Tensor) -> Tensor:
-        first = (self.clips.lengths[recordings] - self.frames).clamp(min=0) // 2
-        return torch.stack([recordings, first], dim=1)
+    def _held(self, recordings: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """For every window that recordings count for: its recording, its place there, and their number there; int64."""
+        number = (self.clips.lengths[recordings] // self.frames).clamp(min=1)
+        if self.draws == "equal" and len(number):
+            number = number.min().expand(len(number))
+        place = torch.arange(int(number.sum())) - (number.cumsum(0) - number).repeat_interleave(number)
+        return recordings.repeat_interleave(number), place, number.repeat_interleave(number)
+
+    def _counted(self, recordings: Tensor) -> str:
+        n = len(self._held(recordings)[0])
+        return f"{len(recordings)}{f' with {n} windows of {self.frames} frames' if n > len(recordings) else ''}"
+
+    def _drawn(self) -> Tensor:
+        """Training recordings, each as often as a pass visits it."""
+        return self.train_recordings if self.draws == "equal" else self._held(self.train_recordings)[0]
 
     def _position(self) -> int:
         """Training batches processed since the run began, also across interruptions."""
@@ -248,46 +286,6 @@ class PoseDataModule(pl.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
         )
-
-
-def split_recordings(clips: ClipSet, val_fraction: float, split: str, seed: int) -> tuple[Tensor, Tensor]:
-    """Sorted int64 indices of the recordings to train and to validate on.
-
-    Args:
-        val_fraction: fraction of recordings held out, at least; 0 validates on the training recordings.
-        split: ``subject`` for disjoint subjects, ``sequence`` to split by recording.
-
-    Raises:
-        DataError: an unknown subject under ``subject``, or one side left empty.
-        ValueError: an unknown split.
-    """
-    everything = torch.arange(len(clips))
-    if val_fraction == 0:
-        log.warning("loader.val_fraction=0: val/loss is measured on the training recordings")
-        return everything, everything
-    if split == "subject":
-        groups = clips.subjects
-        unknown = (groups.codes < 0).nonzero()
-        if len(unknown):
-            source = clips.sources[int(unknown[0])]
-            raise DataError(f"{source}: no subject is known, cannot split by subject; use loader.split=sequence")
-    elif split == "sequence":
-        groups = clips.sources
-    else:
-        raise ValueError(f"loader.split={split!r} must be 'subject' or 'sequence'")
-    order = torch.randperm(len(groups.values), generator=torch.Generator().manual_seed(derive_seed(seed, "split")))
-    # Groups are held out in this order until the fraction is reached.
-    held = groups.codes.bincount(minlength=len(groups.values))[order].cumsum(0)
-    number = int((held < val_fraction * len(clips)).sum()) + 1
-    is_held_out = torch.zeros(len(order), dtype=torch.bool)
-    is_held_out[order[:number]] = True
-    is_val = is_held_out[groups.codes]
-    if bool(is_val.all()):
-        raise DataError(
-            f"{len(clips)} recordings of {len(order)} {split}s cannot be split with loader.val_fraction={val_fraction}: one side "
-            "stays empty; use loader.split=sequence, more data, or loader.val_fraction=0"
-        )
-    return everything[~is_val], everything[is_val]
 
 
 def _already_collated(batch: Batch) -> Batch:

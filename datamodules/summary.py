@@ -37,6 +37,8 @@ def summarise(clips: ClipSet, frames: int, split: str) -> Summary:
         *(f"  {note}" for note in clips.notes),
         f"lengths  {lengths.min()} to {lengths.max()} frames, half of them up to {np.median(lengths):g}",
         *_histogram(lengths),
+        f"windows  {np.maximum(lengths // frames, 1).sum()} of {frames} frames side by side, "
+        f"{100 * lengths.max() / lengths.sum():.0f} % of all frames are in the longest recording",
         f"labels   {_counts([clips.class_names[k] if k >= 0 else None for k in clips.labels.tolist()])}",
         f"subjects {_counts(clips.subjects)}",
     ]

@@ -73,11 +73,13 @@ MOVED = {
 
 
 def of_today(config: Any) -> Any:
-    """A checkpoint's configuration with the present names of parts that have moved."""
+    """A checkpoint's configuration with the present names of parts that have moved, and what it was before there was a key."""
     if isinstance(config, dict):
         values = {key: of_today(value) for key, value in config.items()}
         target: Any = values.get("_target_")
         old = next((name for name in MOVED if isinstance(target, str) and target.startswith(name)), None)
+        if target == "datamodules.pose.PoseDataModule":  # before this key was there
+            values = {"draws": "equal", **values}
         return values if old is None else {**values, "_target_": MOVED[old] + target[len(old) :]}
     return [of_today(value) for value in config] if isinstance(config, list) else config
 

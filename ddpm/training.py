@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,9 +50,12 @@ def checked(config: Mapping[str, Any]) -> dict[str, Any]:
     check(config)
     for key in OURS.keys() & trainer.keys():
         raise ConfigError(f"trainer.{key} cannot be given: {OURS[key]}")
+    split = config["loader"].get("split", "subject")
+    is_way = split in ("subject", "sequence")
     for key, good, limit in (
         ("seed", 0 <= config["seed"] < 2**32, "in 0..2^32-1"),
         ("cache", config["cache"] != "", "auto, a directory, or null"),
+        ("loader.split", is_way or Path(split).expanduser().exists(), "subject, sequence, or the path of an official list"),
         ("trainer.precision", trainer["precision"] in PRECISIONS, f"auto or one of {PRECISIONS}"),
         ("trainer.gradient_clip_val", (trainer["gradient_clip_val"] or 0) >= 0, "positive, or null for no clipping"),
         ("trainer.gradient_clip_algorithm", trainer.get("gradient_clip_algorithm") in (None, "norm"), "null or norm"),

@@ -470,3 +470,11 @@ def test_weights_that_do_not_fit_are_refused(content: dict[str, Any], tmp_path: 
         (tmp_path / "x.ckpt").write_bytes(saved({**content, "state_dict": state}))
         with pytest.raises(CheckpointError, match=rf"x\.ckpt: its weights do not fit(.|\n)*{message}"):
             load_module(tmp_path / "x.ckpt")
+
+
+def test_a_run_without_draws_has_drawn_equally(tmp_path: Path) -> None:
+    loader = {"_target_": "datamodules.pose.PoseDataModule", "split": "subject"}
+    for given, expected in (({}, "equal"), ({"draws": "length"}, "length")):
+        content = {"state_dict": {}, "hyper_parameters": {"loader": loader | given}}
+        DurableCheckpointIO().save_checkpoint(content, tmp_path / "last.ckpt")
+        assert read_checkpoint(tmp_path / "last.ckpt")["hyper_parameters"]["loader"] == {**loader, "draws": expected}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.clip_set import ClipSet, Recording
+from datamodules.clip_set import ClipSet, Recording, with_subjects
 from datamodules.joints import SUBSTITUTES
 from datamodules.prepare import Floor, OnOutlier, prepare
 from datamodules.readers.bvh_file import SCALE, Joint, parse, skeleton_of
@@ -30,6 +30,7 @@ def bvh(
     end_sites: bool = True,
     label_pattern: str = LABELS,
     retarget: Mapping[str, str | Sequence[str]] | None = None,
+    subject: str | None = None,
     target_fps: float | None = None,
     min_seconds: float = 0.0,
     max_speed: float | None = None,
@@ -45,6 +46,7 @@ def bvh(
         scale, end_sites: see `datamodules.readers.bvh_file.read`.
         label_pattern: regular expression for the name of a file without its ending, with groups called ``label``, ``subject`` or
             both. Where it does not match, the label is the directory in ``root`` that holds the file, and the subject unknown.
+        subject: see `datamodules.clip_set.with_subjects`.
         retarget, target_fps, min_seconds, max_speed, floor, skip, on_outlier: see `datamodules.prepare.prepare`; by default
             nothing is repaired, as motion capture was cleaned before it became a file.
 
@@ -91,7 +93,7 @@ def bvh(
         retarget=retarget, skip=skip, on_outlier=on_outlier, scale=scale,
     )  # fmt: skip
     log.info("BVH: %d files, %d joints; %s", len(paths), len(skeleton.names), "; ".join(clips.notes))
-    return clips
+    return with_subjects(clips, subject)
 
 
 def skeleton(

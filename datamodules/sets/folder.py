@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from datamodules.clip_set import ClipSet, Recording
+from datamodules.clip_set import ClipSet, Recording, with_subjects
 from datamodules.joints import fitting, named, presets
 from datamodules.prepare import Floor, OnOutlier, prepare
 from datamodules.readers import arrays, bvh_file, keypoints2d, markers, ntu, refused, table
@@ -29,6 +29,7 @@ def folder(
     fps: float | None = None,
     joints: str | Sequence[str] | None = None,
     retarget: Mapping[str, str | Sequence[str]] | None = None,
+    subject: str | None = None,
     last_is_confidence: bool = False,
     lost: Literal["nans", "zeros"] | None = None,
     min_confidence: float = 0.0,
@@ -51,6 +52,7 @@ def folder(
         root: the directory, searched with those below it, or one file.
         fps: frames per second of files that do not say theirs.
         joints: names, in order, of the joints of files that do not name theirs, or a shipped skeleton; None: the skeleton's.
+        subject: see `datamodules.clip_set.with_subjects`.
         last_is_confidence: the last coordinate in arrays and tables is a confidence in 0..1.
         retarget, lost, min_confidence, max_gap, min_seconds, max_speed, target_fps, floor, skip, on_outlier: see
             `datamodules.prepare.prepare`.
@@ -86,6 +88,7 @@ def folder(
         max_gap=max_gap, min_seconds=min_seconds, max_speed=max_speed, floor=floor, retarget=retarget,
         skip=skip, on_outlier=on_outlier,
     )  # fmt: skip
+    clips = with_subjects(clips, subject)
     clips = replace(clips, notes=(*clips.notes, *([f"{others} other files were not looked at"] if others else [])))
     log.info("%s: %s", root, "; ".join(clips.notes))
     return clips

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.clip_set import ClipSet, Recording
+from datamodules.clip_set import ClipSet, Recording, with_subjects
 from datamodules.prepare import OnOutlier, prepare
 from datamodules.readers.files import find_files, read_bytes
 from ddpm.errors import DataError
@@ -93,6 +93,7 @@ def msr_action3d(
     camera_pitch: float = 7.0,
     skip: int = 0,
     on_outlier: OnOutlier = "refuse",
+    subject: str | None = None,
 ) -> ClipSet:
     """All files of a directory, cleaned, levelled and put on the floor; one INFO line says what cleaning did.
 
@@ -104,6 +105,7 @@ def msr_action3d(
         camera_pitch: degrees by which the camera looked up, which are taken out: in its frame everyone leans 7.2° towards the
             camera, and of two resting ankles the rear one is lower, by 6.8°. 0 keeps the camera's frame.
         skip, on_outlier: see `datamodules.prepare.prepare`.
+        subject: see `datamodules.clip_set.with_subjects`.
 
     Raises:
         DataError: no such directory, no such files, a damaged file, or nothing left after cleaning.
@@ -120,4 +122,4 @@ def msr_action3d(
         on_outlier=on_outlier,
     )  # fmt: skip
     log.info("MSR Action3D: %s", "; ".join(clips.notes))
-    return clips
+    return with_subjects(clips, subject)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from datamodules.clip_set import ClipSet, Names, Recording, check_recording
+from datamodules.clip_set import ClipSet, Names, Recording, check_recording, with_subjects
 from ddpm.errors import DataError
 from ddpm.files import write_durably
 from ddpm.skeleton import Skeleton
@@ -32,15 +32,18 @@ class StoredClips(ClipSet):
         return open_store, (self.directory,)
 
 
-def store(skeleton: Skeleton, root: str) -> ClipSet:
-    """The recordings that `write_store` wrote to the directory ``root``; a `DataError` if the skeleton was another."""
+def store(skeleton: Skeleton, root: str, subject: str | None = None) -> ClipSet:
+    """The recordings that `write_store` wrote to the directory ``root``; a `DataError` if the skeleton was another.
+
+    ``subject``: see `datamodules.clip_set.with_subjects`.
+    """
     clips = open_store(Path(root).expanduser())
     if clips.skeleton.to_config() != skeleton.to_config():
         raise DataError(
             f"{root}: written with the joints {list(clips.skeleton.names)}, up={clips.skeleton.up}, and the configuration has "
             f"{list(skeleton.names)}, up={skeleton.up}; choose the skeleton of the store (skeleton=...), or write it anew"
         )
-    return clips
+    return with_subjects(clips, subject)
 
 
 def write_store(

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from ddpm.clips import Clips
 from ddpm.metrics.alignment import anchored, has_heading
-from ddpm.metrics.reference import RealData, held_out, middles
+from ddpm.metrics.reference import RealData, held_out, windows
 from ddpm.seeding import derive_seed
 
 MOST = 5000
-"""Recordings to train on, and to test on, at most: 300 batches hold little more."""
+"""Windows to train on, and to test on, at most: 300 batches hold little more."""
 
 BATCH = 64
 
@@ -124,7 +124,7 @@ class Classification:
     Args:
         names: of the classes.
         seed: of the classifier.
-        trained: number of training recordings.
+        trained: number of training clips.
         tested: ``(classes,)`` number of held-out clips of each class.
         right: ``(classes,)`` how many of them are predicted correctly.
         generated: ``(classes,)`` share of the generated clips predicted as each class.
@@ -189,14 +189,15 @@ def _share(part: Tensor, whole: Tensor) -> float | None:
 
 
 def classifier_of(data: RealData, seed: int = 0) -> ActionClassifier | None:
-    """A classifier trained on the middles of the labelled training recordings of a data module.
+    """A classifier trained on the windows of the labelled training recordings of a data module.
 
     None with fewer than two labelled actions, no labelled recording held out to test it, or a skeleton without a heading.
     """
     training, test = (_labelled(data, recordings) for recordings in (data.train_recordings, held_out(data)))
     if len(test) == 0 or len(data.clips.labels[training].unique()) < 2 or not has_heading(data.clips.skeleton):
         return None
-    return train_classifier(middles(data, training), data.clips.labels[training], seed=seed)
+    motions, owner = windows(data, training, MOST)
+    return train_classifier(motions, data.clips.labels[owner], seed=seed)
 
 
 def classification(
@@ -213,9 +214,9 @@ def classification(
         in_metrics: see `Classification`.
     """
     names = tuple(data.clips.class_names)
-    test = _labelled(data, held_out(data))
-    labels = data.clips.labels[test]
-    mine, theirs = classifier.probabilities(generated).max(1), classifier.probabilities(middles(data, test)).max(1)
+    motions, owner = windows(data, _labelled(data, held_out(data)), MOST)
+    labels = data.clips.labels[owner]
+    mine, theirs = classifier.probabilities(generated).max(1), classifier.probabilities(motions).max(1)
 
     def count(classes: Tensor) -> Tensor:
         return classes.bincount(minlength=len(names))
@@ -225,7 +226,7 @@ def classification(
     return Classification(
         names=names,
         seed=seed,
-        trained=len(_labelled(data, data.train_recordings)),
+        trained=len(data.whole_windows(_labelled(data, data.train_recordings), MOST)),
         tested=count(labels),
         right=count(labels[theirs.indices == labels]),
         generated=count(mine.indices) / len(generated),
@@ -238,6 +239,5 @@ def classification(
 
 
 def _labelled(data: RealData, recordings: Tensor) -> Tensor:
-    """Those with a label, evenly chosen if there are more than `MOST`."""
-    known = recordings[data.clips.labels[recordings] >= 0]
-    return known[torch.linspace(0, len(known) - 1, min(len(known), MOST)).round().long()]
+    """Those with a label."""
+    return recordings[data.clips.labels[recordings] >= 0]

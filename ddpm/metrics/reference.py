@@ -1,6 +1,5 @@
 """Reference: the real clips of a data module that generated ones are compared with."""
 
-from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
@@ -8,19 +7,25 @@ from torch import Tensor
 
 from ddpm.clips import Clips
 
+LEAST = 16
+"""Clips in either set that are compared, at least: half of them must have more than 5 neighbours."""
 ENOUGH = 64
-"""Held-out recordings that suffice as a reference: half of them has 32."""
+"""Held-out windows that suffice as a reference: half of them has 32."""
+MOST = 1024
+"""Windows of a reference, at most."""
 
 
 class RealData(Protocol):
     """What the metrics use of :class:`datamodules.pose.PoseDataModule`; ``clips`` is its ClipSet."""
 
     clips: Any
+    frames: int
+    windows: Any
     train_recordings: Tensor
     val_recordings: Tensor
 
-    def middle_windows(self, recordings: Tensor) -> Mapping[str, Any]:
-        """A batch with one window from the middle of each of ``(n,)`` int64 recordings."""
+    def whole_windows(self, recordings: Tensor, most: int | None = None) -> Tensor:
+        """``(windows, 2)`` int64 recordings and first frames of the windows that ``(n,)`` int64 recordings hold."""
         ...
 
 
@@ -28,7 +33,7 @@ class Reference(NamedTuple):
     """Real clips to compare with.
 
     Attributes:
-        motions: one window from the middle of each recording.
+        motions: the whole windows of the recordings, evenly spread over each.
         subjects: the person in each, None where one is unknown or all are the same.
         held_out: whether the model was trained on none of them.
     """
@@ -44,7 +49,7 @@ def held_out(data: RealData) -> Tensor:
 
 
 def reference(data: RealData, which: Literal["auto", "held_out", "all"] = "auto") -> Reference:
-    """The held-out recordings, all recordings, or ``auto``: the held-out ones if there are 64 of them, else all.
+    """The held-out windows, all windows, or ``auto``: the held-out ones if there are 64 of them, else all.
 
     Raises:
         ValueError: another value of ``which``, or no recordings are held out.
@@ -54,22 +59,38 @@ def reference(data: RealData, which: Literal["auto", "held_out", "all"] = "auto"
     unseen = held_out(data)
     if which == "held_out" and len(unseen) == 0:
         raise ValueError("reference=held_out: no recordings are held out (loader.val_fraction=0); use reference=all")
-    use_unseen = which == "held_out" or (which == "auto" and len(unseen) >= ENOUGH)
-    chosen = unseen if use_unseen else torch.arange(len(data.clips))
+    use_unseen = which == "held_out" or (which == "auto" and len(data.whole_windows(unseen, ENOUGH)) >= ENOUGH)
+    motions, chosen = windows(data, unseen if use_unseen else torch.arange(len(data.clips)), MOST)
     names = [data.clips.subjects[i] for i in chosen.tolist()]
     known = [name for name in names if name is not None]
-    return Reference(middles(data, chosen), known if len(known) == len(names) and len(set(known)) > 1 else None, use_unseen)
+    return Reference(motions, known if len(known) == len(names) and len(set(known)) > 1 else None, use_unseen)
 
 
-def middles(data: RealData, recordings: Tensor) -> Clips:
-    """One window from the middle of each of ``(n,)`` recordings."""
-    batch = data.middle_windows(recordings)
-    return Clips.from_batch(batch["clips"], batch["mask"], fps=data.clips.fps, skeleton=data.clips.skeleton)
+def too_little(data: RealData, real: Reference) -> str | None:
+    """Why nothing can be measured against a reference, and how much that takes; None if it can."""
+    if len(real.motions) >= LEAST:
+        return None
+    return (
+        f"motion can be measured against at least {LEAST} windows of {data.frames} frames, as {LEAST * data.frames} frames of "
+        f"recordings hold, and the {'held-out ' if real.held_out else ''}recordings hold {len(real.motions)}; use more data, or "
+        "shorter clips (frames=)"
+    )
+
+
+def windows(data: RealData, recordings: Tensor, most: int) -> tuple[Clips, Tensor]:
+    """The whole windows of ``(n,)`` recordings, at most ``most``, and the ``(windows,)`` int64 recording of each."""
+    index = data.whole_windows(recordings, most)
+    batch = data.windows.__getitems__(index)
+    return Clips.from_batch(batch["clips"], batch["mask"], fps=data.clips.fps, skeleton=data.clips.skeleton), index[:, 0]
 
 
 def whole(data: RealData, recordings: Tensor) -> Clips:
-    """``(n,)`` recordings in their full length."""
-    clips = data.clips
-    lengths = clips.lengths[recordings]
+    """``(n,)`` recordings in their full length; longer ones than 8 windows in pieces, with every window whole in one of them."""
+    clips, longest = data.clips, 8 * data.frames
+    step = longest - data.frames + 1
+    number = (clips.lengths[recordings] - data.frames).clamp(min=0) // step + 1
+    owner = recordings.repeat_interleave(number)
+    first = (torch.arange(len(owner)) - (number.cumsum(0) - number).repeat_interleave(number)) * step
+    lengths = (clips.lengths[owner] - first).clamp(max=longest)
     place = torch.minimum(torch.arange(int(lengths.max())), lengths[:, None] - 1)
-    return Clips(clips.frames[clips.starts[recordings][:, None] + place], lengths, clips.fps, clips.skeleton)
+    return Clips(clips.frames[(clips.starts[owner] + first)[:, None] + place], lengths, clips.fps, clips.skeleton)

@@ -14,11 +14,9 @@ from ddpm.metrics.classifier import Classification
 from ddpm.metrics.comparison import Measured, compare, measures
 from ddpm.metrics.features import Projection
 from ddpm.metrics.memorisation import Memorisation
+from ddpm.metrics.reference import LEAST
 from ddpm.seeding import derive_seed
 from ddpm.skeleton import Skeleton
-
-LEAST = 16
-"""Clips in either set, at least: half of them must have more than 5 neighbours."""
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def _classified(j: Classification) -> list[str]:
     """With the 5 classes whose shares differ most."""
     tested, confidence = int(j.tested.sum()), j.confidence
     found = [
-        f"classifier: our own classifier of {len(j.names)} actions, trained on {j.trained} recordings; compares "
+        f"classifier: our own classifier of {len(j.names)} actions, trained on {j.trained} clips; compares "
         "with nothing published",
         f"  right on {100 * j.accuracy:.0f} % of {tested} held-out clips (the commonest class: {100 * j.chance:.0f} %); mean "
         f"confidence {confidence['generated']:.2f} generated, {confidence['real']:.2f} real",

@@ -41,7 +41,8 @@ class Fake(SimpleNamespace):
 
 def held_out(data: PoseDataModule) -> Tensor:
     """``(n, frames, joints, coords)`` real clips that are not the reference."""
-    return data.middle_windows(data.train_recordings)["clips"].permute(0, 3, 1, 2)
+    index = data.whole_windows(data.train_recordings)[::3]
+    return data.windows.__getitems__(index)["clips"].permute(0, 3, 1, 2)
 
 
 def measured(data: PoseDataModule, sampler: Callable[[Any], Tensor]) -> tuple[dict[str, float], MotionMetrics]:
@@ -119,6 +120,15 @@ def test_a_failure_is_a_warning(data: PoseDataModule, caplog: pytest.LogCaptureF
 
     logged, _ = measured(data, fails)
     assert logged == {} and "training goes on" in caplog.text and "out of memory" in caplog.text
+
+
+def test_too_little_is_said_once_and_before_training(data: PoseDataModule, caplog: pytest.LogCaptureFixture) -> None:
+    few = PoseDataModule(synthetic(data.clips.skeleton, 5, 20.0, 0), frames=48, val_fraction=0)
+    trainer, callback = Fake(datamodule=few, global_step=0, fast_dev_run=False), MotionMetrics()
+    callback.on_fit_start(trainer, SimpleNamespace())  # type: ignore[arg-type]
+    assert "at least 16 windows of 48 frames, as 768 frames of recordings hold, and the recordings hold 5" in caplog.text
+    callback.on_train_end(trainer, SimpleNamespace())  # type: ignore[arg-type]
+    assert caplog.text.count("at least 16 windows") == 1 and "Traceback" not in caplog.text
 
 
 @pytest.mark.parametrize("arguments", [{"every": 0}, {"n": 31}])

@@ -51,8 +51,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def real_clips(skeleton: Skeleton, frames: int = 16) -> Clips:
     """The middles of the recordings of `DATA`."""
     data = PoseDataModule(synthetic(skeleton, 100, 20.0, 0), frames)
-    batch = data.middle_windows(torch.arange(100))
-    return Clips.from_batch(batch["clips"], batch["mask"], fps=20.0, skeleton=skeleton)
+    index = torch.stack([torch.arange(100), (data.clips.lengths - frames) // 2], dim=1)
+    return Clips.from_batch(data.windows.__getitems__(index)["clips"], None, fps=20.0, skeleton=skeleton)
 
 
 def written(path: Path, motions: Clips, **arrays: Any) -> str:
@@ -66,9 +66,10 @@ def test_a_checkpoint_is_judged_completely_and_alike_each_time(run: Path, tmp_pa
     assert judged(tmp_path / "b", *arguments) == found
     assert judged(tmp_path / "c", *arguments, "seed=7")["metrics"] != found["metrics"]
     assert found["seeds"] == [0, 31] and found["sampler"]["_target_"] == "ddpm.process.samplers.unipc"
-    assert found["data"]["reference"] == "all" and found["data"]["recordings"] == 64, "too few are held out"
+    assert found["data"]["reference"] == "held_out" and found["data"]["recordings"] == 64
     assert len(found["data"]["sha256"]) == 64 and {"torch", "numpy", "python"} <= found["versions"].keys()
-    assert found["clips"] == {"generated": 32, "reference": 64, "generated_compared": 16, "reference_compared": 32}
+    n = found["clips"]["reference"]
+    assert n >= 64 and found["clips"] == {"generated": 32, "reference": n, "generated_compared": 16, "reference_compared": n // 2}
     assert {"frechet/kinetic", "frechet/pose", "physics/jerk", "freeze"} <= found["metrics"].keys()
     for metric in found["metrics"].values():
         assert metric["generated"]["low"] <= metric["generated"]["high"] and metric["real"]["value"] is not None
@@ -183,16 +184,33 @@ def test_the_reference_is_what_it_says(skeleton: Skeleton) -> None:
     clips = synthetic(skeleton, 150, 20.0, 0)
     few, many = PoseDataModule(clips, 16), PoseDataModule(clips, 16, val_fraction=0.5)
     everything = PoseDataModule(clips, 16, val_fraction=0)
-    assert not reference(few).held_out and len(reference(few).motions) == 150
-    assert reference(few, "held_out").held_out and len(reference(few, "held_out").motions) == len(few.val_recordings)
+    number = clips.lengths // 16
+    assert reference(few).held_out == (int(number[few.val_recordings].sum()) >= 64)
+    assert len(reference(few, "all").motions) == int(number.sum())
+    assert reference(few, "held_out").held_out
+    assert len(reference(few, "held_out").motions) == int(number[few.val_recordings].sum())
     assert reference(many).held_out and not reference(many, "all").held_out
     assert len(held_out(everything)) == 0 and not reference(everything).held_out
     with pytest.raises(ValueError, match="no recordings are held out"):
         reference(everything, "held_out")
+    few.frames = 8  # they are up to 100 frames long, and pieces 64
+    pieces = whole(few, torch.arange(150))
+    assert int(pieces.lengths.max()) == 64 and bool((pieces.lengths >= 8).all())
+    held = (clips.lengths - 7).sum()
+    assert (pieces.lengths - 7).sum() == held, "every window is in one of them"
+    few.frames = 16
     recordings = whole(few, few.train_recordings[:5])
     for k, i in enumerate(few.train_recordings[:5].tolist()):
         length = int(clips.lengths[i])
         torch.testing.assert_close(recordings.positions[k, :length].float(), clips.recording(i))
+
+
+def test_too_little_to_compare_with_is_said_before_sampling(skeleton: Skeleton, tmp_path: Path) -> None:
+    clips = written(tmp_path / "real.npz", real_clips(skeleton, 48), fps=20.0, joint_names=np.array(skeleton.names))
+    with pytest.raises(
+        DataError, match=r"at least 16 windows of 48 frames, as 768 frames .* the recordings hold 9;.*\(frames=\)"
+    ):
+        judged(tmp_path / "out", clips, "data=synthetic", "data.n=8", "loader.split=sequence")
 
 
 @pytest.mark.parametrize("name", ["evaluate", "compare", "sample"])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from datamodules.clip_set import ClipSet, Recording
-from datamodules.pose import PoseDataModule, RandomWindows, Windows, split_recordings
+from datamodules.pose import PoseDataModule, RandomWindows, Windows
 from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 
@@ -113,35 +113,10 @@ def test_the_seed_decides() -> None:
     assert not torch.equal(sampler().batch(3), sampler(seed=1).batch(3))
 
 
-@pytest.mark.parametrize("split", ["subject", "sequence"])
-def test_nothing_is_on_both_sides(split: str) -> None:
-    clips = counted([9] * 40, [f"s{i % 8}" for i in range(40)])
-    train, val = split_recordings(clips, 0.2, split, seed=3)
-    assert sorted([*train.tolist(), *val.tolist()]) == list(range(40))
-    assert len(val) >= 8
-    if split == "subject":
-        assert not {clips.subjects[i] for i in train} & {clips.subjects[i] for i in val}
-    assert torch.equal(val, split_recordings(clips, 0.2, split, seed=3)[1])
-
-
-def test_impossible_splits_are_refused() -> None:
-    with pytest.raises(DataError, match=r"r0.*split=sequence"):
-        split_recordings(counted([9, 9]), 0.5, "subject", 0)
-    with pytest.raises(DataError, match="one side stays empty"):
-        split_recordings(counted([9, 9], ["s", "s"]), 0.5, "subject", 0)
-    with pytest.raises(ValueError, match="room"):
-        split_recordings(counted([9, 9]), 0.5, "room", 0)
-
-
-def test_without_held_out_data_training_data_validate() -> None:
-    train, val = split_recordings(counted([9]), 0.0, "subject", 0)
-    assert train.tolist() == val.tolist() == [0]
-
-
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [({"frames": 0}, "frames=0"), ({"batch_size": 0}, "batch_size=0"), ({"steps_per_epoch": 0}, "steps_per_epoch=0"),
-     ({"val_fraction": 1.0}, r"val_fraction=1\.0")],
+     ({"val_fraction": 1.0}, r"val_fraction=1\.0"), ({"draws": "often"}, "draws='often'")],
 )  # fmt: skip
 def test_limits_are_named(arguments: dict, named: str) -> None:
     with pytest.raises(ValueError, match=named):
@@ -159,8 +134,52 @@ def test_loaders_serve_whole_batches() -> None:
 def test_statistics_cover_the_training_recordings() -> None:
     data = PoseDataModule(counted([30] * 20, [f"s{i % 5}" for i in range(20)]), 6, val_fraction=0.2)
     batch = data.statistics_batch()
-    assert len(batch["clips"]) == 4 * len(data.train_recordings)
+    assert len(batch["clips"]) == 4 * 5 * len(data.train_recordings), "four for every window that they hold"
     assert len(data.statistics_batch(limit=7)["clips"]) == 7
+
+
+def test_a_recording_counts_for_the_windows_that_it_holds() -> None:
+    """One of 1000 frames beside nine of 10: it has 100 of 109 windows, of draws, labels, statistics and validation."""
+    clips = counted([1000, *[10] * 9])
+    data = PoseDataModule(clips, 10, batch_size=109, val_fraction=0)
+    (batch,) = list(data.train_dataloader().batch_sampler)  # type: ignore[arg-type]
+    assert batch[:, 0].bincount().tolist() == [100, *[1] * 9], "a pass"
+    assert data.label_counts() == [104, 5, 0]
+    index = data.whole_windows(torch.arange(10))
+    assert index[:100].tolist() == [[0, 10 * k] for k in range(100)] and index[100:, 1].tolist() == [0] * 9
+    assert sum(len(b["clips"]) for b in data.val_dataloader()) == 109
+    assert len(data.statistics_batch()["clips"]) == 4 * 109
+    assert len(data.whole_windows(torch.arange(10), 50)) == 50, "evenly chosen"
+    equal = PoseDataModule(clips, 10, batch_size=10, val_fraction=0, draws="equal")
+    (batch,) = list(equal.train_dataloader().batch_sampler)  # type: ignore[arg-type]
+    assert sorted(batch[:, 0].tolist()) == list(range(10)) and equal.label_counts() == [5, 5, 0]
+    assert equal.whole_windows(torch.arange(10)).tolist() == [[0, 495], *([k, 0] for k in range(1, 10))]
+    assert len(equal.whole_windows(torch.tensor([0]))) == 100, "what all of them hold"
+    assert len(equal.whole_windows(torch.tensor([], dtype=torch.int64))) == 0
+
+
+def test_windows_lie_apart_and_within_their_recording() -> None:
+    for length in (1, 5, 9, 10, 19, 20, 23, 47, 99):
+        first = PoseDataModule(counted([length]), 10, val_fraction=0).whole_windows(torch.tensor([0]))[:, 1]
+        assert len(first) == max(1, length // 10) and first[0] >= 0
+        assert bool((first.diff() >= 10).all()) and int(first[-1]) + 10 <= max(length, 10)
+        assert abs(int(first[0]) - (max(length, 10) - int(first[-1]) - 10)) <= 1, "as much is left at either end"
+
+
+def test_validation_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datamodules.pose.MOST", 7)
+    data = PoseDataModule(counted([100] * 4), 10, val_fraction=0.5, split="sequence")
+    assert sum(len(b["clips"]) for b in data.val_dataloader()) == 7
+
+
+def test_a_single_recording_is_split_in_time(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    data = PoseDataModule(counted([100]), 8, split="sequence", val_fraction=0.2)
+    train, val = (data.clips.recording(int(side)) for side in (data.train_recordings, data.val_recordings))
+    assert torch.equal(torch.cat([train, val]), counted([100]).recording(0)) and len(val) == 20
+    assert "1 with 10 windows of 8 frames to train, 1 with 2 windows of 8 frames to validate (split by time)" in caplog.text
+    with pytest.raises(DataError, match=r"r0: the only recording, of 3 frames.*val_fraction=0"):
+        PoseDataModule(counted([3]), 8, split="sequence")
 
 
 def test_clip_sets_refuse_what_is_no_motion() -> None:

@@ -20,6 +20,7 @@ from datamodules.cache import cache_key, through_cache
 from datamodules.clip_set import ClipSet, Names, Recording
 from datamodules.pose import PoseDataModule, Windows, _already_collated
 from datamodules.sets.store import FRAMES, META, SOURCES, StoredClips, open_store, store, write_store
+from ddpm.config import construct
 from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 
@@ -317,3 +318,43 @@ def test_files_are_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert_same(construct(node, "data"), in_memory())
         assert len(built) == expected
     assert (tmp_path / "outputs" / "cache").is_dir() and (tmp_path / "here").is_dir()
+
+
+def test_the_key_is_of_what_arguments_refer_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shipped skeleton by its name, a skeleton that stands in a file, the order of joints, the name of a single file."""
+    presets = tmp_path / "presets"
+    (tmp_path / "data").mkdir()
+    presets.mkdir()
+    for module in ("cache", "joints"):
+        monkeypatch.setattr(f"datamodules.{module}.PRESETS", presets)
+    camera = {"_target_": "ddpm.skeleton.Skeleton", "joints": {"root": None, "l": "root", "r": "root"}}
+    (presets / "camera.yaml").write_text(json.dumps(camera))
+    positions = np.random.default_rng(0).normal(size=(20, 3, 3)).astype(np.float32)
+    np.save(tmp_path / "data" / "a.npy", positions)
+    node = {
+        "_target_": "datamodules.sets.folder.folder", "root": str(tmp_path / "data"), "joints": "camera", "fps": 10.0,
+        "max_speed": None, "floor": False, "skeleton": camera,
+    }  # fmt: skip
+
+    def clips(**changes: object) -> ClipSet:
+        return through_cache(construct, str(tmp_path / "cache"))({**node, **changes}, "data")
+
+    assert torch.equal(clips().frames, torch.from_numpy(positions))
+    other = {**camera, "joints": {"root": None, "r": "root", "l": "root"}}
+    (presets / "camera.yaml").write_text(json.dumps(other))
+    assert torch.equal(clips().frames, torch.from_numpy(positions[:, [0, 2, 1]]))
+    assert clips(skeleton=other).skeleton.names == ("root", "r", "l")
+    moved = tmp_path / "data" / "b.npy"
+    assert list(clips(root=str(tmp_path / "data" / "a.npy")).sources) == ["a.npy"]
+    (tmp_path / "data" / "a.npy").rename(moved)
+    assert list(clips(root=str(moved)).sources) == ["b.npy"]
+
+    bvh = (Path(__file__).parents[1] / "bvh" / "small.bvh").read_text()
+    (tmp_path / "body.bvh").write_text(bvh)
+    (tmp_path / "moves.bvh").write_text(bvh)
+    found = {"_target_": "datamodules.sets.bvh.skeleton", "root": str(tmp_path / "body.bvh"), "end_sites": False}
+    node = {"_target_": "datamodules.sets.bvh.bvh", "root": str(tmp_path / "moves.bvh"), "skeleton": found}
+    names = clips().skeleton.names
+    (tmp_path / "body.bvh").write_text(bvh.replace(names[-1], "Other"))
+    with pytest.raises(DataError, match="Other"):
+        clips()
