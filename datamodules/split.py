@@ -63,7 +63,7 @@ def split_recordings(clips: ClipSet, val_fraction: float, split: str, seed: int)
             held.append(group)
             recordings, frames = recordings + count, frames + size
     largest = int(share.argmax())
-    if held and share[largest] > 0.5 and largest not in held:
+    if held and share[largest] > 0.51 and largest not in held:
         log.warning(
             "%s holds %.0f %% of all frames and is trained on; only %.1f %% are held out, cut it into several files for more",
             groups.values[largest], 100 * share[largest], 100 * frames,
