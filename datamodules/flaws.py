@@ -22,7 +22,7 @@ UNEVEN = 0.15  # difference of the lengths of a left and a right bone, in parts 
 FAST = 12.0  # metres per second that no joint makes
 TELEPORT = 6.0  # metres per second that a body makes only while it runs
 SET = "; set "  # what stands behind it is the remedy
-FIRST, FIRST_WAY = 4.0, 0.05  # first steps so many times as long as others, and so many metres, come from another pose
+FIRST, FIRST_WAY = 4.0, 0.05  # first steps so many times as long as others, and so many metres, are from another pose
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def _factor(wanted: float) -> float:
     """The ratio of two units nearest to ``wanted``, which no two people differ from; or that itself, if none is near."""
     units = (1.0, 0.1, 0.01, 0.001, 0.0254, 0.3048)
     near = min((a / b for a in units for b in units), key=lambda ratio: abs(np.log(ratio / wanted)))
-    return near if 1 / 1.35 < near / wanted < 1.35 else wanted
+    return near if 1 / 1.3 < near / wanted < 1.3 else wanted
 
 
 def mended(
@@ -259,9 +259,9 @@ def _motion(clips: ClipSet) -> list[str]:
         fast[i], still[i] = ways.max() * fps, ways.max() * fps < STILL
         mean = ways.mean(1)
         k = int(np.argmax(mean > 1e-5))  # before it the first pose is held
-        rest = mean[k + 1 :]
-        if len(rest) > 2 and mean[k] > FIRST_WAY and mean[k] > FIRST * np.percentile(rest, 95):
-            first[i] = k + 1
+        if len(mean) > k + 3 and mean[k] > FIRST_WAY:
+            rest = np.percentile(mean[k + 1 :], 95), ways[k + 1 :].max()
+            first[i] = (k + 1) * (mean[k] > FIRST * rest[0] or ways[k].max() > FIRST / 2 * rest[1])
         body = np.median(ways, axis=1)
         teleport = find_jumps(positions, skeleton, TELEPORT / fps) & (mean > 3 * np.percentile(mean, 90))
         jumps[i] = int((teleport | (body > FAST / fps))[first[i] :].sum())

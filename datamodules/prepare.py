@@ -288,7 +288,7 @@ def _other_units(size: float, r: Recording, skeleton: Skeleton, scale: float | N
 
     if scale is not None:
         unit = min(SCALES, key=far)
-        return f"set data.scale={unit if far(unit) < 0.3 else BODY / raw:.3g}"
+        return f"set data.scale={unit if far(unit) < 0.3 else BODY / raw:.4g}"
     if r.units is not None:
         advice = f"their unit, known from the files, is not {r.units}: correct the files"
         if not r.source.lower().endswith(".bvh"):
