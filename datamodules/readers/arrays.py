@@ -111,9 +111,9 @@ def read_clips(path: Path, skeleton: Skeleton | None = None, fps: float | None =
         positions = torch.zeros(n, max(lengths), len(skeleton.names), skeleton.coords, dtype=torch.float64)
         sizes = []
         for clip, recording in zip(positions, recordings, strict=True):
-            finite = np.isfinite(recording.positions).all(-1)
+            finite = np.asarray(np.isfinite(recording.positions).all(-1))
             found = weights @ np.where(finite[..., None], recording.positions, 0).astype(np.float64)
-            found[~finite @ (weights.T > 0)] = np.nan  # and not where another joint of the file is not finite
+            found[np.asarray(~finite @ (weights.T > 0))] = np.nan  # and not where another joint of the file is not finite
             size = _size(found, skeleton)
             metres = UNITS[first.units or skeleton.units] or BODY / (size or BODY)
             clip[: len(found)] = torch.from_numpy(found * metres)

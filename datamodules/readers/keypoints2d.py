@@ -152,7 +152,7 @@ def _frames(path: Path, document: Any, coords: int) -> Frames:
             frames[i] = list(_people(path, i, entry, about, coords))
     if by_image and frames:
         raise DataError(f"{path}: entry {min(frames)} has no image_id and keypoints, the others have; correct the file")
-    numbers = [entry.get("frame_id") if isinstance(entry, dict) else None for entry in document]
+    numbers: list[Any] = [entry.get("frame_id") if isinstance(entry, dict) else None for entry in document]
     if frames and all(isinstance(number, int) and 0 <= number < 1e15 for number in numbers):
         if len(set(numbers)) < len(numbers):
             raise DataError(f"{path}: two frames have one frame_id; correct the file")
@@ -328,7 +328,7 @@ def _own_names(about: Mapping[str, Any]) -> list[str] | None:
         if "categories" in about:
             return about["categories"][0]["keypoints"]
         names = about["meta_info"]["keypoint_id2name"]
-        names = [names[key] for key in sorted(names, key=int)]
+        names = [str(names[key]) for key in sorted(names, key=int)]
         if {"root", "Root of tail"} & set(names):
             names = [MMPOSE.get(name, name) for name in names]
             for short, long in {"^L_": "left_", "^R_": "right_", "_F_": "_front_", "_B_": "_back_"}.items():

@@ -99,7 +99,7 @@ def _markers(
     unit = (unit or "").lower()
     if unit not in ("", *UNITS):
         raise DataError(f"{path}: its unit is {unit[:40]!r}, expected one of {', '.join(UNITS)}; correct the file")
-    seen = np.isfinite(positions).all(-1)
+    seen = np.asarray(np.isfinite(positions).all(-1))
     with np.errstate(over="ignore"):  # what becomes infinite is named later, with its frame and joint
         placed = np.where(seen[..., None], positions, 0).astype(np.float32)
     return Recording(placed, source, joints=tuple(names), fps=fps, confidence=seen.astype(np.float32), units=unit or None)

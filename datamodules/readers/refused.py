@@ -1,5 +1,6 @@
 """What is not read, named by content or ending, with the way on. Pickles can run code: they are searched, never loaded."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,7 +53,7 @@ ENDINGS = tuple(ending for kind in KINDS if kind.way or "pickle" in kind.name fo
 TRUST = "Pickles can run code and are not loaded here. If you trust the file, run"
 
 # What must be in a pickle -> its name, the code that converts it, and a word about the result. {load} is the object in it,
-# {folder} ends with a slash, {stem} is the name without ending.
+# {folder} ends with a slash, {base} is the path without ending.
 PICKLES: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("keypoints3d_optim",): (
         "keypoints of AIST++",
@@ -74,20 +75,20 @@ for a in {load}["annotations"]:
         "HumanAct12",
         """import numpy, pickle
 d = {load}
-for k, x in enumerate(d["joints3D"]): numpy.savez({folder!r} + f"{stem}_{{k}}.npz", clips=x, labels=d["y"][k], fps=20)""",
+for k, x in enumerate(d["joints3D"]): numpy.savez({base!r} + f"_{{k}}.npz", clips=x, labels=d["y"][k], fps=20)""",
         "and train on them with skeleton=smpl24",
     ),
     ("motion", "num_samples"): (
         "results of MDM",
         """import numpy
-d = {load}.item()
+d = {load}
 numpy.savez({out!r}, clips=d["motion"].transpose(0, 3, 1, 2), lengths=d["lengths"], fps=20)""",
         "",
     ),
     ("positions_3d",): (
         "motion of VideoPose3D, by subject and action",
         """import numpy
-for s, actions in {load}.item().items():
+for s, actions in {load}.items():
     for a, x in actions.items():
         x = x[:, [0, 1, 2, 3, 6, 7, 8, 12, 13, 14, 15, 17, 18, 19, 25, 26, 27]] if x.shape[1] == 32 else x
         numpy.savez({folder!r} + f"{{s}}_{{a}}.npz", clips=x, subjects=s, labels=a.split()[0], fps=50)""",
@@ -96,7 +97,7 @@ for s, actions in {load}.item().items():
     ("positions_2d",): (
         "keypoints of VideoPose3D, by subject, action and camera",
         """import numpy
-for s, actions in {load}.item().items():
+for s, actions in {load}.items():
     for a, views in actions.items():
         for k, x in enumerate(views):
             x = dict(clips=x[..., :2], subjects=s, labels=a.split()[0], fps=50, units="px")
@@ -105,6 +106,21 @@ for s, actions in {load}.item().items():
     ),
     ("poses", "trans"): ("rotations of SMPL", "", f"{ROTATIONS} an .npz with joints"),
 }  # fmt: skip
+
+ANY = (
+    "Python objects",
+    """import numpy, pickle
+d = {load}
+numpy.savez({out!r}, clips=d if hasattr(d, "shape") else d["KEY"], fps=30)""",
+    "with your key of the positions (frames, joints, coords) for KEY, and their rate for 30",
+)
+LIST = (
+    "a list of Python objects",
+    """import numpy
+for k, x in enumerate({load}):
+    numpy.save({base!r} + f"_{{k}}.npy", numpy.asarray(x, dtype="float32"))""",
+    "",
+)
 
 
 def pickled(path: Path, content: bytes, where: str, load: str, several: bool = False) -> DataError:
@@ -115,43 +131,32 @@ def pickled(path: Path, content: bytes, where: str, load: str, several: bool = F
         content: bytes in which names of keys are looked for.
         where: the file, or the array in it, for the message.
         load: code that loads the objects.
-        several: they are a list of arrays.
+        several: they are an array of objects, most often of arrays.
     """
     known = [found for marks, found in PICKLES.items() if all(mark.encode() in content for mark in marks)]
-    if known:
-        name, code, after = known[0]
-    else:
-        name, after = "Python objects", "with your key of the positions (frames, joints, coords) for KEY, and their rate for 30"
-        code = """import numpy, pickle
-d = {load}
-numpy.savez({out!r}, clips=d if hasattr(d, "shape") else d["KEY"], fps=30)"""
-        if several:
-            after = ""
-            code = """import numpy
-for k, x in enumerate({load}):
-    numpy.save({folder!r} + f"{stem}_{{k}}.npy", numpy.asarray(x, dtype="float32"))"""
-        elif load.startswith("numpy"):
-            code = code.replace(", pickle", "").replace("{load}", "{load}.item()").replace('d if hasattr(d, "shape") else ', "")
+    name, code, after = LIST if several else [*known, ANY][0]
+    load += ".item()" if load.startswith("numpy") and not several else ""
     if not code:
         return DataError(f"{where}: holds {name}; {after}")
     lines = code.format(load=load, out=str(path.with_suffix(".npz")) if path.suffix != ".npz" else f"{path}.new.npz",
-                        folder=f"{path.parent}/", stem=path.stem).replace("\n", "\n    ")  # fmt: skip
+                        folder=f"{path.parent}/", base=str(path.with_suffix(""))).replace("\n", "\n    ")  # fmt: skip
     return DataError(f"{where}: holds {name}. {TRUST}\n    {lines}\n{after}".rstrip())
 
 
 def refusal(path: Path) -> DataError | None:
     """The error for a file whose content, or else whose ending, is of another format than it was read as; None: unknown."""
-    try:
-        head = read_bytes(path, 4 << 30)
-    except DataError:
+    if not path.is_file():
         return None
-    ending, text = path.suffix.lower(), head[:4096].lstrip(b"\xef\xbb\xbf \t\r\n")
+    head = b""
+    with suppress(OSError), path.open("rb") as stream:
+        head = stream.read(4096)
+    ending, text = path.suffix.lower(), head.lstrip(b"\xef\xbb\xbf \t\r\n")
     by_content = next((kind for kind in KINDS if text.startswith(kind.starts)), None)
     kind = by_content or next((kind for kind in KINDS if ending in kind.endings), None)
     if kind is None or (ending in kind.endings and not kind.way and kind is not KINDS[0]):
         return None
     if kind is KINDS[0]:
-        return pickled(path, head, str(path), f"pickle.load(open({str(path)!r}, 'rb'))")
+        return pickled(path, read_bytes(path, 4 << 30), str(path), f"pickle.load(open({str(path)!r}, 'rb'))")
     way = kind.way or f"rename it to {path.stem}{kind.endings[0]}"
     way = way.format(path=str(path), out=str(path.with_suffix(".npz")), table=str(path.with_suffix(".csv")))
     return DataError(f"{path}: its {'content' if by_content else 'ending'} is {kind.name}; {way}")

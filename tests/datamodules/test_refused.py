@@ -113,6 +113,9 @@ def test_lists_of_clips(tmp_path: Path, ending: str) -> None:
     np.save(path, clips, allow_pickle=True) if ending == ".npy" else np.savez(path, clips=clips)
     converted(refused(path))
     assert [len(read_file(tmp_path / f"all_{k}.npy", 3)[0].positions) for k in (0, 1)] == [40, 30]
+    np.save(tmp_path / "aist.npy", np.array({"keypoints3d_optim": walk(17)}, dtype=object), allow_pickle=True)
+    converted(refused(tmp_path / "aist.npy"))
+    assert read_file(tmp_path / "aist.npz", 3)[0].units == "cm"
     np.savez(tmp_path / "nested.npz", clips=np.array({"KEY": walk(20)}, dtype=object))
     converted(refused(tmp_path / "nested.npz"))
     assert read_file(tmp_path / "nested.npz.new.npz", 3)[0].positions.shape == (40, 20, 3)
