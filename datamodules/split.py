@@ -92,10 +92,10 @@ def split_in_time(clips: ClipSet, val_fraction: float) -> tuple[ClipSet, Tensor,
         )
     lengths = torch.cat([earlier, later])
     some = lengths > 0
-    names = [Names(n.values, n.codes.repeat(2)[some]) for n in (clips.subjects, clips.sources)]
+    subjects, sources = (Names(n.values, n.codes.repeat(2)[some]) for n in (clips.subjects, clips.sources))
     parts = ClipSet(
         clips.frames, torch.cat([clips.starts, clips.starts + earlier])[some], lengths[some], clips.labels.repeat(2)[some],
-        *names, clips.class_names, clips.fps, clips.skeleton, clips.notes,
+        subjects, sources, clips.class_names, clips.fps, clips.skeleton, clips.notes,
     )  # fmt: skip
     first = int((earlier > 0).sum())
     return parts, torch.arange(first), torch.arange(first, len(parts))

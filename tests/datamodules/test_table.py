@@ -33,7 +33,7 @@ def test_names_rate_and_confidence(tmp_path: Path, separator: str, newline: str)
 @pytest.mark.parametrize("frames", [5, 12])
 def test_time_may_be_in_parts_of_a_second(tmp_path: Path, unit: float, fps: float, rate: float, frames: int) -> None:
     rows = [f"{k * unit / fps if unit == 1 else round(k * unit / fps)},{k},1" for k in range(frames)]
-    r = read(written(tmp_path / "a.csv", "time,a_x,a_y", *rows))
+    (r,) = read(written(tmp_path / "a.csv", "time,a_x,a_y", *rows))
     assert r.fps == pytest.approx(rate, rel=1e-5)
     assert (r.note or "").endswith({1: "", 1e3: "in milliseconds", 1e6: "in microseconds", 1e9: "in nanoseconds"}[unit])
 
