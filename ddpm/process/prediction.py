@@ -21,11 +21,15 @@ class Prediction:
     needs_signal = False
     fitted = True
 
-    def fit(self, x0: Tensor, mask: Tensor | None) -> None:
-        """Measure on normalised training clips what the conversion depends on; the mask is that of `for_clips`."""
+    def prepare(self, classes: int) -> None:
+        """Make room for what differs between so many actions, if they condition the network."""
 
-    def for_clips(self, like: Tensor, mask: Tensor | None) -> "Prediction":
-        """The conversion for clips ``(batch, ..., frame)`` whose ``mask`` is ``(batch, 1, 1, frame)``, real frames first."""
+    def fit(self, x0: Tensor, mask: Tensor | None, cond: Tensor | None) -> None:
+        """Measure on normalised training clips what the conversion depends on; mask and cond are those of `for_clips`."""
+
+    def for_clips(self, like: Tensor, mask: Tensor | None, cond: Tensor | None) -> "Prediction":
+        """The conversion for clips ``(batch, ..., frame)`` whose ``mask`` is ``(batch, 1, 1, frame)``, real frames first, and
+        whose condition is ``(batch, clip_dim)``; both may be None."""
         return self
 
     def network_input(self, xt: Tensor, alpha_bar: Tensor) -> Tensor:

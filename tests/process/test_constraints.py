@@ -121,7 +121,7 @@ def test_a_quadratic_cost_gives_the_exact_mean(alpha_bar: float) -> None:
 
     x0_hat = torch.randn(3, J, C, FRAMES, generator=torch.Generator().manual_seed(2)).double()
     found = Towards(like, model.normalizer, prediction, cost, steps=60)(x0_hat, torch.tensor([alpha_bar]))
-    modes = prediction.for_clips(like[None], None)
+    modes = prediction.for_clips(like[None], None, None)
     variance = (1 - alpha_bar) * modes.power / (alpha_bar * modes.power + 1 - alpha_bar)  # type: ignore[attr-defined]
     unit = torch.eye(like.numel()).double().reshape(-1, J * C, FRAMES)
     root = modes.back(variance.sqrt() * unit, unit.reshape(-1, J, C, FRAMES))  # type: ignore[attr-defined]
