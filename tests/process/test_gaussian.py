@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ddpm.checkpoint import DurableCheckpointIO, load_module
 from ddpm.config import build_module, with_channels
 from ddpm.process.diffusion import DenoiseDiffusion
-from ddpm.process.gaussian import FLOOR, Gaussian
+from ddpm.process.gaussian import FLOOR, PRIOR, Gaussian
 from ddpm.process.prediction import EDM, X0, Velocity
 from ddpm.process.samplers import Sampler, ddim, ddpm, dpmpp_2m, dpmpp_2m_sde, heun, unipc
 from ddpm.process.schedules import cosine, respace, zero_terminal_snr
@@ -289,7 +289,9 @@ def test_one_variance_is_edm(sigma_data: float, alpha_bar: float) -> None:
     gaussian.log_power.fill_(2 * math.log(sigma_data))
     output, xt = torch.randn(2, 5, 2, 3, 7, dtype=torch.float64)
     for ours, theirs in zip(
-        gaussian.for_clips(xt, None, None).convert(output, xt, ab), EDM(sigma_data).convert(sigma_data * output, xt, ab), strict=True
+        gaussian.for_clips(xt, None, None).convert(output, xt, ab),
+        EDM(sigma_data).convert(sigma_data * output, xt, ab),
+        strict=True,
     ):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
     total = alpha_bar * sigma_data**2 + 1 - alpha_bar
@@ -751,3 +753,78 @@ def test_a_network_that_was_never_trained_moves_like_the_clips(tiny_config: dict
         ours, theirs = what(sampled), what(clips)
         assert ours.std().item() == pytest.approx(theirs.std().item(), rel=0.06)
     torch.testing.assert_close(sampled.float().mean(dim=(0, 3)), clips.mean(dim=(0, 3)), rtol=0, atol=0.08)
+
+
+# --- variances of each action
+
+
+def labelled(n: int = 400) -> tuple[Gaussian, list[Gaussian], Tensor, Tensor]:
+    """A Gaussian fitted by action, the processes of two actions, and their clips with the condition that names them."""
+    loud, still = known(), known()
+    still.log_power.sub_(torch.linspace(0, 2, BINS, dtype=torch.float64))
+    clips = torch.cat([designed(loud, BINS).repeat(n // 64, 1, 1, 1), designed(still, BINS).repeat(n // 64, 1, 1, 1)])
+    cond = F.one_hot(torch.arange(2).repeat_interleave(len(clips) // 2), 3).double()
+    fitted = Gaussian(6, BINS, by_label=True).double()
+    fitted.prepare(3)
+    fitted.fit(clips, None, cond)
+    return fitted, [loud, still], clips, cond
+
+
+def test_every_action_has_variances_of_its_own() -> None:
+    """Up to the weight of all clips; one without clips has those of all, and so have clips without a label."""
+    fitted, processes, clips, _ = labelled()
+    one = torch.zeros(3, 2, 3, BINS).double()
+    powers = fitted.for_clips(one, None, torch.eye(3).double()).power
+    pooled = fitted.for_clips(one, None, None).power
+    n = len(clips) // 2
+    for k, process in enumerate(processes):
+        alone = Gaussian(6, BINS).double()
+        alone.fit(designed(process, BINS).repeat(n // 64, 1, 1, 1), None)
+        # The principal components are those of all clips, which have the same here.
+        expected = torch.lerp(fitted.log_power, alone.log_power, n / (n + PRIOR))
+        torch.testing.assert_close(powers[k].log(), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(powers[2], pooled[0])
+    torch.testing.assert_close(fitted.for_clips(one, None, torch.zeros(3, 3).double()).power, pooled.expand(3, -1, -1))
+    plain = Gaussian(6, BINS).double()
+    plain.fit(clips, None)
+    assert torch.equal(plain.log_power, fitted.log_power), "those of all clips do not depend on the labels"
+
+
+def test_an_action_is_sampled_with_its_variances() -> None:
+    """Around a network that outputs 0, clips of an action are those of its own Gaussian process."""
+    fitted, _, _, _ = labelled()
+    diffusion = silent(fitted)
+    for k in range(3):
+        cond = F.one_hot(torch.tensor([k]), 3).double()
+        modes_of = fitted.for_clips(torch.zeros(1, 2, 3, BINS).double(), None, cond)
+        noise = unit_modes(fitted, BINS)
+        denoise = partial(diffusion.denoise, cond=cond.expand(len(noise), -1))
+        clips = unipc(denoise, noise, diffusion.alpha_bar, randn=lambda: noise, steps=40)
+        gain = modes(fitted, clips).flatten(1).diagonal()
+        torch.testing.assert_close(gain, modes_of.power[0].flatten().sqrt(), rtol=0.01, atol=0)
+
+
+def test_the_loss_uses_the_variances_of_the_action() -> None:
+    """The expected loss of no output, in closed form, for an action and for clips whose label is hidden."""
+    fitted, processes, _, cond = labelled()
+    diffusion, t = silent(fitted, weighting=partial(min_snr, gamma=0.7)), 400
+    clips = designed(processes[1], BINS)
+    eps = torch.randn(clips.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    steps = torch.full((len(clips),), t)
+    for told in (cond[-len(clips) :], torch.zeros(len(clips), 3).double()):
+        one = Gaussian(6, BINS).double()
+        one.basis.copy_(fitted.basis)
+        one.log_power.copy_(fitted.for_clips(clips[:1], None, told[:1]).power[0].log())
+        expected = silent(one, weighting=partial(min_snr, gamma=0.7)).clip_losses(clips, eps, t=steps).total
+        found = diffusion.clip_losses(clips, eps, t=steps, cond=told).total
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_network_without_labels_has_one_set_of_variances() -> None:
+    """And one that was trained before there were others is what it was: nothing of them is in its state."""
+    plain, by_label = Gaussian(6, BINS), Gaussian(6, BINS, by_label=True)
+    assert set(plain.state_dict()) == set(by_label.state_dict()) == {"basis", "log_power"}
+    plain.prepare(3)
+    by_label.prepare(3)
+    assert set(plain.state_dict()) == {"basis", "log_power"}
+    assert by_label.state_dict()["class_power"].shape == (3, 6, BINS)
