@@ -793,11 +793,10 @@ def test_every_action_has_variances_of_its_own() -> None:
 def test_an_action_is_sampled_with_its_variances() -> None:
     """Around a network that outputs 0, clips of an action are those of its own Gaussian process."""
     fitted, _, _, _ = labelled()
-    diffusion = silent(fitted)
+    diffusion, noise = silent(fitted), unit_modes(fitted, BINS)
     for k in range(3):
         cond = F.one_hot(torch.tensor([k]), 3).double()
         modes_of = fitted.for_clips(torch.zeros(1, 2, 3, BINS).double(), None, cond)
-        noise = unit_modes(fitted, BINS)
         denoise = partial(diffusion.denoise, cond=cond.expand(len(noise), -1))
         clips = unipc(denoise, noise, diffusion.alpha_bar, randn=lambda: noise, steps=40)
         gain = modes(fitted, clips).flatten(1).diagonal()
