@@ -8,7 +8,7 @@ arXiv 2311.10892). S constant is EDM; S = 1 is the velocity but for its sign.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,8 @@ class Gaussian(nn.Module, Prediction):
     Args:
         channels: joints times coords.
         frames: number of frequencies at which S is kept, the length of the clips it is measured on.
+        travel_by_label: the steps of the root are components apart from the poses, and have variances for each action that is
+            a condition: a person who stands and one who runs differ in them by a factor of a thousand.
         emphasis: the loss of a mode is multiplied by S^emphasis over its mean. With 0 all modes count alike, also the thousand
             finest; with 1 they count as their errors do in a clip.
 
@@ -46,23 +48,25 @@ class Gaussian(nn.Module, Prediction):
     basis: Tensor
     log_power: Tensor
 
-    def __init__(self, channels: int, frames: int, emphasis: float = 0.0, by_label: bool = False) -> None:
+    def __init__(self, channels: int, frames: int, emphasis: float = 0.0, travel_by_label: bool = False) -> None:
         super().__init__()
         if channels < 1 or frames < 1:
             raise ValueError(f"prediction.gaussian: channels={channels} and frames={frames} must be at least 1")
         if not 0 <= emphasis <= 1:
             raise ValueError(f"prediction.emphasis={emphasis} must be in [0, 1]")
         self.emphasis = emphasis
-        self.by_label = by_label
+        self.travel_by_label = travel_by_label
+        self.travel: list[int] = []
         self.class_power: Tensor | None = None
         self.register_buffer("basis", torch.eye(channels))
         self.register_buffer("log_power", torch.zeros(channels, frames))
 
-    def prepare(self, classes: int) -> None:
-        """Keep variances for each of so many actions, if they go ``by_label``."""
-        if self.by_label:
+    def prepare(self, travel: Sequence[int], classes: int) -> None:
+        """With ``travel_by_label``, make the steps of the root the first components, with variances for each action."""
+        if self.travel_by_label and travel and classes:
+            self.travel = list(travel)
             del self.class_power
-            self.register_buffer("class_power", self.log_power.expand(classes, -1, -1).clone())
+            self.register_buffer("class_power", self.log_power[: len(travel)].expand(classes, -1, -1).clone())
 
     @property
     def fitted(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -70,7 +74,7 @@ class Gaussian(nn.Module, Prediction):
         return bool(self.log_power.any())
 
     def fit(self, x0: Tensor, mask: Tensor | None, cond: Tensor | None = None) -> None:
-        """Measure the principal components of poses, and the variance of each at every frequency: of all clips, and by action.
+        """Measure the principal components of poses, and the variance of each at every frequency.
 
         x0 is ``(batch, ..., frame)``. One clip in which all components have the mean variance of that frequency is added to the n
         clips, because a few clips are no evidence that a component never moves. The logarithms of the variances of an action
@@ -80,14 +84,20 @@ class Gaussian(nn.Module, Prediction):
         lengths = _lengths(clips, mask)
         real = torch.arange(clips.shape[-1], device=clips.device) < lengths[:, None]
         poses = clips.transpose(1, 2)[real]
-        basis = torch.linalg.eigh(poses.T @ poses / len(poses)).eigenvectors.flip(1)
+        covariance = poses.T @ poses / len(poses)
+        steps = torch.tensor(self.travel, dtype=torch.long, device=poses.device)
+        others = torch.tensor([k for k in range(len(covariance)) if k not in self.travel], device=poses.device)
+        basis, n_steps = torch.zeros_like(covariance), len(steps)
+        basis[steps, :n_steps], basis[others, n_steps:] = (
+            torch.linalg.eigh(covariance[part][:, part]).eigenvectors.flip(1) for part in (steps, others)
+        )
         self.basis.copy_(basis)
         self.log_power.copy_(self._log_power(clips, lengths, basis))
         if self.class_power is not None and cond is not None:
             for k, mine in enumerate(cond.T > 0):
                 n = int(mine.sum())
                 measured = self._log_power(clips[mine], lengths[mine], basis) if n > 0 else self.log_power
-                self.class_power[k] = torch.lerp(self.log_power, measured.to(self.log_power), n / (n + PRIOR))
+                self.class_power[k] = torch.lerp(self.log_power, measured.to(self.log_power), n / (n + PRIOR))[:n_steps]
 
     def _log_power(self, clips: Tensor, lengths: Tensor, basis: Tensor) -> Tensor:
         """``(component, frequency)`` logarithms of the variances of clips ``(batch, channels, frame)``."""
@@ -136,7 +146,9 @@ class GaussianModes(Prediction):
         low, share = gaussian.place(lengths, like.shape[-1])
         table = gaussian.log_power.to(dtype)[None]
         if gaussian.class_power is not None and cond is not None:
-            table = table + torch.einsum("bk,kcf->bcf", cond.to(dtype), gaussian.class_power.to(dtype) - table)
+            n_steps = gaussian.class_power.shape[1]
+            own = torch.einsum("bk,kcf->bcf", cond.to(dtype), gaussian.class_power.to(dtype) - table[:, :n_steps])
+            table = torch.cat([table[:, :n_steps] + own, table[:, n_steps:].expand(len(own), -1, -1)], dim=1)
         high = (low + 1).clamp(max=table.shape[2] - 1)
         size = (max(len(table), len(low)), table.shape[1], -1)
         below, above = (table.expand(size).gather(2, at[:, None].expand(size)) for at in (low, high))
