@@ -24,7 +24,7 @@ class Prediction:
     def prepare(self, travel: Sequence[int], classes: int) -> None:
         """Learn which channels are steps of the root over the ground, and how many actions condition the network."""
 
-    def fit(self, x0: Tensor, mask: Tensor | None, cond: Tensor | None) -> None:
+    def fit(self, x0: Tensor, mask: Tensor | None, cond: Tensor | None = None) -> None:
         """Measure on normalised training clips what the conversion depends on; mask and cond are those of `for_clips`."""
 
     def for_clips(self, like: Tensor, mask: Tensor | None, cond: Tensor | None) -> "Prediction":

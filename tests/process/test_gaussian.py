@@ -755,75 +755,92 @@ def test_a_network_that_was_never_trained_moves_like_the_clips(tiny_config: dict
     torch.testing.assert_close(sampled.float().mean(dim=(0, 3)), clips.mean(dim=(0, 3)), rtol=0, atol=0.08)
 
 
-# --- variances of each action
+# --- the steps of the root, by action
+
+STEPS = [0, 2]
 
 
-def labelled(n: int = 400) -> tuple[Gaussian, list[Gaussian], Tensor, Tensor]:
-    """A Gaussian fitted by action, the processes of two actions, and their clips with the condition that names them."""
-    loud, still = known(), known()
-    still.log_power.sub_(torch.linspace(0, 2, BINS, dtype=torch.float64))
-    clips = torch.cat([designed(loud, BINS).repeat(n // 64, 1, 1, 1), designed(still, BINS).repeat(n // 64, 1, 1, 1)])
+def apart(still: bool = False) -> Gaussian:
+    """A process whose first two components are channels 0 and 2, with fine variances of a hundredth in a person who stands."""
+    g = torch.Generator().manual_seed(3)
+    process, others = known(), [1, 3, 4, 5]
+    process.basis.zero_()
+    for channels, components in ((STEPS, slice(0, 2)), (others, slice(2, 6))):
+        n = len(channels)
+        process.basis[channels, components] = torch.linalg.qr(torch.randn(n, n, generator=g, dtype=torch.float64)).Q
+    if still:
+        process.log_power[:2] -= torch.linspace(2, 4, BINS, dtype=torch.float64)
+    return process
+
+
+def labelled() -> tuple[Gaussian, Tensor, Tensor]:
+    """A Gaussian fitted to clips of two actions, the clips, and the condition that names their actions; a third has no clips."""
+    clips = torch.cat([designed(apart(still), BINS).repeat(6, 1, 1, 1) for still in (False, True)])
     cond = F.one_hot(torch.arange(2).repeat_interleave(len(clips) // 2), 3).double()
-    fitted = Gaussian(6, BINS, by_label=True).double()
-    fitted.prepare(3)
+    fitted = Gaussian(6, BINS, travel_by_label=True).double()
+    fitted.prepare(STEPS, 3)
     fitted.fit(clips, None, cond)
-    return fitted, [loud, still], clips, cond
+    return fitted, clips, cond
 
 
-def test_every_action_has_variances_of_its_own() -> None:
-    """Up to the weight of all clips; one without clips has those of all, and so have clips without a label."""
-    fitted, processes, clips, _ = labelled()
+def test_steps_have_variances_for_each_action_and_poses_one_for_all() -> None:
+    """Up to the weight of all clips. An action without clips has those of all, and so have clips without a label."""
+    fitted, clips, cond = labelled()
+    assert not fitted.basis[STEPS, 2:].any() and not fitted.basis[[1, 3, 4, 5], :2].any()
+    torch.testing.assert_close(fitted.basis.T @ fitted.basis, torch.eye(6).double())
     one = torch.zeros(3, 2, 3, BINS).double()
     powers = fitted.for_clips(one, None, torch.eye(3).double()).power
     pooled = fitted.for_clips(one, None, None).power
     n = len(clips) // 2
-    for k, process in enumerate(processes):
-        alone = Gaussian(6, BINS).double()
-        alone.fit(designed(process, BINS).repeat(n // 64, 1, 1, 1), None)
-        # The principal components are those of all clips, which have the same here.
-        expected = torch.lerp(fitted.log_power, alone.log_power, n / (n + PRIOR))
-        torch.testing.assert_close(powers[k].log(), expected, rtol=0, atol=1e-6)
+    for k in range(2):
+        alone = Gaussian(6, BINS, travel_by_label=True).double()
+        alone.prepare(STEPS, 3)
+        alone.fit(clips[cond[:, k] > 0], None, None)
+        expected = torch.lerp(fitted.log_power[:2], alone.log_power[:2], n / (n + PRIOR))
+        torch.testing.assert_close(powers[k, :2].log(), expected, rtol=0, atol=1e-6)
+    assert (powers[1, :2] < 0.2 * powers[0, :2]).all()
+    torch.testing.assert_close(powers[:, 2:], pooled[:, 2:].expand(3, -1, -1))
     torch.testing.assert_close(powers[2], pooled[0])
     torch.testing.assert_close(fitted.for_clips(one, None, torch.zeros(3, 3).double()).power, pooled.expand(3, -1, -1))
-    plain = Gaussian(6, BINS).double()
-    plain.fit(clips, None)
-    assert torch.equal(plain.log_power, fitted.log_power), "those of all clips do not depend on the labels"
 
 
 def test_an_action_is_sampled_with_its_variances() -> None:
     """Around a network that outputs 0, clips of an action are those of its own Gaussian process."""
-    fitted, _, _, _ = labelled()
+    fitted, _, _ = labelled()
     diffusion, noise = silent(fitted), unit_modes(fitted, BINS)
     for k in range(3):
         cond = F.one_hot(torch.tensor([k]), 3).double()
-        modes_of = fitted.for_clips(torch.zeros(1, 2, 3, BINS).double(), None, cond)
+        own = fitted.for_clips(torch.zeros(1, 2, 3, BINS).double(), None, cond)
         denoise = partial(diffusion.denoise, cond=cond.expand(len(noise), -1))
         clips = unipc(denoise, noise, diffusion.alpha_bar, randn=lambda: noise, steps=40)
         gain = modes(fitted, clips).flatten(1).diagonal()
-        torch.testing.assert_close(gain, modes_of.power[0].flatten().sqrt(), rtol=0.01, atol=0)
+        torch.testing.assert_close(gain, own.power[0].flatten().sqrt(), rtol=0.01, atol=0)
 
 
 def test_the_loss_uses_the_variances_of_the_action() -> None:
-    """The expected loss of no output, in closed form, for an action and for clips whose label is hidden."""
-    fitted, processes, _, cond = labelled()
-    diffusion, t = silent(fitted, weighting=partial(min_snr, gamma=0.7)), 400
-    clips = designed(processes[1], BINS)
+    """The loss of no output for an action, and for clips whose label is hidden, is that of a process with these variances."""
+    fitted, clips, cond = labelled()
+    diffusion, clips = silent(fitted, weighting=partial(min_snr, gamma=0.7)), clips[-64:]
     eps = torch.randn(clips.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    steps = torch.full((len(clips),), t)
+    t = torch.full((len(clips),), 400)
     for told in (cond[-len(clips) :], torch.zeros(len(clips), 3).double()):
         one = Gaussian(6, BINS).double()
         one.basis.copy_(fitted.basis)
         one.log_power.copy_(fitted.for_clips(clips[:1], None, told[:1]).power[0].log())
-        expected = silent(one, weighting=partial(min_snr, gamma=0.7)).clip_losses(clips, eps, t=steps).total
-        found = diffusion.clip_losses(clips, eps, t=steps, cond=told).total
-        torch.testing.assert_close(found, expected)
+        expected = silent(one, weighting=partial(min_snr, gamma=0.7)).clip_losses(clips, eps, t=t).total
+        torch.testing.assert_close(diffusion.clip_losses(clips, eps, t=t, cond=told).total, expected)
 
 
-def test_a_network_without_labels_has_one_set_of_variances() -> None:
-    """And one that was trained before there were others is what it was: nothing of them is in its state."""
-    plain, by_label = Gaussian(6, BINS), Gaussian(6, BINS, by_label=True)
-    assert set(plain.state_dict()) == set(by_label.state_dict()) == {"basis", "log_power"}
-    plain.prepare(3)
-    by_label.prepare(3)
-    assert set(plain.state_dict()) == {"basis", "log_power"}
-    assert by_label.state_dict()["class_power"].shape == (3, 6, BINS)
+@pytest.mark.parametrize(("by_label", "travel", "classes"), [(False, STEPS, 3), (True, [], 3), (True, STEPS, 0)])
+def test_otherwise_there_is_one_set_of_variances(by_label: bool, travel: list[int], classes: int) -> None:
+    """Without the option, steps or actions a Gaussian is what it is without any of it, also in its state."""
+    plain, other = Gaussian(6, BINS).double(), Gaussian(6, BINS, travel_by_label=by_label).double()
+    other.prepare(travel, classes)
+    clips, cond = drawn(known(), 9, BINS), torch.eye(3).double()[torch.arange(9) % 3]
+    plain.fit(clips, None)
+    other.fit(clips, None, cond)
+    assert set(plain.state_dict()) == set(other.state_dict()) == {"basis", "log_power"}
+    assert torch.equal(plain.log_power, other.log_power) and torch.equal(plain.basis, other.basis)
+    with_all = Gaussian(6, BINS, travel_by_label=True)
+    with_all.prepare(STEPS, 3)
+    assert with_all.state_dict()["class_power"].shape == (3, 2, BINS)
