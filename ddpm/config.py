@@ -184,15 +184,18 @@ def build_module(
         raise ConfigError(f"travel={travel!r} must be steps or positions")
     if not _fits(label_counts, Sequence[int]):
         raise ConfigError(f"label_counts={label_counts!r} must be a list of numbers")
-    condition, model = None, config["model"]
+    condition, model, prediction = None, config["model"], part("prediction")
     if config.get("condition") and sum(count > 0 for count in label_counts[:-1]) > 1:
         condition = part("condition")(class_names, label_counts)
         model = {**model, "clip_dim": len(class_names)}
+    ground = skeleton.ground_axes if travel == "steps" else ()
+    steps = [skeleton.root * skeleton.coords + axis for axis in ground]
+    prediction.prepare(steps, 0 if condition is None else len(class_names))
     diffusion = DenoiseDiffusion(
         construct_part(model, "model", trust),
         config["T"],
         beta_schedule=part("schedule"),
-        prediction=part("prediction"),
+        prediction=prediction,
         weighting=part("weighting"),
         timesteps=part("timesteps"),
         variance=part("variance"),
@@ -200,7 +203,7 @@ def build_module(
     motion_loss = part("motion_loss") if config["motion_loss"] else None
     module = MotionDiffusion(
         diffusion,
-        Normalizer(len(skeleton.names), skeleton.coords, skeleton.root, skeleton.ground_axes if travel == "steps" else ()),
+        Normalizer(len(skeleton.names), skeleton.coords, skeleton.root, ground),
         skeleton,
         fps,
         config["frames"],

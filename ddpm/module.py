@@ -107,7 +107,8 @@ class MotionDiffusion(pl.LightningModule):
     def fit(self, batch: Batch) -> None:
         """Measure on training clips what normaliser and prediction depend on; for errors see `ddpm.normalizer.Normalizer.fit`."""
         self.normalizer.fit(batch["clips"], batch["mask"])
-        self.diffusion.prediction.fit(self.normalizer(batch["clips"]), batch["mask"])
+        cond = None if self.condition is None else self.condition.encode(batch["labels"])
+        self.diffusion.prediction.fit(self.normalizer(batch["clips"]), batch["mask"], cond)
 
     def on_fit_start(self) -> None:
         """Raise a RuntimeError if normaliser or prediction was not fitted."""

@@ -34,7 +34,7 @@ class Posterior:
 
     def __init__(self, like: Tensor, normalizer: Normalizer, prediction: Prediction) -> None:
         self.normalizer = copy.deepcopy(normalizer).to(like)
-        found = prediction.for_clips(like[None], None)
+        found = prediction.for_clips(like[None], None, None)
         self.modes = found if isinstance(found, GaussianModes) else None
         self.power = torch.ones_like(like).flatten(0, 1) if self.modes is None else self.modes.power[0]
         """``(component, frequency)``, the variances of the modes of clips."""

@@ -113,7 +113,7 @@ class DenoiseDiffusion(nn.Module):
 
     def denoise(self, xt: Tensor, t: Tensor, cond: Tensor | None = None, mask: Tensor | None = None) -> Denoised:
         """The network's estimates for clips ``(batch, ...)`` at step t."""
-        alpha_bar, prediction = gather(self.alpha_bar, t, xt), self.prediction.for_clips(xt, mask)
+        alpha_bar, prediction = gather(self.alpha_bar, t, xt), self.prediction.for_clips(xt, mask, cond)
         output, fraction = self.variance.split(self._network(prediction.network_input(xt, alpha_bar), t, cond, mask), xt)
         return Denoised(*prediction.convert(output, xt, alpha_bar), fraction)
 
@@ -162,7 +162,7 @@ class DenoiseDiffusion(nn.Module):
         t, share = self.timesteps(len(x0), self.n_steps, x0.device) if t is None else (t, torch.ones(len(x0), device=x0.device))
         eps = torch.randn_like(x0) if noise is None else noise
         alpha_bar, xt = gather(self.alpha_bar, t, x0), self.q_sample(x0, t, eps)
-        prediction = self.prediction.for_clips(xt, mask)
+        prediction = self.prediction.for_clips(xt, mask, cond)
         output, fraction = self.variance.split(self._network(prediction.network_input(xt, alpha_bar), t, cond, mask), x0)
         error = prediction.error(output, x0, eps, alpha_bar, self.weighting)
         x0_hat, _ = prediction.convert(output, xt, alpha_bar)

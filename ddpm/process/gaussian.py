@@ -8,12 +8,15 @@ arXiv 2311.10892). S constant is EDM; S = 1 is the velocity but for its sign.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ddpm.process.prediction import Prediction
+
+PRIOR = 8.0
+"""Clips that the variances of all count for where those of an action are measured."""
 
 FLOOR = 1e-8
 """Smallest variance of a mode, in units of the mean one."""
@@ -33,6 +36,8 @@ class Gaussian(nn.Module, Prediction):
     Args:
         channels: joints times coords.
         frames: number of frequencies at which S is kept, the length of the clips it is measured on.
+        travel_by_label: the steps of the root are components apart from the poses, and have variances for each action that is
+            a condition: a person who stands and one who runs differ in them by a factor of a thousand.
         emphasis: the loss of a mode is multiplied by S^emphasis over its mean. With 0 all modes count alike, also the thousand
             finest; with 1 they count as their errors do in a clip.
 
@@ -43,33 +48,61 @@ class Gaussian(nn.Module, Prediction):
     basis: Tensor
     log_power: Tensor
 
-    def __init__(self, channels: int, frames: int, emphasis: float = 0.0) -> None:
+    def __init__(self, channels: int, frames: int, emphasis: float = 0.0, travel_by_label: bool = False) -> None:
         super().__init__()
         if channels < 1 or frames < 1:
             raise ValueError(f"prediction.gaussian: channels={channels} and frames={frames} must be at least 1")
         if not 0 <= emphasis <= 1:
             raise ValueError(f"prediction.emphasis={emphasis} must be in [0, 1]")
         self.emphasis = emphasis
+        self.travel_by_label = travel_by_label
+        self.travel: list[int] = []
+        self.class_power: Tensor | None = None
         self.register_buffer("basis", torch.eye(channels))
         self.register_buffer("log_power", torch.zeros(channels, frames))
+
+    def prepare(self, travel: Sequence[int], classes: int) -> None:
+        """With ``travel_by_label``, make the steps of the root the first components, with variances for each action."""
+        if self.travel_by_label and travel and classes:
+            self.travel = list(travel)
+            del self.class_power
+            self.register_buffer("class_power", self.log_power[: len(travel)].expand(classes, -1, -1).clone())
 
     @property
     def fitted(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether variances were measured or loaded: none ever measures exactly 1 in every mode."""
         return bool(self.log_power.any())
 
-    def fit(self, x0: Tensor, mask: Tensor | None) -> None:
+    def fit(self, x0: Tensor, mask: Tensor | None, cond: Tensor | None = None) -> None:
         """Measure the principal components of poses, and the variance of each at every frequency.
 
         x0 is ``(batch, ..., frame)``. One clip in which all components have the mean variance of that frequency is added to the n
-        clips, because a few clips are no evidence that a component never moves.
+        clips, because a few clips are no evidence that a component never moves. The logarithms of the variances of an action
+        with n clips are brought nearer to those of all clips, by the share `PRIOR` / (n + `PRIOR`).
         """
-        clips, bins = x0.flatten(1, -2).double(), self.log_power.shape[1]
+        clips = x0.flatten(1, -2).double()
         lengths = _lengths(clips, mask)
         real = torch.arange(clips.shape[-1], device=clips.device) < lengths[:, None]
         poses = clips.transpose(1, 2)[real]
-        basis = torch.linalg.eigh(poses.T @ poses / len(poses)).eigenvectors.flip(1)
+        covariance = poses.T @ poses / len(poses)
+        steps = torch.tensor(self.travel, dtype=torch.long, device=poses.device)
+        others = torch.tensor([k for k in range(len(covariance)) if k not in self.travel], device=poses.device)
+        basis, n_steps = torch.zeros_like(covariance), len(steps)
+        basis[steps, :n_steps], basis[others, n_steps:] = (
+            torch.linalg.eigh(covariance[part][:, part]).eigenvectors.flip(1) for part in (steps, others)
+        )
+        self.basis.copy_(basis)
+        self.log_power.copy_(self._log_power(clips, lengths, basis))
+        if self.class_power is not None and cond is not None:
+            for k, mine in enumerate(cond.T > 0):
+                n = int(mine.sum())
+                measured = self._log_power(clips[mine], lengths[mine], basis) if n > 0 else self.log_power
+                self.class_power[k] = torch.lerp(self.log_power, measured.to(self.log_power), n / (n + PRIOR))[:n_steps]
+
+    def _log_power(self, clips: Tensor, lengths: Tensor, basis: Tensor) -> Tensor:
+        """``(component, frequency)`` logarithms of the variances of clips ``(batch, channels, frame)``."""
         # Each mode counts for the two frequencies of the grid beside its own.
+        bins = self.log_power.shape[1]
         count, total = clips.new_zeros(bins), clips.new_zeros(len(basis), bins)
         for part, length in zip(clips.split(256), lengths.split(256), strict=True):
             energy = (basis.T @ part @ _cosines(length, part).mT).square()
@@ -89,12 +122,11 @@ class Gaussian(nn.Module, Prediction):
         left = (right - 1).clamp(min=0)
         gap = (known[right] - known[left]).clamp(min=1)
         part = ((torch.arange(bins, device=known.device) - known[left]) / gap).clamp(0, 1).double()
-        self.basis.copy_(basis)
-        self.log_power.copy_(torch.lerp(log_power[:, left], log_power[:, right], part))
+        return torch.lerp(log_power[:, left], log_power[:, right], part)
 
-    def for_clips(self, like: Tensor, mask: Tensor | None) -> "GaussianModes":
-        """The modes of clips of these lengths."""
-        return GaussianModes(self, like, mask)
+    def for_clips(self, like: Tensor, mask: Tensor | None, cond: Tensor | None) -> "GaussianModes":
+        """The modes of clips of these lengths and actions."""
+        return GaussianModes(self, like, mask, cond)
 
     def place(self, lengths: Tensor, frames: int) -> tuple[Tensor, Tensor]:
         """Where on the grid the frequencies of clips lie: the one below, int64, and the way to the next; ``(batch, frames)``."""
@@ -107,14 +139,20 @@ class Gaussian(nn.Module, Prediction):
 class GaussianModes(Prediction):
     """The modes of clips of certain lengths, and their variances ``power``, ``(batch or 1, channels, frame)``."""
 
-    def __init__(self, gaussian: Gaussian, like: Tensor, mask: Tensor | None) -> None:
+    def __init__(self, gaussian: Gaussian, like: Tensor, mask: Tensor | None, cond: Tensor | None) -> None:
         flat = like.flatten(1, -2)
         lengths = _lengths(flat if mask is not None else flat[:1], mask)
         dtype = torch.promote_types(like.dtype, torch.float32)
         low, share = gaussian.place(lengths, like.shape[-1])
-        table = gaussian.log_power.to(dtype)
-        high = (low + 1).clamp(max=table.shape[1] - 1)
-        self.power = torch.lerp(table[:, low], table[:, high], share.to(dtype)).exp().transpose(0, 1)
+        table = gaussian.log_power.to(dtype)[None]
+        if gaussian.class_power is not None and cond is not None:
+            n_steps = gaussian.class_power.shape[1]
+            own = torch.einsum("bk,kcf->bcf", cond.to(dtype), gaussian.class_power.to(dtype) - table[:, :n_steps])
+            table = torch.cat([table[:, :n_steps] + own, table[:, n_steps:].expand(len(own), -1, -1)], dim=1)
+        high = (low + 1).clamp(max=table.shape[2] - 1)
+        size = (max(len(table), len(low)), table.shape[1], -1)
+        below, above = (table.expand(size).gather(2, at[:, None].expand(size)) for at in (low, high))
+        self.power = torch.lerp(below, above, share.to(dtype)[:, None]).exp()
         self.basis = gaussian.basis.to(dtype)
         self.cosines = _cosines(lengths, flat.to(dtype))
         self.gaussian = gaussian

@@ -4,7 +4,7 @@ Network + conversion is the epsilon-model of Ho et al. 2020, whatever the networ
 eps_hat = (xt - sqrt(alpha_bar) x0_hat) / sqrt(1 - alpha_bar) the loss ||eps - eps_hat||^2 is SNR ||x0 - x0_hat||^2.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -21,11 +21,15 @@ class Prediction:
     needs_signal = False
     fitted = True
 
-    def fit(self, x0: Tensor, mask: Tensor | None) -> None:
-        """Measure on normalised training clips what the conversion depends on; the mask is that of `for_clips`."""
+    def prepare(self, travel: Sequence[int], classes: int) -> None:
+        """Learn which channels are steps of the root over the ground, and how many actions condition the network."""
 
-    def for_clips(self, like: Tensor, mask: Tensor | None) -> "Prediction":
-        """The conversion for clips ``(batch, ..., frame)`` whose ``mask`` is ``(batch, 1, 1, frame)``, real frames first."""
+    def fit(self, x0: Tensor, mask: Tensor | None, cond: Tensor | None = None) -> None:
+        """Measure on normalised training clips what the conversion depends on; mask and cond are those of `for_clips`."""
+
+    def for_clips(self, like: Tensor, mask: Tensor | None, cond: Tensor | None) -> "Prediction":
+        """The conversion for clips ``(batch, ..., frame)`` whose ``mask`` is ``(batch, 1, 1, frame)``, real frames first, and
+        whose condition is ``(batch, clip_dim)``; both may be None."""
         return self
 
     def network_input(self, xt: Tensor, alpha_bar: Tensor) -> Tensor:

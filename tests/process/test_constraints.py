@@ -42,7 +42,7 @@ def module(travel: Sequence[int] = (), prediction: Prediction | None = None) -> 
 
 def joint(model: MotionDiffusion) -> tuple[Tensor, Tensor]:
     """Mean and covariance of whole clips in metres ``(frame, joint, coord)``, with their place on the ground free."""
-    modes = model.diffusion.prediction.for_clips(torch.zeros(1, J, C, FRAMES).double(), None)
+    modes = model.diffusion.prediction.for_clips(torch.zeros(1, J, C, FRAMES).double(), None, None)
     unit = torch.eye(J * C * FRAMES).double().reshape(-1, J * C, FRAMES)
     z = modes.back(modes.power.sqrt() * unit, unit.reshape(-1, J, C, FRAMES))  # type: ignore[attr-defined]
     mean = model.normalizer.inverse(torch.zeros(1, J, C, FRAMES).double())[0]
@@ -63,7 +63,7 @@ def conditional(model: MotionDiffusion, y: Tensor, given: Tensor) -> tuple[Tenso
 
 def a_clip(model: MotionDiffusion) -> Tensor:
     """``(frame, joint, coord)`` of the process, somewhere."""
-    modes = model.diffusion.prediction.for_clips(torch.zeros(1, J, C, FRAMES).double(), None)
+    modes = model.diffusion.prediction.for_clips(torch.zeros(1, J, C, FRAMES).double(), None, None)
     y = modes.power.sqrt() * torch.randn(1, J * C, FRAMES, generator=torch.Generator().manual_seed(5)).double()  # type: ignore
     clip = model.normalizer.inverse(modes.back(y, torch.zeros(1, J, C, FRAMES)))[0].permute(2, 0, 1)  # type: ignore
     return clip + torch.tensor([3.0, 0.0, -2.0]).double()
@@ -121,7 +121,7 @@ def test_a_quadratic_cost_gives_the_exact_mean(alpha_bar: float) -> None:
 
     x0_hat = torch.randn(3, J, C, FRAMES, generator=torch.Generator().manual_seed(2)).double()
     found = Towards(like, model.normalizer, prediction, cost, steps=60)(x0_hat, torch.tensor([alpha_bar]))
-    modes = prediction.for_clips(like[None], None)
+    modes = prediction.for_clips(like[None], None, None)
     variance = (1 - alpha_bar) * modes.power / (alpha_bar * modes.power + 1 - alpha_bar)  # type: ignore[attr-defined]
     unit = torch.eye(like.numel()).double().reshape(-1, J * C, FRAMES)
     root = modes.back(variance.sqrt() * unit, unit.reshape(-1, J, C, FRAMES))  # type: ignore[attr-defined]

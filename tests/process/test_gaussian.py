@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ddpm.checkpoint import DurableCheckpointIO, load_module
 from ddpm.config import build_module, with_channels
 from ddpm.process.diffusion import DenoiseDiffusion
-from ddpm.process.gaussian import FLOOR, Gaussian
+from ddpm.process.gaussian import FLOOR, PRIOR, Gaussian
 from ddpm.process.prediction import EDM, X0, Velocity
 from ddpm.process.samplers import Sampler, ddim, ddpm, dpmpp_2m, dpmpp_2m_sde, heun, unipc
 from ddpm.process.schedules import cosine, respace, zero_terminal_snr
@@ -135,10 +135,10 @@ def everything(
     gaussian: Gaussian, output: Tensor, x: Tensor, eps: Tensor, alpha_bar: Tensor, mask: Tensor | None
 ) -> list[Tensor]:
     """What it says of a clip."""
-    error = gaussian.for_clips(x, mask).error(output, x, eps, alpha_bar, p2)
+    error = gaussian.for_clips(x, mask, None).error(output, x, eps, alpha_bar, p2)
     return [
-        gaussian.for_clips(x, mask).network_input(x, alpha_bar),
-        *gaussian.for_clips(x, mask).convert(output, x, alpha_bar),
+        gaussian.for_clips(x, mask, None).network_input(x, alpha_bar),
+        *gaussian.for_clips(x, mask, None).convert(output, x, alpha_bar),
         error,
     ]
 
@@ -207,7 +207,7 @@ def test_no_output_is_the_conditional_mean(alpha_bar: float) -> None:
     truth = known()
     for n in LENGTHS:
         xt = torch.randn(4, 2, 3, n, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
-        x0_hat, _ = truth.for_clips(xt, None).convert(torch.zeros_like(xt), xt, tensor(alpha_bar))
+        x0_hat, _ = truth.for_clips(xt, None, None).convert(torch.zeros_like(xt), xt, tensor(alpha_bar))
         C = covariance(truth, n)
         noisy = alpha_bar * C + (1 - alpha_bar) * torch.eye(len(C)).double()
         expected = math.sqrt(alpha_bar) * torch.linalg.solve(noisy, xt.flatten(1).T).T @ C
@@ -257,9 +257,9 @@ def test_any_output_explains_xt(alpha_bar: float) -> None:
     truth, ab = known(), tensor(alpha_bar)
     xt, mask = padded([torch.randn(2, 2, 3, n, dtype=torch.float64) for n in LENGTHS])
     for real in (mask, mask.bool(), mask.expand(-1, 2, 3, -1)):
-        x0_hat, eps_hat = truth.for_clips(xt, real).convert(torch.randn_like(xt), xt, ab)
+        x0_hat, eps_hat = truth.for_clips(xt, real, None).convert(torch.randn_like(xt), xt, ab)
         torch.testing.assert_close(ab.sqrt() * x0_hat + (1 - ab).sqrt() * eps_hat, xt * mask, rtol=0, atol=1e-10)
-    x0_hat, eps_hat = truth.for_clips(xt, None).convert(torch.randn_like(xt), xt, ab)
+    x0_hat, eps_hat = truth.for_clips(xt, None, None).convert(torch.randn_like(xt), xt, ab)
     torch.testing.assert_close(ab.sqrt() * x0_hat + (1 - ab).sqrt() * eps_hat, xt, rtol=0, atol=1e-10)
 
 
@@ -273,8 +273,8 @@ def test_the_simple_error_is_that_of_epsilon(masked: bool) -> None:
     ab = torch.linspace(0.01, 0.9999, len(x0), dtype=torch.float64).reshape(-1, 1, 1, 1)
     xt = ab.sqrt() * x0 + (1 - ab).sqrt() * eps
     given = mask if masked else None
-    error = truth.for_clips(x0, given).error(output, x0, eps, ab, simple)
-    x0_hat, _ = truth.for_clips(xt, given).convert(output, xt, ab)
+    error = truth.for_clips(x0, given, None).error(output, x0, eps, ab, simple)
+    x0_hat, _ = truth.for_clips(xt, given, None).convert(output, xt, ab)
     assert error.shape == x0.shape and (error >= 0).all()
     expected = (ab / (1 - ab) * (x0 - x0_hat).square() * mask).sum(dim=(1, 2, 3))
     torch.testing.assert_close((error * mask).sum(dim=(1, 2, 3)), expected, rtol=1e-8, atol=0)
@@ -289,11 +289,13 @@ def test_one_variance_is_edm(sigma_data: float, alpha_bar: float) -> None:
     gaussian.log_power.fill_(2 * math.log(sigma_data))
     output, xt = torch.randn(2, 5, 2, 3, 7, dtype=torch.float64)
     for ours, theirs in zip(
-        gaussian.for_clips(xt, None).convert(output, xt, ab), EDM(sigma_data).convert(sigma_data * output, xt, ab), strict=True
+        gaussian.for_clips(xt, None, None).convert(output, xt, ab),
+        EDM(sigma_data).convert(sigma_data * output, xt, ab),
+        strict=True,
     ):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
     total = alpha_bar * sigma_data**2 + 1 - alpha_bar
-    torch.testing.assert_close(gaussian.for_clips(xt, None).network_input(xt, ab), xt / total**0.5, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(gaussian.for_clips(xt, None, None).network_input(xt, ab), xt / total**0.5, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("alpha_bar", ALPHA_BAR)
@@ -306,13 +308,13 @@ def test_the_variance_1_is_the_velocity_but_for_the_sign(weighting: Callable[[Te
     turned = known()
     turned.log_power.zero_()
     for gaussian in (Gaussian(6, 7).double(), turned):
-        torch.testing.assert_close(gaussian.for_clips(xt, None).network_input(xt, ab), xt)
+        torch.testing.assert_close(gaussian.for_clips(xt, None, None).network_input(xt, ab), xt)
         for ours, theirs in zip(
-            gaussian.for_clips(xt, None).convert(output, xt, ab), Velocity().convert(-output, xt, ab), strict=True
+            gaussian.for_clips(xt, None, None).convert(output, xt, ab), Velocity().convert(-output, xt, ab), strict=True
         ):
             torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
         ours, theirs = (
-            prediction.for_clips(x0, None).error(sign * output, x0, eps, ab, weighting).sum(dim=(1, 2, 3))
+            prediction.for_clips(x0, None, None).error(sign * output, x0, eps, ab, weighting).sum(dim=(1, 2, 3))
             for prediction, sign in ((gaussian, 1), (Velocity(), -1))
         )
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
@@ -326,8 +328,8 @@ def test_a_shift_of_all_variances_is_a_shift_of_the_signal() -> None:
     snr = 0.7
     there = tensor(c**2 * snr / (1 + c**2 * snr))
     scale = ((1 - there) * (1 + snr)).sqrt()  # of the noise of the one xt to that of the other
-    x0_hat, eps_hat = louder.for_clips(xt, None).convert(output, xt, tensor(snr / (1 + snr)))
-    expected, same = truth.for_clips(scale * xt, None).convert(output, scale * xt, there)
+    x0_hat, eps_hat = louder.for_clips(xt, None, None).convert(output, xt, tensor(snr / (1 + snr)))
+    expected, same = truth.for_clips(scale * xt, None, None).convert(output, scale * xt, there)
     torch.testing.assert_close(x0_hat, c * expected, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(eps_hat, same, rtol=1e-9, atol=1e-9)
 
@@ -376,17 +378,17 @@ def test_a_padded_clip_is_what_it_is_alone() -> None:
     eps, output = torch.randn_like(x0), torch.randn_like(x0)
     ab = torch.linspace(0.01, 0.99, len(x0), dtype=torch.float64).reshape(-1, 1, 1, 1)
     for real in (mask, mask.bool(), mask.expand(-1, 2, 3, -1)):
-        seen = truth.for_clips(x0, real).network_input(x0, ab)
-        answers = truth.for_clips(x0, real).convert(output, x0, ab)
-        error = truth.for_clips(x0, real).error(output, x0, eps, ab, p2)
+        seen = truth.for_clips(x0, real, None).network_input(x0, ab)
+        answers = truth.for_clips(x0, real, None).convert(output, x0, ab)
+        error = truth.for_clips(x0, real, None).error(output, x0, eps, ab, p2)
         for i, n in enumerate(LENGTHS):
             one, frames = slice(i, i + 1), (..., slice(n))
             a, b, c = (x[one][frames] for x in (x0, eps, output))
-            torch.testing.assert_close(seen[one][frames], truth.for_clips(a, None).network_input(a, ab[one]))
-            for together, alone in zip(answers, truth.for_clips(a, None).convert(c, a, ab[one]), strict=True):
+            torch.testing.assert_close(seen[one][frames], truth.for_clips(a, None, None).network_input(a, ab[one]))
+            for together, alone in zip(answers, truth.for_clips(a, None, None).convert(c, a, ab[one]), strict=True):
                 torch.testing.assert_close(together[one][frames], alone)
                 assert not together[one][..., n:].any()
-            torch.testing.assert_close(error[one][frames], truth.for_clips(a, None).error(c, a, b, ab[one], p2))
+            torch.testing.assert_close(error[one][frames], truth.for_clips(a, None, None).error(c, a, b, ab[one], p2))
             assert not seen[one][..., n:].any() and not error[one][..., n:].any()
 
 
@@ -468,7 +470,7 @@ def test_turned_clips_have_a_turned_covariance() -> None:
     torch.testing.assert_close(implied(other), turn @ implied(one) @ turn.T, rtol=1e-8, atol=1e-9)
     ab = tensor(0.4)
     xt = torch.randn(3, 2, 3, BINS, generator=g, dtype=torch.float64)
-    a, b = (p.for_clips(x, None).convert(torch.zeros_like(x), x, ab)[0] for p, x in (
+    a, b = (p.for_clips(x, None, None).convert(torch.zeros_like(x), x, ab)[0] for p, x in (
         (one, xt), (other, (turn @ xt.flatten(1, 2)).reshape(xt.shape))))  # fmt: skip
     torch.testing.assert_close(b.flatten(1, 2), turn @ a.flatten(1, 2), rtol=1e-8, atol=1e-9)
 
@@ -515,7 +517,7 @@ def test_the_shortest_clips_can_be_measured(length: int) -> None:
     behind_padding.fit(torch.nn.functional.pad(clips, (0, 16 - length), value=9.0), mask)
     torch.testing.assert_close(implied(behind_padding), implied(fitted))
     xt = torch.randn(4, 2, 3, 16, dtype=torch.float64)
-    assert all(x.isfinite().all() for x in fitted.for_clips(xt, None).convert(xt, xt, tensor(0.5)))
+    assert all(x.isfinite().all() for x in fitted.for_clips(xt, None, None).convert(xt, xt, tensor(0.5)))
 
 
 def test_coordinates_that_never_move_are_not_certain() -> None:
@@ -544,7 +546,7 @@ def test_clips_that_stand_still_have_a_floor() -> None:
     S = fitted.log_power.exp()
     torch.testing.assert_close(S[:, 1:], FLOOR * S[:, :1].mean().div(BINS).expand(6, BINS - 1), rtol=1e-6, atol=0)
     said = torch.randn(3, 2, 3, BINS, dtype=torch.float64)
-    error = fitted.for_clips(still[:3], None).error(said, still[:3], torch.randn_like(said), tensor(0.5), p2)
+    error = fitted.for_clips(still[:3], None, None).error(said, still[:3], torch.randn_like(said), tensor(0.5), p2)
     assert error.isfinite().all()
 
 
@@ -593,9 +595,9 @@ def test_the_network_sees_unit_variance_in_every_mode(alpha_bar: float) -> None:
     truth, ab = known(), tensor(alpha_bar)
     for n in LENGTHS:
         signal, noise = ab.sqrt() * root(truth, n), (1 - ab).sqrt() * unit_modes(truth, n)
-        seen = modes(truth, truth.for_clips(torch.cat([signal, noise]), None).network_input(torch.cat([signal, noise]), ab))
+        seen = modes(truth, truth.for_clips(torch.cat([signal, noise]), None, None).network_input(torch.cat([signal, noise]), ab))
         torch.testing.assert_close(seen.square().sum(dim=0), torch.ones(6, n).double())
-        numbers = truth.for_clips(torch.cat([signal, noise]), None).network_input(torch.cat([signal, noise]), ab).flatten(1)
+        numbers = truth.for_clips(torch.cat([signal, noise]), None, None).network_input(torch.cat([signal, noise]), ab).flatten(1)
         torch.testing.assert_close(numbers.T @ numbers, torch.eye(6 * n).double())
 
 
@@ -616,11 +618,11 @@ def test_the_network_is_shown_that() -> None:
         said = diffusion.denoise(xt, t, mask=real)
         losses = diffusion.clip_losses(x0, eps, t=t, mask=real)
         for x0_hat in (said.x0_hat, losses.x0_hat):
-            assert torch.equal(x0_hat, truth.for_clips(xt, real).convert(torch.zeros_like(xt), xt, ab)[0])
+            assert torch.equal(x0_hat, truth.for_clips(xt, real, None).convert(torch.zeros_like(xt), xt, ab)[0])
         for shown in seen[-2:]:
-            assert torch.equal(shown, truth.for_clips(xt, real).network_input(xt, ab))
+            assert torch.equal(shown, truth.for_clips(xt, real, None).network_input(xt, ab))
         diffusion.p_sample(xt, t)
-        assert torch.equal(seen[-1], truth.for_clips(xt, None).network_input(xt, ab))
+        assert torch.equal(seen[-1], truth.for_clips(xt, None, None).network_input(xt, ab))
 
 
 @pytest.mark.parametrize("masked", [True, False])
@@ -751,3 +753,94 @@ def test_a_network_that_was_never_trained_moves_like_the_clips(tiny_config: dict
         ours, theirs = what(sampled), what(clips)
         assert ours.std().item() == pytest.approx(theirs.std().item(), rel=0.06)
     torch.testing.assert_close(sampled.float().mean(dim=(0, 3)), clips.mean(dim=(0, 3)), rtol=0, atol=0.08)
+
+
+# --- the steps of the root, by action
+
+STEPS = [0, 2]
+
+
+def apart(still: bool = False) -> Gaussian:
+    """A process whose first two components are channels 0 and 2, with fine variances of a hundredth in a person who stands."""
+    g = torch.Generator().manual_seed(3)
+    process, others = known(), [1, 3, 4, 5]
+    process.basis.zero_()
+    for channels, components in ((STEPS, slice(0, 2)), (others, slice(2, 6))):
+        n = len(channels)
+        process.basis[channels, components] = torch.linalg.qr(torch.randn(n, n, generator=g, dtype=torch.float64)).Q
+    if still:
+        process.log_power[:2] -= torch.linspace(2, 4, BINS, dtype=torch.float64)
+    return process
+
+
+def labelled() -> tuple[Gaussian, Tensor, Tensor]:
+    """A Gaussian fitted to clips of two actions, the clips, and the condition that names their actions; a third has no clips."""
+    clips = torch.cat([designed(apart(still), BINS).repeat(6, 1, 1, 1) for still in (False, True)])
+    cond = F.one_hot(torch.arange(2).repeat_interleave(len(clips) // 2), 3).double()
+    fitted = Gaussian(6, BINS, travel_by_label=True).double()
+    fitted.prepare(STEPS, 3)
+    fitted.fit(clips, None, cond)
+    return fitted, clips, cond
+
+
+def test_steps_have_variances_for_each_action_and_poses_one_for_all() -> None:
+    """Up to the weight of all clips. An action without clips has those of all, and so have clips without a label."""
+    fitted, clips, cond = labelled()
+    assert not fitted.basis[STEPS, 2:].any() and not fitted.basis[[1, 3, 4, 5], :2].any()
+    torch.testing.assert_close(fitted.basis.T @ fitted.basis, torch.eye(6).double())
+    one = torch.zeros(3, 2, 3, BINS).double()
+    powers = fitted.for_clips(one, None, torch.eye(3).double()).power
+    pooled = fitted.for_clips(one, None, None).power
+    n = len(clips) // 2
+    for k in range(2):
+        alone = Gaussian(6, BINS, travel_by_label=True).double()
+        alone.prepare(STEPS, 3)
+        alone.fit(clips[cond[:, k] > 0], None, None)
+        expected = torch.lerp(fitted.log_power[:2], alone.log_power[:2], n / (n + PRIOR))
+        torch.testing.assert_close(powers[k, :2].log(), expected, rtol=0, atol=1e-6)
+    assert (powers[1, :2] < 0.2 * powers[0, :2]).all()
+    torch.testing.assert_close(powers[:, 2:], pooled[:, 2:].expand(3, -1, -1))
+    torch.testing.assert_close(powers[2], pooled[0])
+    torch.testing.assert_close(fitted.for_clips(one, None, torch.zeros(3, 3).double()).power, pooled.expand(3, -1, -1))
+
+
+def test_an_action_is_sampled_with_its_variances() -> None:
+    """Around a network that outputs 0, clips of an action are those of its own Gaussian process."""
+    fitted, _, _ = labelled()
+    diffusion, noise = silent(fitted), unit_modes(fitted, BINS)
+    for k in range(3):
+        cond = F.one_hot(torch.tensor([k]), 3).double()
+        own = fitted.for_clips(torch.zeros(1, 2, 3, BINS).double(), None, cond)
+        denoise = partial(diffusion.denoise, cond=cond.expand(len(noise), -1))
+        clips = unipc(denoise, noise, diffusion.alpha_bar, randn=lambda: noise, steps=40)
+        gain = modes(fitted, clips).flatten(1).diagonal()
+        torch.testing.assert_close(gain, own.power[0].flatten().sqrt(), rtol=0.01, atol=0)
+
+
+def test_the_loss_uses_the_variances_of_the_action() -> None:
+    """The loss of no output for an action, and for clips whose label is hidden, is that of a process with these variances."""
+    fitted, clips, cond = labelled()
+    diffusion, clips = silent(fitted, weighting=partial(min_snr, gamma=0.7)), clips[-64:]
+    eps = torch.randn(clips.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    t = torch.full((len(clips),), 400)
+    for told in (cond[-len(clips) :], torch.zeros(len(clips), 3).double()):
+        one = Gaussian(6, BINS).double()
+        one.basis.copy_(fitted.basis)
+        one.log_power.copy_(fitted.for_clips(clips[:1], None, told[:1]).power[0].log())
+        expected = silent(one, weighting=partial(min_snr, gamma=0.7)).clip_losses(clips, eps, t=t).total
+        torch.testing.assert_close(diffusion.clip_losses(clips, eps, t=t, cond=told).total, expected)
+
+
+@pytest.mark.parametrize(("by_label", "travel", "classes"), [(False, STEPS, 3), (True, [], 3), (True, STEPS, 0)])
+def test_otherwise_there_is_one_set_of_variances(by_label: bool, travel: list[int], classes: int) -> None:
+    """Without the option, steps or actions a Gaussian is what it is without any of it, also in its state."""
+    plain, other = Gaussian(6, BINS).double(), Gaussian(6, BINS, travel_by_label=by_label).double()
+    other.prepare(travel, classes)
+    clips, cond = drawn(known(), 9, BINS), torch.eye(3).double()[torch.arange(9) % 3]
+    plain.fit(clips, None)
+    other.fit(clips, None, cond)
+    assert set(plain.state_dict()) == set(other.state_dict()) == {"basis", "log_power"}
+    assert torch.equal(plain.log_power, other.log_power) and torch.equal(plain.basis, other.basis)
+    with_all = Gaussian(6, BINS, travel_by_label=True)
+    with_all.prepare(STEPS, 3)
+    assert with_all.state_dict()["class_power"].shape == (3, 2, BINS)

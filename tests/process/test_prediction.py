@@ -17,7 +17,7 @@ def gaussian() -> Prediction:
     """One that has measured the clips of `example`, for these clips."""
     measured = Gaussian(3, 2).double()
     measured.fit(example()[0], None)
-    return measured.for_clips(example()[0], None)
+    return measured.for_clips(example()[0], None, None)
 
 
 def example(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -66,7 +66,7 @@ def test_the_error_is_that_of_x0_hat(prediction: Prediction, weighting: Callable
     expected = weighting(alpha_bar / (1 - alpha_bar)) * (x0 - x0_hat).square()
     before = vars(prediction).copy()
     prediction.fit(100 * x0, None)
-    assert vars(prediction) == before and prediction.for_clips(xt, None).network_input(xt, alpha_bar) is xt
+    assert vars(prediction) == before and prediction.for_clips(xt, None, None).network_input(xt, alpha_bar) is xt
     torch.testing.assert_close(prediction.error(output, x0, eps, alpha_bar, weighting), expected, rtol=1e-7, atol=1e-12)
 
 
