@@ -43,7 +43,7 @@ from ddpm.config import construct  # noqa: E402
 from ddpm.files import write_durably  # noqa: E402
 from ddpm.metrics.classifier import train_classifier  # noqa: E402
 from ddpm.metrics.memorisation import memorisation  # noqa: E402
-from ddpm.metrics.reference import reference, whole  # noqa: E402
+from ddpm.metrics.reference import MOST, reference, whole, windows  # noqa: E402
 from ddpm.metrics.suite import evaluate  # noqa: E402
 from ddpm.metrics.table import number  # noqa: E402
 from ddpm.process.samplers import cost  # noqa: E402
@@ -132,11 +132,11 @@ def train(args: argparse.Namespace) -> None:
 def comparison(data: PoseDataModule) -> Callable[[Clips], Rows]:
     """Clips -> what `ROWS` names of them, and of as many real clips.
 
-    The reference is a window of every recording. The classifier has learned from all of them, so that neither half of the
+    The reference are windows of all recordings. The classifier has learned from all of them, so that neither half of the
     reference is newer to it than the other.
     """
-    real = reference(data, "all").motions
-    classifier = train_classifier(real, data.clips.labels)
+    real, owner = windows(data, torch.arange(len(data.clips)), MOST)
+    classifier = train_classifier(real, data.clips.labels[owner])
     training, unseen = whole(data, data.train_recordings), reference(data, "held_out").motions
 
     def rows(generated: Clips) -> Rows:
