@@ -51,14 +51,11 @@ def checked(config: Mapping[str, Any]) -> dict[str, Any]:
     for key in OURS.keys() & trainer.keys():
         raise ConfigError(f"trainer.{key} cannot be given: {OURS[key]}")
     split = str(flat(config).get("loader.split", "subject"))
+    has_split = split in ("subject", "sequence") or Path(split).expanduser().exists()
     for key, good, limit in (
         ("seed", 0 <= config["seed"] < 2**32, "in 0..2^32-1"),
         ("cache", config["cache"] != "", "auto, a directory, or null"),
-        (
-            "loader.split",
-            split in ("subject", "sequence") or Path(split).expanduser().exists(),
-            "subject, sequence, or the path of an official list",
-        ),
+        ("loader.split", has_split, "subject, sequence, or the path of an official list"),
         ("trainer.precision", trainer["precision"] in PRECISIONS, f"auto or one of {PRECISIONS}"),
         ("trainer.gradient_clip_val", (trainer["gradient_clip_val"] or 0) >= 0, "positive, or null for no clipping"),
         ("trainer.gradient_clip_algorithm", trainer.get("gradient_clip_algorithm") in (None, "norm"), "null or norm"),
