@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+import itertools
 import logging
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -84,12 +85,24 @@ def run_directory(out: str | None, resume: str | None) -> str:
     started = sorted(Path("outputs").glob("*/*/checkpoints/last.ckpt"), key=lambda p: p.stat().st_mtime)
     if resume == "auto" and started:
         return str(started[-1].parent.parent)
-    return datetime.now().strftime("outputs/%Y-%m-%d/%H-%M-%S")
+    return _new_directory("outputs")
 
 
 def sweep_directory(out: str | None) -> str:
     """Where a multirun goes: ``out`` if given, else a new directory named by the time."""
-    return datetime.now().strftime("multirun/%Y-%m-%d/%H-%M-%S") if out is None else out
+    return _new_directory("multirun") if out is None else out
+
+
+def _new_directory(parent: str) -> str:
+    """A directory that was made here and belongs to nobody else: two starts within a second are two runs."""
+    name = datetime.now().strftime(f"{parent}/%Y-%m-%d/%H-%M-%S")
+    for path in itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2))):
+        if not is_first_process():
+            break  # the first one makes it for all
+        with contextlib.suppress(FileExistsError):
+            Path(path).mkdir(parents=True)
+            break
+    return path
 
 
 def is_first_process() -> bool:
