@@ -1,5 +1,6 @@
 """LastCheckpoint: the current state of training in one file."""
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,14 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
+from ddpm.files import keeping
+
 log = logging.getLogger(__name__)
 
 
 class LastCheckpoint(Checkpoint):
-    """Saves ``last.ckpt`` every ``every_n_steps`` optimiser steps, after every epoch's validation, and on an exception.
+    """Saves ``last.ckpt`` every ``every_n_steps`` optimiser steps, after every epoch's validation, and on an exception, unless
+    training has diverged. The one before stays as ``previous.ckpt``.
 
     Lightning's ModelCheckpoint writes its ``last.ckpt`` only when the monitored metric improves, misses the end of a run whose
     length is no multiple of its interval, and on an exception saves between epochs, which does not resume exactly.
@@ -41,8 +45,9 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Save the progress before the exception, if there is any."""
-        if trainer.training and trainer.global_step > self._saved_step:
+        """Save the progress before the exception, if there is any that is worth it."""
+        diverged = isinstance(exception, FloatingPointError)
+        if trainer.training and trainer.global_step > self._saved_step and not diverged:
             try:
                 self._save_within_epoch(trainer)
             except (RuntimeError, OSError) as error:  # do not hide the exception under way
@@ -56,7 +61,9 @@ class LastCheckpoint(Checkpoint):
 
     def _save(self, trainer: pl.Trainer) -> None:
         if not trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
-            trainer.save_checkpoint(self.path)
+            first = trainer.is_global_zero
+            with keeping(self.path, self.path.with_name("previous.ckpt")) if first else contextlib.nullcontext():
+                trainer.save_checkpoint(self.path)
             self._saved_step = trainer.global_step
 
 

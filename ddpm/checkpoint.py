@@ -1,8 +1,9 @@
 """Checkpoints that survive a full disk and a power cut, and that are looked at before they are trusted."""
 
 import io
+import logging
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,12 @@ from ddpm.errors import CheckpointError
 from ddpm.files import write_durably
 from ddpm.module import MotionDiffusion
 
+log = logging.getLogger(__name__)
+
+GENERATIONS = ("last", "previous", "best")
+"""Checkpoints of a run, the newest first."""
+LEARNED = ("state_dict", "current_model_state", "averaging_state", "optimizer_states")
+"""What of a checkpoint is learned: the average that is sampled from, the raw weights, and the state of the optimiser."""
 SAMPLING_KEYS = ("state_dict", "hyper_parameters", "motion")
 
 
@@ -42,12 +49,14 @@ class DurableCheckpointIO(TorchCheckpointIO):
         """Write ``checkpoint`` to ``path``.
 
         Raises:
-            CheckpointError: weights that are not finite. The old file is untouched.
+            CheckpointError: weights, their average or the state of the optimiser are not finite. The old file is untouched.
             WriteError: a disk that does not take the file.
         """
-        bad = [name for name, value in checkpoint["state_dict"].items() if not _is_finite(value)]
-        if bad:
-            raise CheckpointError(f"{path}: not written, {bad[0]} is not finite: training has diverged before this point")
+        bad = next(
+            (name for name, value in _numbers({key: checkpoint.get(key) for key in LEARNED}) if not value.isfinite().all()), None
+        )
+        if bad is not None:
+            raise CheckpointError(f"{path}: not written, {bad} is not finite: training has diverged before this point")
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         write_durably(path, buffer.getbuffer())
@@ -98,9 +107,23 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def checkpoint_of(path: str | Path) -> Path:
-    """The checkpoint that a path names: a file, or the last one of a run's directory."""
+    """The checkpoint that a path names: a file, or of a run's directory the newest that is whole, with a warning if that is not
+    the last one."""
     path = Path(path)
-    return path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+    if not path.is_dir():
+        return path
+    last, *others = (path / "checkpoints" / f"{name}.ckpt" for name in GENERATIONS)
+    others = [other for other in others if other.is_file()]
+    for candidate in [last, *others] if others else []:
+        try:
+            step = read_checkpoint(candidate).get("global_step")
+        except CheckpointError as error:
+            log.warning("%s", error)
+            continue
+        if candidate != last:
+            log.warning("%s, of step %s, is taken instead of %s", candidate, step, last.name)
+        return candidate
+    return last
 
 
 def load_module(path: str | Path, trust: Sequence[str] = ()) -> MotionDiffusion:
@@ -147,5 +170,11 @@ def load_run(path: str | Path, trust: Sequence[str] = ()) -> tuple[MotionDiffusi
     return module.eval(), content["hyper_parameters"]
 
 
-def _is_finite(value: Any) -> bool:
-    return not isinstance(value, Tensor) or not value.is_floating_point() or bool(torch.isfinite(value).all())
+def _numbers(content: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors of real numbers in weights and in states of optimisers and callbacks, with where they are."""
+    if isinstance(content, Tensor):
+        if content.is_floating_point():
+            yield name, content
+    elif isinstance(content, Mapping | list | tuple):
+        for key, value in content.items() if isinstance(content, Mapping) else enumerate(content):
+            yield from _numbers(value, f"{name}.{key}" if name else str(key))

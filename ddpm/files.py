@@ -5,7 +5,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,24 @@ def write_durably(path: str | Path, content: bytes | memoryview) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def keeping(path: Path, other: Path) -> Iterator[None]:
+    """What a file was before this context replaced it has another name afterwards, unless that failed."""
+    if not path.exists():
+        yield
+        return
+    temporary = other.with_name(f".{other.name}.tmp-{os.getpid()}")
+    try:
+        try:
+            os.link(path, temporary)
+        except OSError:  # a file system without second names
+            shutil.copyfile(path, temporary)
+        yield
+        os.replace(temporary, other)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:

@@ -186,8 +186,8 @@ class MotionDiffusion(pl.LightningModule):
             lr = optimizer.param_groups[0]["lr"]
             raise FloatingPointError(
                 f"the gradient is {norm.item()} at step {self.global_step} (learning rate {lr:.3g}): training has diverged. "
-                "Lower optimizer.lr, keep trainer.gradient_clip_val, or look for outliers in the data; "
-                "the last checkpoint is from before."
+                "Lower optimizer.lr, keep trainer.gradient_clip_val, or look for outliers in the data. Nothing "
+                "more is saved; last.ckpt and previous.ckpt are from before."
             )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_only
 
-from ddpm.checkpoint import checkpoint_of, read_checkpoint
+from ddpm.checkpoint import GENERATIONS, checkpoint_of, read_checkpoint
 from ddpm.errors import CheckpointError, ConfigError
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ MAY_DIFFER = (
 
 EARLIER = {
     **{"travel": "positions", "loader.facing": False, "data.skip": 0, "data.on_outlier": "refuse"},
-    **{"skeleton.up": "y", "data.skeleton.up": "y"},
+    **{"skeleton.up": "y", "data.skeleton.up": "y", "prediction.travel_by_label": False},
 }
 """What runs had that began when there were no such keys."""
 
@@ -64,6 +64,7 @@ PRODUCTS = {
     "loss.csv": "its numbers",
     "noise_levels.png": "the error in cm by noise level",
     "checkpoints/last.ckpt": "for sample.py, and for resume=",
+    "checkpoints/previous.ckpt": "the one before, should last.ckpt be damaged",
     "checkpoints/best.ckpt": "the lowest val/loss",
     "events.out.tfevents.*": "tensorboard --logdir",
     "config.yaml": "the configuration, with every value as it was used",
@@ -95,13 +96,12 @@ def sweep_directory(out: str | None) -> str:
 
 def _new_directory(parent: str) -> str:
     """A directory that was made here and belongs to nobody else: two starts within a second are two runs."""
-    name = datetime.now().strftime(f"{parent}/%Y-%m-%d/%H-%M-%S")
-    for path in itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2))):
-        if not is_first_process():
-            break  # the first one makes it for all
+    path = name = datetime.now().strftime(f"{parent}/%Y-%m-%d/%H-%M-%S")
+    for number in itertools.count(2) if is_first_process() else ():  # the first process makes it for all
         with contextlib.suppress(FileExistsError):
             Path(path).mkdir(parents=True)
             break
+        path = f"{name}-{number}"
     return path
 
 
@@ -147,9 +147,8 @@ def checkpoint_to_resume(resume: str | None, out: Path) -> Path | None:
     if resume is None:
         return None
     if resume == "auto":
-        path = out / "checkpoints" / "last.ckpt"
-        if path.exists():
-            return path
+        if any((out / "checkpoints" / f"{name}.ckpt").exists() for name in GENERATIONS):
+            return checkpoint_of(out)
         refuse_to_overwrite(out)
         log.info("resume=auto: there is nothing to resume in %s, starting anew", out)
         return None

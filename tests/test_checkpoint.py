@@ -1,7 +1,9 @@
 """Checkpoints: the old one survives every failure to write a new one, and a damaged or hostile one is never trusted."""
 
+import contextlib
 import errno
 import io
+import math
 import os
 import pickle
 import sys
@@ -16,10 +18,10 @@ import torch
 from torch import Tensor
 
 from ddpm import load
-from ddpm.checkpoint import DurableCheckpointIO, load_module, read_checkpoint
+from ddpm.checkpoint import DurableCheckpointIO, checkpoint_of, load_module, load_run, read_checkpoint
 from ddpm.config import build_module
 from ddpm.errors import CheckpointError, ConfigError, WriteError
-from ddpm.files import write_durably
+from ddpm.files import keeping, write_durably
 from ddpm.module import MotionDiffusion
 from ddpm.process.samplers import ddpm
 
@@ -178,7 +180,7 @@ def test_weights_that_are_no_numbers_are_not_written(bad: float, content: dict[s
     name = "diffusion.eps_model.middle_block.1.qkv.weight"
     content["state_dict"][name] = content["state_dict"][name].clone()
     content["state_dict"][name][3, 2, 0] = bad
-    with pytest.raises(CheckpointError, match=rf"{path}: not written, {name} is not finite"):
+    with pytest.raises(CheckpointError, match=rf"{path}: not written, state_dict.{name} is not finite"):
         DurableCheckpointIO().save_checkpoint(content, path)
     assert only_file_in(path.parent) == path and path.read_bytes() == before
 
@@ -478,3 +480,50 @@ def test_a_run_without_draws_has_drawn_equally(tmp_path: Path) -> None:
         content = {"state_dict": {}, "hyper_parameters": {"loader": loader | given}}
         DurableCheckpointIO().save_checkpoint(content, tmp_path / "last.ckpt")
         assert read_checkpoint(tmp_path / "last.ckpt")["hyper_parameters"]["loader"] == {**loader, "draws": expected}
+
+
+@pytest.mark.parametrize("where", ["current_model_state", "averaging_state", "optimizer_states"])
+def test_raw_weights_and_the_optimiser_are_looked_at_too(where: str, content: dict[str, Any], path: Path) -> None:
+    before = path.read_bytes()
+    state = {"a": torch.ones(3), "b": {0: {"exp_avg": torch.tensor([1.0, math.nan])}}}
+    with pytest.raises(CheckpointError, match=rf"not written, {where}\.(0\.)?b\.0\.exp_avg is not finite"):
+        DurableCheckpointIO().save_checkpoint({**content, where: [state] if where == "optimizer_states" else state}, path)
+    assert path.read_bytes() == before
+
+
+def test_the_newest_checkpoint_that_is_whole_is_taken(
+    content: dict[str, Any], path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And one that is not is named, with what is taken instead."""
+    run, previous, best = path.parent.parent, path.with_name("previous.ckpt"), path.with_name("best.ckpt")
+    assert checkpoint_of(run) == path
+    for step, other in ((7, previous), (3, best)):
+        DurableCheckpointIO().save_checkpoint({**content, "global_step": step}, other)
+    assert checkpoint_of(run) == path and not caplog.text
+    path.write_bytes(path.read_bytes()[:-100])
+    assert checkpoint_of(run) == previous and load_run(run)[1] == load_run(previous)[1]
+    assert "last.ckpt: not a checkpoint" in caplog.text and "of step 7, is taken instead of last.ckpt" in caplog.text
+    previous.write_bytes(b"")
+    assert checkpoint_of(run) == best
+    path.unlink()
+    previous.unlink()
+    assert checkpoint_of(run) == best, "killed before the first last.ckpt"
+    best.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="no such file"):
+        load_run(run)
+
+
+def test_a_file_is_kept_only_if_it_was_replaced(tmp_path: Path) -> None:
+    path, other = tmp_path / "last", tmp_path / "previous"
+    for text, failing, now, then in (
+        ("1", False, "1", None),
+        ("2", False, "2", "1"),
+        ("3", True, "2", "1"),
+        ("4", False, "4", "2"),
+    ):
+        with contextlib.suppress(OSError), keeping(path, other):
+            if failing:
+                raise OSError
+            write_durably(path, text.encode())
+        assert path.read_text() == now and (other.read_text() if other.exists() else None) == then
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last", "previous"]
