@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from datamodules.clip_set import ClipSet
 from datamodules.sets.folder import fitting_skeletons
 from datamodules.summary import summarise
-from ddpm.command import command, plain
+from ddpm.command import command, plain, quoted
 from ddpm.config import construct
 from ddpm.errors import ConfigError
 from ddpm.files import write_durably
@@ -95,10 +95,9 @@ def with_path(arguments: Sequence[str]) -> list[str]:
     for before, argument in zip(["", *arguments], arguments, strict=False):
         bare = not argument.startswith(("-", "~", "+")) and ("=" not in argument or Path(argument).exists())
         bare = bare and before not in WITH_VALUE
-        quoted = argument.replace("\\", "\\\\").replace("'", "\\'")
         place = Path(argument)
         has_bvh = bare and (place.suffix.lower() == ".bvh" or next(place.rglob("*.bvh"), None) is not None)
-        out += [f"data={'bvh' if has_bvh else 'folder'}", f"data.root='{quoted}'"] if bare else [argument]
+        out += [f"data={'bvh' if has_bvh else 'folder'}", f"data.root={quoted(argument)}"] if bare else [argument]
     return out
 
 

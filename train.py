@@ -1,5 +1,6 @@
 """Train a diffusion model of motion: ``python train.py [group=option ...] [key=value ...]``."""
 
+import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import LearningRateMonitor
+from pytorch_lightning.callbacks import LearningRateMonitor, ProgressBar
 
 from callbacks.interrupt import StopBetweenBatches
 from callbacks.motion_metrics import MotionMetrics
@@ -21,11 +22,20 @@ from datamodules.cache import through_cache
 from datamodules.pose import PoseDataModule
 from ddpm import runs
 from ddpm.checkpoint import DurableCheckpointIO
-from ddpm.command import command, plain
+from ddpm.command import command, plain, typed
 from ddpm.config import RESUMED, build_module, construct
 from ddpm.errors import ConfigError
 from ddpm.files import write_durably
-from ddpm.training import checked, description, log_configuration, make_loggers, quiet_lightning, refuse_processes, rehearse
+from ddpm.training import (
+    checked,
+    count_steps_in_epochs,
+    description,
+    log_configuration,
+    make_loggers,
+    quiet_lightning,
+    refuse_processes,
+    rehearse,
+)
 
 log = logging.getLogger("train")
 
@@ -80,17 +90,20 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
     Raises:
         ConfigError, DataError, CheckpointError: input that cannot be used, before anything is trained.
     """
-    config = checked(plain(cfg, trust))
-    out = Path(config["out"])
+    if cfg.out is None:
+        raise ConfigError("out: the directory of the run must be given")
+    out = Path(cfg.out)
     out.mkdir(parents=True, exist_ok=True)
-    with runs.locked(out):
-        resume, resumed_step = runs.checkpoint_to_resume(config["resume"], out), None
+    with runs.locked(out), contextlib.ExitStack() as log_file:
+        resume, resumed_step = runs.checkpoint_to_resume(cfg.resume, out), None
+        if resume is None:
+            runs.refuse_to_overwrite(out)
+        log_file.enter_context(runs.logged(out / "train.log"))
+        config = checked(plain(cfg, trust))
         if trust is not None:
             runs.refuse_outside(config, out)
         saved = {key: config[key] for key in runs.SAVED if key in config} | {"ema": config["callbacks"].get("ema")}
-        if resume is None:
-            runs.refuse_to_overwrite(out)
-        else:
+        if resume is not None:
             resumed_step = runs.refuse_another_run(resume, saved)
         if runs.is_first_process():
             write_durably(out / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)).encode())
@@ -114,7 +127,9 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
         trainer: pl.Trainer = construct(config["trainer"], "trainer")(
             callbacks=[*callbacks, StopBetweenBatches()], logger=loggers, plugins=[DurableCheckpointIO(out)],
             default_root_dir=str(out), use_distributed_sampler=False, enable_model_summary=False, num_sanity_val_steps=0,
+            enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         )  # fmt: skip
+        count_steps_in_epochs(trainer)
         log.info("%s, on %s in %s", description(module), trainer.strategy.root_device, trainer.precision)
         if resume is None:
             log_configuration(trainer.loggers, saved)
@@ -124,7 +139,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
         try:
             trainer.fit(module, data, ckpt_path=resume, weights_only=True)
         except (KeyboardInterrupt, SystemExit):  # SIGTERM is one of the latter
-            log.info("\nstopped after step %d; continue with resume=%s", trainer.global_step, out)
+            log.info("\nstopped after step %d; continue with %s", trainer.global_step, typed("resume", str(out)))
             raise
         if trainer.is_global_zero:
             log.info("%d steps in %.0f s; everything is in %s", trainer.global_step, time.monotonic() - began, out)

@@ -3,6 +3,8 @@
 import functools
 import logging
 import os
+import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +13,8 @@ from typing import Any
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
@@ -79,6 +82,8 @@ def command(config_name: str, schema: type) -> Callable[[Callable[[DictConfig], 
                 if WANTS_FULL:
                     raise
                 log.error("%s", message(error))
+                for argument in ambiguous(sys.argv[1:]) if isinstance(error, CompactHydraException) else ():
+                    log.error("if one text is meant, type %s", typed(*argument.split("=", 1)))
                 sys.exit(1)
             except SIGTERMException:
                 sys.exit(143)
@@ -94,6 +99,32 @@ def command(config_name: str, schema: type) -> Callable[[Callable[[DictConfig], 
         return main
 
     return decorate
+
+
+def quoted(text: str) -> str:
+    """A text in Hydra's quotes, in which it is taken as it is: blanks, commas, brackets and all."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
+
+
+def typed(key: str, value: str) -> str:
+    """``key=value`` as it is to be typed in a shell, quoted where the shell or Hydra would take it for something else."""
+    plain_text = re.fullmatch(r"[\w./:@%+-]+", value)
+    override = f"{key}={value if plain_text else quoted(value)}"
+    return override if plain_text else shlex.quote(override) if re.search(r'[$"`!\\]', override) else f'"{override}"'
+
+
+def ambiguous(arguments: Sequence[str]) -> list[str]:
+    """Those of ``KEY=VALUE`` that Hydra cannot read, or takes for several values where one is wanted."""
+
+    sweeps = not {"-m", "--multirun"}.isdisjoint(arguments)
+
+    def is_clear(argument: str) -> bool:
+        try:
+            return not OverridesParser.create().parse_override(argument).is_sweep_override() or sweeps
+        except HydraException:
+            return False
+
+    return [argument for argument in arguments if "=" in argument and not argument.startswith("-") and not is_clear(argument)]
 
 
 def message(error: BaseException) -> str:

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.metadata
-import itertools
 import logging
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from filelock import FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_only
 
 from ddpm.checkpoint import GENERATIONS, checkpoint_of, read_checkpoint
+from ddpm.command import message, typed
 from ddpm.errors import CheckpointError, ConfigError
 
 log = logging.getLogger(__name__)
@@ -86,22 +86,39 @@ def run_directory(out: str | None, resume: str | None) -> str:
     started = sorted(Path("outputs").glob("*/*/checkpoints/last.ckpt"), key=lambda p: p.stat().st_mtime)
     if resume == "auto" and started:
         return str(started[-1].parent.parent)
-    return _new_directory("outputs")
+    return _new_directory("outputs/%Y-%m-%d/%H-%M-%S")
 
 
-def sweep_directory(out: str | None) -> str:
-    """Where a multirun goes: ``out`` if given, else a new directory named by the time."""
-    return _new_directory("multirun") if out is None else out
+def sweep_directory(out: str | None, resume: str | None) -> str:
+    """Where a multirun goes: ``out`` if given, else a new directory named by the time.
+
+    Raises:
+        ConfigError: a sweep is in ``out`` that is not to be resumed.
+    """
+    if out is None:
+        return _new_directory("multirun/%Y-%m-%d/%H-%M-%S")
+    if resume is None:
+        try:
+            Path(out).mkdir(parents=True, exist_ok=True)
+            Path(out, "multirun.yaml").touch(exist_ok=False)  # Hydra writes into it next
+        except FileExistsError as error:
+            raise ConfigError(
+                f"out={out}: there is a sweep in it already; continue it with resume=auto, or choose another directory"
+            ) from error
+    return out
 
 
-def _new_directory(parent: str) -> str:
-    """A directory that was made here and belongs to nobody else: two starts within a second are two runs."""
-    path = name = datetime.now().strftime(f"{parent}/%Y-%m-%d/%H-%M-%S")
-    for number in itertools.count(2) if is_first_process() else ():  # the first process makes it for all
-        with contextlib.suppress(FileExistsError):
+def _new_directory(pattern: str) -> str:
+    """A directory named by the time that this process alone has made; a number behind it tells starts in one second apart."""
+    name = datetime.now().strftime(pattern)
+    path, n = name, 1
+    while is_first_process():
+        try:
             Path(path).mkdir(parents=True)
             break
-        path = f"{name}-{number}"
+        except FileExistsError:
+            n += 1
+            path = f"{name}-{n}"
     return path
 
 
@@ -136,6 +153,28 @@ def locked(out: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def logged(path: Path) -> Iterator[None]:
+    """Inside this context messages are also appended to a file, with time and origin, and the error that ends it too.
+
+    Hydra would open it before it is known whether the run may write there.
+    """
+    if not is_first_process():
+        yield
+        return
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    except Exception as error:
+        handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, message(error), (), None))
+        raise
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
 
 
 def checkpoint_to_resume(resume: str | None, out: Path) -> Path | None:
@@ -201,7 +240,7 @@ def refuse_to_overwrite(out: Path) -> None:
     """
     there = sorted(path.name for path in (out / "checkpoints").glob("*.ckpt"))
     if there and is_first_process():
-        how = "resume=auto" if "last.ckpt" in there else f"resume={out / 'checkpoints' / there[0]}"
+        how = "resume=auto" if "last.ckpt" in there else typed("resume", str(out / "checkpoints" / there[0]))
         raise ConfigError(f"out={out}: there is a run in it already; continue it with {how}, or choose another directory")
 
 

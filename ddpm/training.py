@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from torch.utils.tensorboard.summary import hparams
 
 from ddpm.config import check, construct, with_channels
 from ddpm.errors import ConfigError
@@ -24,6 +26,7 @@ OURS = {
     "default_root_dir": "use out",
     "use_distributed_sampler": "batches are shared between processes already",
     "limit_train_batches": "use loader.steps_per_epoch",
+    "enable_progress_bar": "~callbacks.progress_bar switches it off",
     "enable_model_summary": "the size of the network is printed",
     "num_sanity_val_steps": "everything is tried once before training",
 }
@@ -41,8 +44,6 @@ def checked(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: see `ddpm.config.check`; or a value outside its limits.
     """
-    if config["out"] is None:
-        raise ConfigError("out: the directory of the run must be given")
     trainer = dict(config["trainer"])
     if trainer.get("precision") == "auto":
         trainer["precision"] = suitable_precision(trainer["accelerator"])
@@ -103,7 +104,12 @@ def make_loggers(nodes: Mapping[str, Mapping[str, Any]], resumed_step: int | Non
     loggers = []
     for name, node in nodes.items():
         purge = resumed_step is not None and node["_target_"].endswith(".TensorBoardLogger")
-        loggers.append(construct({**node, "purge_step": resumed_step} if purge else node, f"logger.{name}"))
+        try:
+            loggers.append(construct({**node, "purge_step": resumed_step} if purge else node, f"logger.{name}"))
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"logger.{name}: {error}; install it with pip, or choose logger=tensorboard, csv or none"
+            ) from error
     return loggers
 
 
@@ -112,7 +118,18 @@ def log_configuration(loggers: Iterable[Logger], saved: Mapping[str, Any]) -> No
     # The table of a sweep compares what differs between runs; a skeleton would be 40 columns of it.
     shown = {key: value for key, value in flat(saved).items() if "skeleton." not in key}
     for logger in loggers:
-        logger.log_hyperparams(shown, {"val/loss": float("nan")})
+        logger.log_hyperparams(shown)
+        if isinstance(logger, TensorBoardLogger):  # its table has a column for what is named here, filled from what is logged
+            for summary in hparams(shown, {"val/loss": 0}):
+                logger.experiment._get_file_writer().add_summary(summary)
+
+
+def count_steps_in_epochs(trainer: pl.Trainer) -> None:
+    """Let a run with ``max_steps`` resume as one without.
+
+    Lightning would take every start with ``max_steps`` for one within an epoch, and end an epoch that is complete a second time.
+    """
+    trainer.fit_loop._iteration_based_training = lambda: False  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def description(module: MotionDiffusion) -> str:

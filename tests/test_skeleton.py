@@ -8,7 +8,8 @@ from omegaconf import OmegaConf
 from ddpm.skeleton import Skeleton
 
 CONF = Path(__file__).parents[1] / "conf" / "skeleton"
-PRESETS = sorted(path for path in CONF.glob("*.yaml") if path.stem != "bvh")  # which is read off the files
+SHIPPED = "ap10k17 coco17 h36m17 hand21 kinect20 ntu25 openpose25 smpl22 smpl24".split()
+PRESETS = [CONF / f"{name}.yaml" for name in SHIPPED]  # a user may have put others beside them
 
 
 def preset(path: Path) -> Skeleton:

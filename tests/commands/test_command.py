@@ -2,13 +2,16 @@
 
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime, tzinfo
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
@@ -17,7 +20,7 @@ import evaluate
 import inspect_data
 import sample
 import train
-from ddpm import command
+from ddpm import command, runs
 from ddpm.errors import CheckpointError, WriteError
 
 DOORS = {module.__name__: module for module in (train, sample, evaluate, compare, inspect_data)}
@@ -195,3 +198,64 @@ def test_the_configuration_can_be_looked_at(door: str, run: Run, monkeypatch: py
     arguments = ["--cfg", "job"]
     ended, out, _ = run(door, *(inspect_data.with_path(arguments) if door == "inspect_data" else arguments))
     assert ended == 0 and "\nout:" in f"\n{out}"
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("path", ["a (1)", "a,b", "[a", "a{b"])
+def test_a_path_that_hydra_cannot_read_is_shown_as_it_is_to_be_typed(
+    door: str, path: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And typed that way it arrives."""
+    outs: list[str] = []
+    replace_work(monkeypatch, door, lambda cfg: outs.append(cfg.out))
+    ended, out, err = run(door, *GIVEN.get(door, []), f"out={path}")
+    assert ended == 1 and f"if one text is meant, type \"out='{path}'\"" in out + err and "Traceback" not in out + err
+    (quoted,) = shlex.split(command.typed("out", path))
+    assert run(door, *GIVEN.get(door, []), quoted)[0] == 0 and Path(outs[0]).name == path
+
+
+@pytest.mark.parametrize("text", ["a", "a b", "a,b (1)", "it's [x]", "c:\\x\\", "q\\'z", "{x}", "123", "null", "$HOME", '"'])
+def test_what_is_quoted_is_read_as_it_was(text: str) -> None:
+    parsed = OverridesParser.create().parse_override(f"k={command.quoted(text)}")
+    assert parsed.value() == text and shlex.split(command.typed("k", text)) in ([f"k={text}"], [f"k={command.quoted(text)}"])
+
+
+def test_starts_in_one_second_are_several_runs_and_sweeps(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Clock":
+            return cls(2026, 1, 2, 3, 4, 5)
+
+    monkeypatch.setattr(runs, "datetime", Clock)
+    outs: list[str] = []
+    replace_work(monkeypatch, "train", lambda cfg: outs.append(str(Path(cfg.out).relative_to(Path.cwd()))))
+    for arguments in ([], [], ["-m", "seed=1,2"], ["-m", "seed=1,2"]):
+        assert run("train", *arguments)[0] == 0
+    name = "2026-01-02/03-04-05"
+    assert outs[:2] == [f"outputs/{name}", f"outputs/{name}-2"]
+    assert outs[2:] == [f"multirun/{name}{n}/{job}" for n in ("", "-2") for job in (0, 1)]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_refused_start_changes_nothing_of_the_other(run: Run) -> None:
+    checkpoints = Path("o", "checkpoints")
+    checkpoints.mkdir(parents=True)
+    (checkpoints / "last.ckpt").touch()
+    Path("o", "train.log").write_text("of the other\n")
+    with runs.locked(Path("o")):
+        before = contents(Path("o"))
+        for arguments in (["out=o"], ["out=o", "resume=auto"]):
+            assert run("train", *arguments)[0] == 1 and contents(Path("o")) == before
+    assert run("train", "out=o")[0] == 1 and contents(Path("o")) == before
+
+
+def test_a_sweep_is_not_begun_in_another_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_work(monkeypatch, "train", lambda cfg: 0.5)
+    assert run("train", "-m", "out=o", "seed=1,2")[0] == 0
+    before = contents(Path("o"))
+    ended, out, err = run("train", "-m", "out=o", "seed=3,4")
+    assert ended == 1 and "there is a sweep in it already" in out + err and contents(Path("o")) == before
+    assert run("train", "-m", "out=o", "seed=1,2", "resume=auto")[0] == 0

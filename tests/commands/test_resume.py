@@ -1,5 +1,6 @@
 """A run that is stopped anywhere and resumed is the run that was never stopped, to the bit."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +155,93 @@ def test_a_run_cut_by_its_number_of_steps_can_go_on(limit: int, tmp_path: Path, 
     for key in COMPARED:
         assert_equal(state(tmp_path / "whole")[key], state(tmp_path / "cut")[key], key)
     assert (tmp_path / "whole" / "loss.csv").read_text() == (tmp_path / "cut" / "loss.csv").read_text()
+
+
+CONSTANT = ("lr_scheduler=warmup_constant", "lr_scheduler.warmup=2")
+RULES = ("trainer.max_epochs=2", "trainer.max_steps=8", "trainer.max_steps=6")
+
+
+class Logged(pl.Callback):
+    """Notes which steps were logged under which name."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, list[int]] = {}
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        connector = trainer._logger_connector
+        before = connector.log_metrics
+
+        def log_metrics(metrics: dict[str, Any], step: int | None = None) -> None:
+            at = trainer.fit_loop.epoch_loop._batches_that_stepped if step is None else step
+            for name in metrics.keys() & {"train/loss", "val/loss"}:
+                self.steps.setdefault(name, []).append(at)
+            before(metrics, step)
+
+        connector.log_metrics = log_metrics  # type: ignore[method-assign]
+
+
+def run_logged(
+    out: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str, stop_after: int | None = None
+) -> dict[str, list[int]]:
+    """Train; gives the steps that were logged."""
+    logged, spy = Logged(), Spy(stop_after)
+    monkeypatch.setattr(spy, "on_fit_start", logged.on_fit_start)
+    overrides = (*CONSTANT, "logger=tensorboard", "trainer.log_every_n_steps=1", "~callbacks.motion_metrics", *overrides)
+    with pytest.raises(Stop) if stop_after else contextlib.nullcontext():
+        run(out, monkeypatch, spy, *overrides)
+    return logged.steps
+
+
+@pytest.fixture(scope="module")
+def logged_whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[int]]]:
+    out = tmp_path_factory.mktemp("logged")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(globals(), "SMALL", [o for o in SMALL if not o.startswith("lr_scheduler")])
+        return out, run_logged(out, patch)
+
+
+@pytest.mark.parametrize("second", ["trainer.max_steps=-1", "trainer.max_steps=12"])
+@pytest.mark.parametrize("first", RULES)
+@pytest.mark.parametrize("killed", [False, True])
+def test_any_two_stopping_rules_take_the_steps_of_one_run(
+    first: str, second: str, killed: bool, logged_whole: tuple[Path, dict[str, list[int]]], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Lengthened, or killed at the end of an epoch and lengthened: the same steps, logged at the same steps, to the bit."""
+    whole, expected = logged_whole
+    monkeypatch.setitem(globals(), "SMALL", [o for o in SMALL if not o.startswith("lr_scheduler")])
+    run_logged(tmp_path, monkeypatch, first, stop_after=4 if killed else None)
+    at = state(tmp_path)["global_step"]
+    steps = run_logged(tmp_path, monkeypatch, "resume=auto", "trainer.max_epochs=3", second)
+    assert steps == {name: [s for s in all_steps if s >= at] for name, all_steps in expected.items()}
+    assert state(tmp_path)["global_step"] == 12
+    for key in COMPARED:
+        assert_equal(state(whole)[key], state(tmp_path)[key], key)
+    assert (whole / "loss.csv").read_text() == (tmp_path / "loss.csv").read_text()
+
+
+def test_a_longer_run_has_its_own_learning_rates_at_once_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    quick = "~callbacks.motion_metrics"
+    rates: dict[int, float] = {}
+
+    class Rates(Spy):
+        def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            rates[trainer.global_step] = trainer.optimizers[0].param_groups[0]["lr"]
+
+    run(tmp_path / "whole", monkeypatch, Rates(), quick)
+    whole = dict(rates)
+    rates.clear()
+    run(tmp_path / "ext", monkeypatch, Rates(), quick, "trainer.max_epochs=2")
+    rates.clear()
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        run(tmp_path / "ext", monkeypatch, Rates(), quick, "resume=auto")
+    assert rates == {step: whole[step] for step in range(8, 12)}
+    said = [line for line in caplog.messages if line.startswith("learning rate:")]
+    assert said == [f"learning rate: schedule stretched over 12 steps, not 8; rate from 4e-05 to {whole[8]:.3g} at step 8"]
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        run(tmp_path / "ext", monkeypatch, Rates(), quick, "resume=auto", "trainer.max_steps=12")
+    assert not [line for line in caplog.messages if line.startswith("learning rate:")]

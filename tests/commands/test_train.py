@@ -5,9 +5,6 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +29,7 @@ from ddpm.config import build_module, with_channels
 from ddpm.errors import CheckpointError, ConfigError
 from ddpm.learning_rate import warmup_constant, warmup_cosine
 from ddpm.module import MotionDiffusion
-from ddpm.runs import locked, run_directory, sweep_directory
+from ddpm.runs import locked, run_directory
 from ddpm.skeleton import Skeleton
 from tests.configs import compose
 
@@ -532,13 +529,3 @@ def test_flat_poses_train_and_sample(tiny_config: dict[str, Any]) -> None:
     trainer.fit(module, data)
     sampled = module.sample([0, 1]).positions
     assert sampled.shape == (2, 8, 3, 2) and sampled.isfinite().all()
-
-
-@pytest.mark.parametrize("start", [partial(run_directory, None, None), partial(sweep_directory, None)], ids=["run", "sweep"])
-def test_starts_within_a_second_have_directories_of_their_own(
-    start: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: start(), range(8)))
-    assert len(set(found)) == 8 and all(Path(path).is_dir() for path in found)

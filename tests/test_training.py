@@ -1,0 +1,49 @@
+"""Loggers of several kinds are made, and are told the configuration in their own way."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from ddpm import training
+from ddpm.errors import ConfigError
+from ddpm.training import log_configuration, make_loggers
+
+SAVED = {"T": 20, "skeleton": {"up": "y"}, "model": {"mult": [1, 2], "dim": None}}
+
+
+class OneArgument(Logger):
+    """As WandbLogger and MLFlowLogger declare it."""
+
+    name, version = "fake", "0"
+    noted: dict[str, Any] = {}  # noqa: RUF012
+
+    def log_hyperparams(self, params: dict[str, Any]) -> None:  # type: ignore[override]
+        self.noted = params
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        pytest.fail("nothing is measured yet")
+
+
+def test_every_kind_of_logger_notes_the_configuration_and_no_number(tmp_path: Path) -> None:
+    fake, csv = OneArgument(), CSVLogger(tmp_path, name="csv")
+    board = TensorBoardLogger(tmp_path, name="", version="", default_hp_metric=False)
+    log_configuration([fake, csv, board], SAVED)
+    csv.save()
+    board.finalize("success")
+    assert fake.noted == {"T": 20, "model.mult": "[1, 2]", "model.dim": "None"} == csv.experiment.hparams
+    assert not csv.experiment.metrics
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert not events.Tags()["scalars"] and not events.Tags()["tensors"]
+    assert "_hparams_/session_start_info" in events.summary_metadata
+
+
+def test_a_logger_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*args: Any) -> None:
+        raise ModuleNotFoundError("wandb>=0.12.10")
+
+    monkeypatch.setattr(training, "construct", missing)
+    with pytest.raises(ConfigError, match=r"logger\.wandb: wandb>=0\.12\.10; install it"):
+        make_loggers({"wandb": {"_target_": "pytorch_lightning.loggers.WandbLogger"}}, None)
