@@ -83,7 +83,10 @@ def sample(cfg: DictConfig) -> Path:
     wanted = cfg.action if cfg.action is None or OmegaConf.is_list(cfg.action) else [cfg.action]
     labels = None if wanted is None else model.find_labels([str(name) for name in wanted], cfg.n)
     if cfg.condition is not None:
-        labels = model.find_vectors(read_vectors(Path(cfg.condition).expanduser()), 1 if cfg.interpolate else cfg.n)
+        try:
+            labels = model.find_vectors(read_vectors(Path(cfg.condition).expanduser()), 1 if cfg.interpolate else cfg.n)
+        except ValueError as error:
+            raise ConfigError(f"condition={cfg.condition}: {str(error).removeprefix('condition: ')}") from error
     turned = (run.get("loader") or {}).get("facing", False)
     source = None if cfg.source is None else source_of(cfg, model, run, turned).positions.float()
     seeds, arrays, shown, titles = range(cfg.seed, cfg.seed + cfg.n), {}, None, None

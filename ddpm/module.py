@@ -366,7 +366,7 @@ class MotionDiffusion(pl.LightningModule):
         return self.condition.find(vectors, n)
 
     def labels(self, seeds: Sequence[int]) -> Tensor | None:
-        """``(clips,)`` the labels, or ``(clips, width)`` the vectors, that `sample` draws for these seeds; None for no condition."""
+        """``(clips,)`` the labels, or ``(clips, width)`` vectors, that `sample` draws for these seeds; None for no condition."""
         return None if self.condition is None else self.condition.draw(seeds)
 
     def conditions(self, seeds: Sequence[int], labels: Tensor | None = None) -> Tensor | None:

@@ -323,9 +323,9 @@ def _recordings(path: Path, arrays: Mapping[str, np.ndarray], coords: int, expec
         if vectors.dtype.kind not in "fiu" or vectors.ndim != 2 or len(vectors) != n or vectors.shape[1] == 0:
             shape = f"{vectors.dtype} {vectors.shape}"
             raise DataError(f"{path}: condition must be numbers (clips, width) = ({n}, width), a vector a clip, found {shape}")
-        vectors = vectors.astype(np.float32)
     with np.errstate(over="ignore"):  # what becomes infinite is named later, with its frame and joint
         positions = [clip[:length].astype(np.float32) for clip, length in zip(clips, lengths, strict=True)]
+        told = None if vectors is None else vectors.astype(np.float32)
     return [
         Recording(
             positions[k],
@@ -336,7 +336,7 @@ def _recordings(path: Path, arrays: Mapping[str, np.ndarray], coords: int, expec
             fps=None if fps is None else float(fps.reshape(())),
             confidence=None if confidence is None else confidence[k, : lengths[k]],
             units=units,
-            condition=None if vectors is None else vectors[k],
+            condition=None if told is None else told[k],
         )
         for k in range(n)
     ]
