@@ -72,7 +72,7 @@ class Told(nn.Module):
     """Answers with the sum of what it is told, wherever."""
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor, mask: Tensor | None = None) -> Tensor:
-        return cond.sum(1)[:, None, None].expand_as(x)
+        return cond.sum(1).reshape(-1, *[1] * (x.ndim - 1)).expand_as(x)
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0, 2.5])
@@ -91,6 +91,8 @@ def test_a_model_keeps_its_vectors_in_the_checkpoint(tiny_config: dict[str, Any]
     torch.manual_seed(0)
     config = {**tiny_config, "condition": PART}
     module = build_module(config, 15.0, vectors=vector_statistics(KNOWN)).eval()
+    for weight in module.diffusion.eps_model.parameters():
+        nn.init.normal_(weight, std=0.1)  # those of its last layer begin at 0
     module.fit({"clips": torch.randn(20, 20, 3, 8), "mask": None})
     content: dict[str, Any] = {"state_dict": module.state_dict(), "hyper_parameters": config}
     module.on_save_checkpoint(content)
