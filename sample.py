@@ -12,6 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.cache import through_cache
+from datamodules.readers.arrays import read_vectors
 from datamodules.source import read_source, read_whole, refuse_beyond
 from ddpm.checkpoint import load_run
 from ddpm.clips import Clips
@@ -42,6 +43,7 @@ class Config:
     gif_clips: int
     export: str | None
     action: Any
+    vector: str | None
     guidance: float | None
     project: str | None
     interpolate: Any
@@ -80,6 +82,11 @@ def sample(cfg: DictConfig) -> Path:
         sampler = partial(sampler, steps=cfg.steps)
     wanted = cfg.action if cfg.action is None or OmegaConf.is_list(cfg.action) else [cfg.action]
     labels = None if wanted is None else model.find_labels([str(name) for name in wanted], cfg.n)
+    if cfg.vector is not None:
+        try:
+            labels = model.find_vectors(read_vectors(Path(cfg.vector).expanduser()), 1 if cfg.interpolate else cfg.n)
+        except ValueError as error:
+            raise ConfigError(f"vector={cfg.vector}: {str(error).removeprefix('condition: ')}") from error
     turned = (run.get("loader") or {}).get("facing", False)
     source = None if cfg.source is None else source_of(cfg, model, run, turned).positions.float()
     seeds, arrays, shown, titles = range(cfg.seed, cfg.seed + cfg.n), {}, None, None
@@ -176,21 +183,22 @@ def check_values(cfg: DictConfig) -> None:
         refuse([(not good, f"{key}={cfg[key]} must be {limit}")])
     modes = [key for key in ("interpolate", "vary", "invert", "edit", "script") if cfg[key] is not None]
     varies, inverts = "vary" in modes, "invert" in modes
-    given = next((f"{key}={cfg[key]}" for key in ("action", "guidance", "project") if cfg[key] is not None), None)
+    given = next((f"{key}={cfg[key]}" for key in ("action", "vector", "guidance", "project") if cfg[key] is not None), None)
     several = OmegaConf.is_list(cfg.action) and len(cfg.action) != 1
     sourced = f"source={cfg.source}: vary and invert need one, a file of clips or val, and nothing else does"
-    towards = f"guidance={cfg.guidance}: with vary there is something to guide towards only with action="
+    towards = f"guidance={cfg.guidance}: with vary there is something to guide towards only with action= or vector="
     refuse([
         (len(modes) > 1, f"{' and '.join(modes)} cannot be combined: give one of them"),
         ((cfg.source is None) == (varies or inverts), sourced),
         (inverts and given, f"{given}: clips are inverted without; leave it away"),
         (inverts and (cfg.sampler or cfg.steps), "invert samples with DDIM in as many calls: leave sampler and steps away"),
-        (varies and cfg.guidance is not None and cfg.action is None, towards),
+        (varies and cfg.guidance is not None and cfg.action is cfg.vector is None, towards),
         (several and ends is not None, f"action={cfg.action}: all clips between two seeds have one action; give one, or none"),
         ((cfg.source or cfg.edit) and cfg.frames, f"frames={cfg.frames}: clips of a file keep their own length"),
         ((cfg.edit is None) == bool(cfg.keep), f"keep={cfg.keep}: edit=FILE and keep=[...], what of it stays, need each other"),
         (cfg.loop and modes, f"loop cannot be combined with {' and '.join(modes)}"),
         (cfg.script and (cfg.frames or cfg.action), "script says which actions and how long: leave frames and action away"),
+        (cfg.vector and (cfg.script or cfg.action), "vector cannot be combined with action or script: give one of them"),
         (cfg.source != "val" and any(cfg.data.values()), f"data={cfg.data}: data are looked at for source=val only"),
     ])  # fmt: skip
 

@@ -114,7 +114,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
         for flaw in clips.flaws or ():
             log.warning("data: %s", flaw)
         data: PoseDataModule = construct(config["loader"], "loader")(clips=clips)
-        module = build_module(config, clips.fps, clips.class_names, data.label_counts(), trainable=True)
+        module = build_module(config, clips.fps, clips.class_names, data.label_counts(), data.vectors(), trainable=True)
         statistics = data.statistics_batch()
         module.fit(statistics)
         rehearse(module, statistics)

@@ -27,6 +27,7 @@ class Recording:
         confidence: ``(frames, joints)`` float32 in 0..1, 0 where a joint was not seen; None: all were seen.
         units: one of `ddpm.skeleton.UNITS`; None: that of the skeleton.
         note: what the reader took for granted.
+        condition: ``(width,)`` float32 that describes it, such as the embedding of a text; None if unknown.
     """
 
     positions: np.ndarray
@@ -38,6 +39,7 @@ class Recording:
     confidence: np.ndarray | None = None
     units: str | None = None
     note: str | None = None
+    condition: np.ndarray | None = None
 
 
 class Names(Sequence[str | None]):
@@ -81,6 +83,7 @@ class ClipSet:
         fps: frames per second, the same for all.
         notes: how the recordings were prepared, a sentence each.
         flaws: what is wrong with them, a sentence each; None: they were not judged.
+        conditions: ``(recordings, width)`` float32 vector of each recording, nan where unknown; None: none has one.
     """
 
     frames: Tensor
@@ -94,6 +97,7 @@ class ClipSet:
     skeleton: Skeleton
     notes: tuple[str, ...] = ()
     flaws: tuple[str, ...] | None = None
+    conditions: Tensor | None = None
 
     @classmethod
     def from_recordings(
@@ -102,7 +106,7 @@ class ClipSet:
         """Lay recordings end to end. Class names are the labels in sorted order.
 
         Raises:
-            DataError: no recordings, or see `check_recording`.
+            DataError: no recordings, or see `check_recording` and `stacked`.
         """
         if not recordings:
             raise DataError("no recordings: nothing to train on")
@@ -121,6 +125,7 @@ class ClipSet:
             fps=float(fps),
             skeleton=skeleton,
             notes=tuple(notes),
+            conditions=stacked([r.condition for r in recordings], [r.source for r in recordings]),
         )
 
     def __len__(self) -> int:
@@ -133,7 +138,9 @@ class ClipSet:
     def recordings(self) -> Iterator[Recording]:
         """The inverse of `from_recordings`."""
         for i, (source, label, subject) in enumerate(zip(self.sources, self.labels.tolist(), self.subjects, strict=True)):
-            yield Recording(self.recording(i).numpy(), source or "", self.class_names[label] if label >= 0 else None, subject)
+            vector = None if self.conditions is None or self.conditions[i].isnan().any() else self.conditions[i].numpy()
+            name = self.class_names[label] if label >= 0 else None
+            yield Recording(self.recording(i).numpy(), source or "", name, subject, condition=vector)
 
     def fingerprint(self) -> str:
         """SHA-256 of all positions and lengths, little-endian: the same for the same motion, wherever its files are."""
@@ -162,6 +169,27 @@ def with_subjects(clips: ClipSet, pattern: str | None) -> ClipSet:
     people = [None if match is None else match[1 if match.re.groups else 0] for match in found]
     own = [people[k] or said for k, said in zip(clips.sources.codes.tolist(), clips.subjects, strict=True)]
     return replace(clips, subjects=Names.of(own))
+
+
+def stacked(vectors: Sequence[np.ndarray | None], sources: Sequence[str]) -> Tensor | None:
+    """``(recordings, width)`` float32 from one ``(width,)`` per recording, nan where it is None; None if all are.
+
+    A `DataError` for several widths, or a value that is not finite.
+    """
+    known = [(vector, source) for vector, source in zip(vectors, sources, strict=True) if vector is not None]
+    if not known:
+        return None
+    first, where = known[0]
+    for vector, source in known:
+        if vector.shape != first.shape or vector.ndim != 1:
+            raise DataError(
+                f"{source}: condition has the width {vector.size}, and in {where} {first.size}; save all of one width"
+            )
+        if not np.isfinite(vector).all():
+            place = int(np.argmin(np.isfinite(vector)))
+            raise DataError(f"{source}: condition, element {place} is {vector[place]}, no finite number; correct or remove it")
+    unknown = np.full(first.shape, np.nan, np.float32)
+    return torch.from_numpy(np.stack([unknown if vector is None else vector for vector in vectors]).astype(np.float32))
 
 
 def check_recording(recording: Recording, skeleton: Skeleton) -> None:

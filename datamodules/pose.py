@@ -13,6 +13,7 @@ from datamodules.augment import Augment
 from datamodules.clip_set import ClipSet, anchored
 from datamodules.split import scenes, split_in_time, split_recordings
 from ddpm.clips import turned
+from ddpm.process.condition import vector_statistics
 from ddpm.seeding import derive_seed
 from ddpm.skeleton import Skeleton
 
@@ -42,7 +43,8 @@ class Windows(Dataset[Batch]):
 
         Returns:
             ``clips`` ``(batch, joint, coord, frame)`` float32 metres, ``mask`` ``(batch, 1, 1, frame)`` float32, or None if no
-            recording is shorter than a window, ``labels`` ``(batch,)`` int64, -1 where unknown.
+            recording is shorter than a window, ``labels`` ``(batch,)`` int64, -1 where unknown; and, if recordings have vectors,
+            ``conditions`` ``(batch, width)`` float32, nan where unknown.
         """
         recording, first = index.unbind(1)
         place = first[:, None] + torch.arange(self.frames)
@@ -55,6 +57,7 @@ class Windows(Dataset[Batch]):
             "clips": windows.contiguous(),
             "mask": (place < length).float()[:, None, None] if self.padded else None,
             "labels": self.clips.labels[recording],
+            **({} if self.clips.conditions is None else {"conditions": self.clips.conditions[recording]}),
         }
 
 
@@ -236,6 +239,11 @@ class PoseDataModule(pl.LightningDataModule):
         classes = len(self.clips.class_names)
         labels = self.clips.labels[self._drawn()]
         return torch.where(labels < 0, classes, labels).bincount(minlength=classes + 1).tolist()
+
+    def vectors(self) -> dict[str, Tensor] | None:
+        """What `ddpm.process.condition.vector_statistics` finds in what one pass draws; None where nothing has a vector."""
+        vectors = None if self.clips.conditions is None else self.clips.conditions[self._drawn()]
+        return None if vectors is None or vectors.isnan().any(1).all() else vector_statistics(vectors)
 
     def statistics_batch(self, limit: int = 4096) -> Batch:
         """Up to ``limit`` windows, spread over all training recordings, to fit the normalizer; augmented as in training."""

@@ -188,7 +188,7 @@ def prepare(
         for piece in pieces:
             piece = resample(piece, rate, target_fps or rate)
             piece = set_floor(piece, skeleton) if floor == "recording" else piece
-            kept.append(Recording(piece, r.source, r.label, r.subject))
+            kept.append(Recording(piece, r.source, r.label, r.subject, condition=r.condition))
     notes = [report.summary(), *(f"{number} recordings: {note}" for note, number in said.items())]
     if replaced:
         notes.append(f"joints under other names: {', '.join(f'{joint} is {way}' for joint, way in replaced.items())}")

@@ -96,6 +96,7 @@ def split_in_time(clips: ClipSet, val_fraction: float) -> tuple[ClipSet, Tensor,
     parts = ClipSet(
         clips.frames, torch.cat([clips.starts, clips.starts + earlier])[some], lengths[some], clips.labels.repeat(2)[some],
         subjects, sources, clips.class_names, clips.fps, clips.skeleton, clips.notes,
+        conditions=None if clips.conditions is None else clips.conditions.repeat(2, 1)[some],
     )  # fmt: skip
     first = int((earlier > 0).sum())
     return parts, torch.arange(first), torch.arange(first, len(parts))

@@ -157,6 +157,7 @@ def load_run(path: str | Path, trust: Sequence[str] = ()) -> tuple[MotionDiffusi
             motion["fps"],
             motion["class_names"],
             motion.get("label_counts", ()),
+            motion.get("vectors"),
             trust=[trust] if isinstance(trust, str) else trust,
         )
     except KeyError as error:

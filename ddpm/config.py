@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from ddpm.errors import ConfigError
 from ddpm.module import MotionDiffusion
 from ddpm.motion_losses import MotionLoss
 from ddpm.networks.transformer import MotionTransformer
 from ddpm.networks.unet import MDM_UNetModel
 from ddpm.normalizer import Normalizer
-from ddpm.process.condition import LabelCondition
+from ddpm.process.condition import LabelCondition, VectorCondition
 from ddpm.process.diffusion import DenoiseDiffusion
 from ddpm.process.gaussian import Gaussian
 from ddpm.process.prediction import EDM, X0, Epsilon, Velocity
@@ -38,7 +40,7 @@ PARTS: dict[str, Callable[..., Any]] = {
         *(simple, min_snr, p2, velocity),
         *(Fixed, Learned),
         *(Uniform, Stratified, Importance),
-        *(MotionLoss, LabelCondition),
+        *(MotionLoss, LabelCondition, VectorCondition),
         *(ddpm, ddim, dpmpp_2m, dpmpp_2m_sde, heun, unipc),
     )
 }
@@ -152,6 +154,7 @@ def build_module(
     fps: float,
     class_names: Sequence[str] = (),
     label_counts: Sequence[int] = (),
+    vectors: Mapping[str, Tensor] | None = None,
     trainable: bool = False,
     trust: Sequence[str] | None = None,
 ) -> MotionDiffusion:
@@ -162,6 +165,7 @@ def build_module(
         fps: of the data.
         class_names: of the data.
         label_counts: training recordings of each class, and last of those without a label; empty where labels are no condition.
+        vectors: of the training recordings, see `ddpm.process.condition.vector_statistics`; None where there are none.
         trainable: also build optimiser and learning rate schedule, which sampling does not need.
         trust: see `construct`.
 
@@ -185,12 +189,24 @@ def build_module(
     if not _fits(label_counts, Sequence[int]):
         raise ConfigError(f"label_counts={label_counts!r} must be a list of numbers")
     condition, model, prediction = None, config["model"], part("prediction")
-    if config.get("condition") and sum(count > 0 for count in label_counts[:-1]) > 1:
-        condition = part("condition")(class_names, label_counts)
+    kind = part("condition") if config.get("condition") else None
+    if isinstance(kind, functools.partial) and kind.func is VectorCondition:
+        if vectors is None:
+            raise ConfigError(
+                "condition=vectors: the training recordings have no vectors; save them as condition, (clips, width), in the .npz "
+                "files of data=folder, or use condition=labels or none"
+            )
+        condition = kind(vectors)
+        width = condition.width - 1
+        if model.get("clip_dim") not in (None, width):
+            raise ConfigError(f"model.clip_dim={model['clip_dim']}, but the data's vectors have the width {width}; leave it null")
+        model = {**model, "clip_dim": condition.width}
+    elif kind is not None and sum(count > 0 for count in label_counts[:-1]) > 1:
+        condition = kind(class_names, label_counts)
         model = {**model, "clip_dim": len(class_names)}
     ground = skeleton.ground_axes if travel == "steps" else ()
     steps = [skeleton.root * skeleton.coords + axis for axis in ground]
-    prediction.prepare(steps, 0 if condition is None else len(class_names))
+    prediction.prepare(steps, len(class_names) if isinstance(condition, LabelCondition) else 0)
     diffusion = DenoiseDiffusion(
         construct_part(model, "model", trust),
         config["T"],

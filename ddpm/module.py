@@ -20,7 +20,7 @@ from ddpm.clips import Clips
 from ddpm.errors import ConfigError
 from ddpm.motion_losses import MotionLoss
 from ddpm.normalizer import Normalizer
-from ddpm.process.condition import LabelCondition, guided
+from ddpm.process.condition import LabelCondition, VectorCondition, guided
 from ddpm.process.constraints import Cost, Known, Towards
 from ddpm.process.diffusion import ClipLosses, Denoised, DenoiseDiffusion, gather
 from ddpm.process.noise_levels import NoiseLevels
@@ -43,7 +43,8 @@ NOISE_BINS = 10
 
 Batch = Mapping[str, Any]
 """``clips`` ``(batch, joint, coord, frame)`` in metres; ``mask`` ``(batch, 1, 1, frame)``, 1 where a frame is real, or None where
-all are; and for a conditional network ``labels`` ``(batch,)`` int64, -1 where unknown."""
+all are; and for a conditional network ``labels`` ``(batch,)`` int64, -1 where unknown,
+or ``conditions`` ``(batch, width)``, nan where unknown."""
 
 
 class MotionDiffusion(pl.LightningModule):
@@ -62,7 +63,7 @@ class MotionDiffusion(pl.LightningModule):
         skeleton: of the clips, as ``fps``, frames per second, and ``frames``, their length.
         sampler: the default of `sample`.
         motion_loss: added to the loss.
-        condition: the labels that condition the network; None for an unconditional one.
+        condition: the labels or vectors that condition the network; None for an unconditional one.
         project: the default of `sample`: ``bones`` makes them rigid in the last steps of a sampler; None for nothing.
         class_names: of the actions of the training data.
         optimizer: parameters -> optimiser; None for a module that is not trained.
@@ -79,7 +80,7 @@ class MotionDiffusion(pl.LightningModule):
         frames: int,
         sampler: Sampler,
         motion_loss: MotionLoss | None = None,
-        condition: LabelCondition | None = None,
+        condition: LabelCondition | VectorCondition | None = None,
         project: str | None = None,
         class_names: Sequence[str] = (),
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
@@ -107,7 +108,7 @@ class MotionDiffusion(pl.LightningModule):
     def fit(self, batch: Batch) -> None:
         """Measure on training clips what normaliser and prediction depend on; for errors see `ddpm.normalizer.Normalizer.fit`."""
         self.normalizer.fit(batch["clips"], batch["mask"])
-        cond = None if self.condition is None else self.condition.encode(batch["labels"])
+        cond = None if self.condition is None else self.condition.encode(batch[self.condition.key])
         self.diffusion.prediction.fit(self.normalizer(batch["clips"]), batch["mask"], cond)
 
     def on_fit_start(self) -> None:
@@ -143,7 +144,8 @@ class MotionDiffusion(pl.LightningModule):
         clips, mask = batch["clips"], batch["mask"]
         cond = None
         if self.condition is not None:
-            cond = self.condition.encode(self.condition.hide(batch["labels"]) if self.training else batch["labels"])
+            said = batch[self.condition.key]
+            cond = self.condition.encode(self.condition.hide(said) if self.training else said)
         losses = self.diffusion.clip_losses(self.normalizer(clips), eps, t=t, cond=cond, mask=mask)
         if self.motion_loss is None:
             return losses, losses.mean
@@ -207,6 +209,8 @@ class MotionDiffusion(pl.LightningModule):
             "class_names": list(self.class_names),
             "label_counts": [] if self.condition is None else list(self.condition.counts),
         }
+        if isinstance(condition := self.condition, VectorCondition):
+            checkpoint["motion"]["vectors"] = {"mean": condition.mean, "std": condition.std, "bank": condition.bank}
 
     @classmethod
     def load_from_checkpoint(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -231,6 +235,7 @@ class MotionDiffusion(pl.LightningModule):
         loop: bool = False,
         action: str | Sequence[str] | None = None,
         labels: Tensor | None = None,
+        condition: Tensor | None = None,
         script: Sequence[tuple[str, float]] | None = None,
         guidance: float | None = None,
         cost: Cost | None = None,
@@ -251,6 +256,8 @@ class MotionDiffusion(pl.LightningModule):
             action: name of an action that the model knows, or several that take turns; None draws them as often as they are in
                 training.
             labels: the same as ``(clips,)`` int64 numbers, -1 for any action.
+            condition: ``(width,)`` a vector for all clips, or ``(clips, width)``, of a model of condition=vectors; None draws
+                vectors of training.
             script: actions one after the other, each with its seconds, which give the length; the same for all clips.
             cost: of clips in metres, a function that samples are led to make small, see `ddpm.process.constraints.Cost`.
             guidance: weight, 1 for none; None for that of the condition.
@@ -266,9 +273,9 @@ class MotionDiffusion(pl.LightningModule):
             The clips, float32 numbers in metres, with seeds, and with labels if the network is conditioned on any.
 
         Raises:
-            ValueError: no seeds, or some that are none; an action that the model does not know; labels or guidance for a network
-                without a condition; a script beside another action or length, or too short; a device that is not there; or
-                what the sampler refuses of ``steps``.
+            ValueError: no seeds, or some that are none; an action that the model does not know; vectors of another width or
+                number, or not finite; labels, vectors or guidance for a network without such a condition; a script beside
+                another action or length, or too short; a device that is not there; or what the sampler refuses of ``steps``.
         """
         seeds = seeds_of(seeds)
         if batch_size < 1:
@@ -277,6 +284,10 @@ class MotionDiffusion(pl.LightningModule):
             if labels is not None:
                 raise ValueError(f"action={action} and labels cannot be combined: give one of them")
             labels = self.find_labels(action, len(seeds))
+        if condition is not None:
+            if labels is not None:
+                raise ValueError("condition and action or labels cannot be combined: give one of them")
+            labels = self.find_vectors(condition, len(seeds))
         if script is not None and not (frames is action is labels is None):
             raise ValueError("a script says which actions and how long: give neither frames nor action nor labels with it")
         if device is not None:
@@ -343,18 +354,24 @@ class MotionDiffusion(pl.LightningModule):
         names = [action] if isinstance(action, str) else list(action)
         if not names:
             raise ValueError("action=[] must name at least one action")
-        if self.condition is None:
+        if not isinstance(self.condition, LabelCondition):
             raise ValueError(
                 f"action={', '.join(names)}: this model knows no actions, it was trained without labels (condition=labels)"
             )
         return self.condition.find(names).repeat(-(-n // len(names)))[:n]
 
+    def find_vectors(self, vectors: Tensor, n: int) -> Tensor:
+        """``(n, width)`` vectors, see `VectorCondition.find`; a ValueError for a model that was trained without."""
+        if not isinstance(self.condition, VectorCondition):
+            raise ValueError("condition: this model was trained without vectors (condition=vectors)")
+        return self.condition.find(vectors, n)
+
     def labels(self, seeds: Sequence[int]) -> Tensor | None:
-        """``(clips,)`` the labels that `sample` draws for these seeds; None for an unconditional network."""
+        """``(clips,)`` the labels, or ``(clips, width)`` vectors, that `sample` draws for these seeds; None for no condition."""
         return None if self.condition is None else self.condition.draw(seeds)
 
     def conditions(self, seeds: Sequence[int], labels: Tensor | None = None) -> Tensor | None:
-        """``(clips, clip_dim)`` the network's condition for these labels, or else seeds; None for an unconditional one."""
+        """``(clips, clip_dim)`` the network's condition for these labels or vectors, or else seeds; None for none."""
         labels = self.labels(seeds) if labels is None else labels
         if labels is None:
             return None
@@ -427,7 +444,7 @@ class MotionDiffusion(pl.LightningModule):
             raise ValueError(
                 "project=bones: in pictures bones change their length with their direction; use project=none or null"
             )
-        nothing = None if condition is None else torch.zeros(1, len(condition.names), device=self.device)
+        nothing = None if condition is None else torch.zeros(1, condition.width, device=self.device)
         weight = 1.0 if condition is None or cond is None else condition.guidance if guidance is None else guidance
 
         def estimate(xt: Tensor, t: Tensor, cond: Tensor | None) -> Denoised:
@@ -467,7 +484,7 @@ class MotionDiffusion(pl.LightningModule):
         positions are as from `generate`, seeds and labels ``(clips,)`` int64, -1 for an unknown label.
         """
         names = None
-        if labels is not None and self.condition is not None:
+        if labels is not None and isinstance(self.condition, LabelCondition):
             names = tuple(self.condition.names[label] if label >= 0 else "" for label in labels.tolist())
         return replace(Clips.whole(positions, self.fps, self.skeleton), seeds=seeds, labels=names)
 

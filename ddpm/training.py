@@ -64,9 +64,11 @@ def checked(config: Mapping[str, Any]) -> dict[str, Any]:
     ):
         if not good:
             raise ConfigError(f"{key}={flat(config)[key]} must be {limit}")
-    if config["model"].get("clip_dim") is not None:
+    vectors = (config["condition"] or {}).get("_target_", "").endswith(".VectorCondition")
+    if config["model"].get("clip_dim") is not None and not vectors:
         raise ConfigError(
-            f"model.clip_dim={config['model']['clip_dim']}: leave it null; condition=labels sets it to the number of actions"
+            f"model.clip_dim={config['model']['clip_dim']}: leave it null; condition=labels sets it to the number of actions, "
+            "condition=vectors to the width of the data's vectors"
         )
     return config
 

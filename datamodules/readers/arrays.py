@@ -27,7 +27,7 @@ CLIPS = (
     *("keypoints_3d", "positions_3d", "positions_2d", "motion"),
 )
 """Names under which an .npz may hold the positions."""
-KEYS = ("lengths", "fps", "joint_names", "labels", "class_names", "subjects", "confidence", "units")
+KEYS = ("lengths", "fps", "joint_names", "labels", "class_names", "subjects", "confidence", "units", "condition")
 RATES = ("mocap_framerate", "mocap_frame_rate")  # fps, as AMASS calls it
 POSES = frozenset({"poses", "pose_body", "body_pose", "smpl_poses", "fullpose"})
 SMPL = frozenset({"trans", "transl", "smpl_trans", "betas", "root_orient", "global_orient"})
@@ -72,7 +72,8 @@ def read(path: Path, coords: int = 3, joints: Collection[int] = ()) -> list[Reco
     results of MDM, ``(clips, joints, coords, frames)``. ``.npz``: that under one of the names in ``CLIPS`` and, each optional,
     ``lengths`` ``(clips,)`` the frames that count, ``fps``, ``joint_names`` ``(joints,)``, ``labels`` ``(clips,)`` text, or
     numbers that may index ``class_names``, ``subjects`` ``(clips,)`` text or numbers, in both of which the number -1 is unknown;
-    ``confidence`` ``(clips, frames, joints)``, ``units``; others are ignored.
+    ``confidence`` ``(clips, frames, joints)``, ``units``, ``condition`` ``(clips, width)``, of one clip also ``(width,)``, what
+    describes it; others are ignored.
 
     Args:
         path: of the file.
@@ -83,6 +84,14 @@ def read(path: Path, coords: int = 3, joints: Collection[int] = ()) -> list[Reco
         DataError: the file is damaged, holds Python objects, promises more than it has, or its arrays do not fit together.
     """
     return _recordings(path, _arrays(path), coords, joints)
+
+
+def read_vectors(path: Path) -> torch.Tensor:
+    """The numbers of an .npy, of any shape, as float32; a DataError for any other file."""
+    values = _arrays(path)["clips"] if path.suffix.lower() == ".npy" else None
+    if values is None or values.dtype.kind not in "fiu":
+        raise DataError(f"{path}: vectors are numbers in a .npy; save them with numpy.save")
+    return torch.from_numpy(values.astype(np.float32))
 
 
 def read_clips(path: Path, skeleton: Skeleton | None = None, fps: float | None = None) -> Clips:
@@ -308,8 +317,15 @@ def _recordings(path: Path, arrays: Mapping[str, np.ndarray], coords: int, expec
     if units is not None and units not in UNITS:
         raise DataError(f"{path}: units {units!r} are no length; expected one of {', '.join(UNITS)}; correct the file")
     labels, subjects = (_column(path, arrays, key, n) for key in ("labels", "subjects"))
+    vectors = arrays.get("condition")
+    if vectors is not None:
+        vectors = vectors[None] if vectors.ndim == n == 1 else vectors
+        if vectors.dtype.kind not in "fiu" or vectors.ndim != 2 or len(vectors) != n or vectors.shape[1] == 0:
+            shape = f"{vectors.dtype} {vectors.shape}"
+            raise DataError(f"{path}: condition must be numbers (clips, width) = ({n}, width), a vector a clip, found {shape}")
     with np.errstate(over="ignore"):  # what becomes infinite is named later, with its frame and joint
         positions = [clip[:length].astype(np.float32) for clip, length in zip(clips, lengths, strict=True)]
+        told = None if vectors is None else vectors.astype(np.float32)
     return [
         Recording(
             positions[k],
@@ -320,6 +336,7 @@ def _recordings(path: Path, arrays: Mapping[str, np.ndarray], coords: int, expec
             fps=None if fps is None else float(fps.reshape(())),
             confidence=None if confidence is None else confidence[k, : lengths[k]],
             units=units,
+            condition=None if told is None else told[k],
         )
         for k in range(n)
     ]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from datamodules.clip_set import ClipSet, Names, Recording, check_recording, with_subjects
+from datamodules.clip_set import ClipSet, Names, Recording, check_recording, stacked, with_subjects
 from ddpm.errors import DataError
 from ddpm.files import write_durably
 from ddpm.skeleton import Skeleton
@@ -20,6 +20,7 @@ from ddpm.skeleton import Skeleton
 VERSION = 2
 READ_IN_FULL = 2**28  # bytes that are read from beginning to end in about a second, and so compared with their checksum
 FRAMES, INDEX, SUBJECTS, SOURCES, META = "frames.f4", "index.npy", "subjects.npy", "sources.npy", "meta.json"
+CONDITIONS = "conditions.npy"  # where recordings have vectors
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def write_store(
     if directory.exists():
         raise DataError(f"{directory}: is there already; remove it, or choose another directory")
     directory.parent.mkdir(parents=True, exist_ok=True)
-    rows = []
+    rows, vectors = [], []
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}.tmp-", dir=directory.parent) as temporary:
         stage = Path(temporary, directory.name)
         stage.mkdir()
@@ -72,6 +73,7 @@ def write_store(
                 check_recording(r, skeleton)
                 file.write(np.ascontiguousarray(r.positions, dtype="<f4").data)
                 rows.append((len(r.positions), r.label, r.subject, r.source))
+                vectors.append(r.condition)
             file.flush()
             os.fsync(file.fileno())
         if not rows:
@@ -83,9 +85,13 @@ def write_store(
         np.save(stage / INDEX, index.numpy().astype("<i8", copy=False))
         np.save(stage / SUBJECTS, np.array(subjects.values, dtype=str))
         np.save(stage / SOURCES, np.array(sources.values, dtype=str))
+        files = [FRAMES, INDEX, SUBJECTS, SOURCES]
+        if (conditions := stacked(vectors, columns[2])) is not None:
+            np.save(stage / CONDITIONS, conditions.numpy().astype("<f4", copy=False))
+            files.append(CONDITIONS)
         meta = {
             "version": VERSION,
-            "files": {name: _size_and_checksum(stage / name) for name in (FRAMES, INDEX, SUBJECTS, SOURCES)},
+            "files": {name: _size_and_checksum(stage / name) for name in files},
             "class_names": labels.values,
             "fps": float(fps),
             "skeleton": skeleton.to_config(),
@@ -123,6 +129,7 @@ def open_store(directory: str | Path) -> StoredClips:
                 torch.from_numpy(frames), start, length, label, Names(subjects, subject), Names(sources, source),
                 tuple(meta["class_names"]), meta["fps"], skeleton, tuple(meta["notes"]),
                 None if meta.get("flaws") is None else tuple(meta["flaws"]), directory=directory,
+                conditions=torch.from_numpy(np.load(directory / CONDITIONS)) if CONDITIONS in meta["files"] else None,
             )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{directory}: no usable store of clips ({error}); write it with {__name__}.write_store") from error

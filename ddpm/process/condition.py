@@ -1,7 +1,7 @@
-"""Labels as a condition of a clip, and guidance towards it."""
+"""Labels or vectors as a condition of a clip, and guidance towards it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -10,8 +10,37 @@ from torch.nn import functional as F
 from ddpm.process.diffusion import Denoised
 from ddpm.seeding import derive_seed
 
+VECTORS = 4096
+"""Training vectors that a checkpoint keeps at most, to be drawn where sampling is given none."""
 
-class LabelCondition:
+
+class Condition:
+    """What the kinds of condition share; for the arguments see `LabelCondition`."""
+
+    def __init__(self, dropout: float, guidance: float, interval: Sequence[float] | None, some_unknown: bool) -> None:
+        if not 0 <= dropout < 1:
+            raise ValueError(f"condition.dropout={dropout} must be in [0, 1)")
+        if not 0 <= guidance < math.inf:
+            raise ValueError(f"condition.guidance={guidance} must be a number that is not negative; 1 is none")
+        if interval is not None and not (len(interval) == 2 and interval[0] < interval[1]):
+            raise ValueError(f"condition.interval={list(interval)} must be [low, high] in log(SNR), or null")
+        if dropout == 0 and not some_unknown and guidance != 1:
+            raise ValueError(
+                f"condition.guidance={guidance} with condition.dropout=0: the network never sees a clip without its label or "
+                "vector, from which guidance leads away; set condition.guidance=1, or a dropout above 0"
+            )
+        self.dropout = dropout
+        self.guidance = guidance
+        self.interval = (-math.inf, math.inf) if interval is None else tuple(interval)
+
+    def guides(self, alpha_bar: Tensor) -> Tensor:
+        """Whether guidance acts at these noise levels, bool and shaped like alpha_bar."""
+        low, high = self.interval
+        logsnr = torch.logit(alpha_bar)
+        return (logsnr >= low) & (logsnr <= high)
+
+
+class LabelCondition(Condition):
     """The action of a clip as a one-hot vector, all 0 where it is unknown.
 
     A network that sees some clips without their label learns both distributions (classifier-free guidance, Ho & Salimans 2022,
@@ -38,24 +67,14 @@ class LabelCondition:
         guidance: float = 1.0,
         interval: Sequence[float] | None = None,
     ) -> None:
-        if not 0 <= dropout < 1:
-            raise ValueError(f"condition.dropout={dropout} must be in [0, 1)")
-        if not 0 <= guidance < math.inf:
-            raise ValueError(f"condition.guidance={guidance} must be a number that is not negative; 1 is none")
-        if interval is not None and not (len(interval) == 2 and interval[0] < interval[1]):
-            raise ValueError(f"condition.interval={list(interval)} must be [low, high] in log(SNR), or null")
         if len(counts) != len(names) + 1 or sum(counts) < 1:
             raise ValueError(f"condition: {len(names)} names need {len(names) + 1} counts, got {list(counts)}")
-        if dropout == 0 and counts[-1] == 0 and guidance != 1:
-            raise ValueError(
-                f"condition.guidance={guidance} with condition.dropout=0: the network never sees a clip without its label, from "
-                "which guidance leads away; set condition.guidance=1, or a dropout above 0"
-            )
+        super().__init__(dropout, guidance, interval, counts[-1] > 0)
         self.names = tuple(names)
         self.counts = tuple(counts)
-        self.dropout = dropout
-        self.guidance = guidance
-        self.interval = (-math.inf, math.inf) if interval is None else tuple(interval)
+        self.width = len(self.names)
+
+    key = "labels"  # of a batch
 
     def encode(self, labels: Tensor) -> Tensor:
         """``(n,)`` int64 labels, -1 where unknown -> ``(n, len(names))`` float32.
@@ -78,12 +97,6 @@ class LabelCondition:
         label = torch.searchsorted(ends, places * ends[-1], right=True).clamp(max=len(self.names))
         return torch.where(label == len(self.names), -1, label)
 
-    def guides(self, alpha_bar: Tensor) -> Tensor:
-        """Whether guidance acts at these noise levels, bool and shaped like alpha_bar."""
-        low, high = self.interval
-        logsnr = torch.logit(alpha_bar)
-        return (logsnr >= low) & (logsnr <= high)
-
     def find(self, actions: Sequence[str]) -> Tensor:
         """``(n,)`` int64 labels of these actions; a ValueError for one without training recordings lists those there are."""
         known = [name for name, count in zip(self.names, self.counts, strict=False) if count > 0]
@@ -91,6 +104,75 @@ class LabelCondition:
             if action not in known:
                 raise ValueError(f"action={action}: the model knows {', '.join(known)}")
         return torch.tensor([self.names.index(action) for action in actions])
+
+
+class VectorCondition(Condition):
+    """A vector of every clip, standardised, and behind it a 1; all 0 where it is unknown, so that a vector of zeros is not.
+
+    Args:
+        vectors: what `vector_statistics` found in training.
+        dropout, guidance, interval: see `LabelCondition`; likewise the errors.
+    """
+
+    key = "conditions"  # of a batch
+    names = counts = ()
+
+    def __init__(
+        self,
+        vectors: Mapping[str, Tensor],
+        dropout: float = 0.1,
+        guidance: float = 1.0,
+        interval: Sequence[float] | None = None,
+    ) -> None:
+        found = [vectors.get(key) for key in ("mean", "std", "bank")] if isinstance(vectors, Mapping) else []
+        shapes = [tuple(value.shape) if isinstance(value, Tensor) else None for value in found]
+        if None in shapes or len({shape[-1:] for shape in shapes}) != 1 or [len(s or ()) for s in shapes] != [1, 1, 2]:
+            raise ValueError(f"condition: needs mean and std (width,) and bank (n, width), got {shapes}")
+        self.mean, self.std, self.bank = (value.float() for value in found if value is not None)
+        super().__init__(dropout, guidance, interval, bool(self.bank.isnan().any()))
+        self.width = len(self.mean) + 1
+
+    def encode(self, vectors: Tensor) -> Tensor:
+        """``(n, width - 1)`` vectors, nan where unknown -> ``(n, width)`` float32; a ValueError for another width."""
+        if vectors.shape[1:] != self.mean.shape:
+            raise ValueError(f"condition: vectors have shape {tuple(vectors.shape)}, expected (n, {len(self.mean)})")
+        known = ~vectors.isnan().any(1, keepdim=True)
+        scaled = (vectors - self.mean.to(vectors.device)) / self.std.to(vectors.device)
+        return torch.cat([torch.where(known, scaled, 0), known], dim=1).float()
+
+    def hide(self, vectors: Tensor) -> Tensor:
+        """The vectors, each made unknown with the probability ``dropout``."""
+        return vectors.masked_fill(torch.rand(len(vectors), 1, device=vectors.device) < self.dropout, math.nan)
+
+    def draw(self, seeds: Sequence[int]) -> Tensor:
+        """``(n, width - 1)`` vectors of training, nan where unknown; each depends on its own seed alone."""
+        generators = [torch.Generator().manual_seed(derive_seed(seed, "vector")) for seed in seeds]
+        return self.bank[[int(torch.randint(len(self.bank), (1,), generator=generator)) for generator in generators]]
+
+    def find(self, vectors: Tensor, n: int) -> Tensor:
+        """``(n, width - 1)`` float32: one vector for all clips, or each its own; a ValueError for anything else."""
+        rows = torch.as_tensor(vectors).detach().cpu().float()
+        rows = rows[None] if rows.ndim == 1 else rows
+        if rows.ndim != 2 or rows.shape[1] != len(self.mean):
+            raise ValueError(
+                f"condition: shape {tuple(rows.shape)}, the model was trained with vectors of width {len(self.mean)}: "
+                f"give one, ({len(self.mean)},), or one for each of {n} clips, ({n}, {len(self.mean)})"
+            )
+        if len(rows) not in (1, n):
+            raise ValueError(f"condition: {len(rows)} vectors for {n} clips: give one for all, or {n}")
+        if not rows.isfinite().all():
+            row, column = (~rows.isfinite()).nonzero()[0].tolist()
+            raise ValueError(f"condition: vector {row}, element {column} is {rows[row, column]}: it must be finite")
+        return rows.expand(n, -1)
+
+
+def vector_statistics(vectors: Tensor) -> dict[str, Tensor]:
+    """``mean``, ``std`` ``(width,)`` and ``bank``, at most `VECTORS`, of ``(n, width)`` vectors, nan where unknown; float32."""
+    known = vectors[~vectors.isnan().any(1)].double()
+    mean, std = known.mean(0), known.std(0, correction=0)
+    std = torch.where(std > 1e-6 * mean.abs(), std, 1)
+    chosen = torch.linspace(0, len(vectors) - 1, min(len(vectors), VECTORS), dtype=torch.float64).round().long()
+    return {"mean": mean.float(), "std": std.float(), "bank": vectors[chosen].float()}
 
 
 def guided(conditional: Denoised, free: Denoised, weight: float) -> Denoised:

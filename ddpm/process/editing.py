@@ -92,7 +92,7 @@ def interpolate(
         labels: ``(n,)``, all alike; None goes in a straight line from the condition of the one seed to that of the other.
     """
     sampler = model.sampler if sampler is None else sampler
-    conditions = model.conditions(ends, None if labels is None else labels[:1].expand(2))
+    conditions = model.conditions(ends, None if labels is None else labels[[0, 0]])
     parts = torch.linspace(0, 1, n).split(batch_size)
     clips = []
     with progress_bar(sampler, model.diffusion.alpha_bar, len(parts), "interpolating") as observer:
