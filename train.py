@@ -26,6 +26,7 @@ from ddpm.command import command, plain, typed
 from ddpm.config import RESUMED, build_module, construct
 from ddpm.errors import ConfigError
 from ddpm.files import write_durably
+from ddpm.process.condition import vector_statistics
 from ddpm.training import (
     checked,
     count_steps_in_epochs,
@@ -114,7 +115,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
         for flaw in clips.flaws or ():
             log.warning("data: %s", flaw)
         data: PoseDataModule = construct(config["loader"], "loader")(clips=clips)
-        module = build_module(config, clips.fps, clips.class_names, data.label_counts(), data.vectors(), trainable=True)
+        vectors = None if (found := data.vectors()) is None else vector_statistics(found)
+        module = build_module(config, clips.fps, clips.class_names, data.label_counts(), vectors, trainable=True)
         statistics = data.statistics_batch()
         module.fit(statistics)
         rehearse(module, statistics)

@@ -13,7 +13,6 @@ from datamodules.augment import Augment
 from datamodules.clip_set import ClipSet, anchored
 from datamodules.split import scenes, split_in_time, split_recordings
 from ddpm.clips import turned
-from ddpm.process.condition import vector_statistics
 from ddpm.seeding import derive_seed
 from ddpm.skeleton import Skeleton
 
@@ -240,10 +239,10 @@ class PoseDataModule(pl.LightningDataModule):
         labels = self.clips.labels[self._drawn()]
         return torch.where(labels < 0, classes, labels).bincount(minlength=classes + 1).tolist()
 
-    def vectors(self) -> dict[str, Tensor] | None:
-        """What `ddpm.process.condition.vector_statistics` finds in what one pass draws; None where nothing has a vector."""
+    def vectors(self) -> Tensor | None:
+        """``(n, width)`` vectors of what one pass draws, nan where unknown; None where nothing has one."""
         vectors = None if self.clips.conditions is None else self.clips.conditions[self._drawn()]
-        return None if vectors is None or vectors.isnan().any(1).all() else vector_statistics(vectors)
+        return None if vectors is None or vectors.isnan().any(1).all() else vectors
 
     def statistics_batch(self, limit: int = 4096) -> Batch:
         """Up to ``limit`` windows, spread over all training recordings, to fit the normalizer; augmented as in training."""

@@ -108,7 +108,8 @@ class MotionDiffusion(pl.LightningModule):
     def fit(self, batch: Batch) -> None:
         """Measure on training clips what normaliser and prediction depend on; for errors see `ddpm.normalizer.Normalizer.fit`."""
         self.normalizer.fit(batch["clips"], batch["mask"])
-        cond = None if self.condition is None else self.condition.encode(batch[self.condition.key])
+        said = None if self.condition is None else batch.get(self.condition.key)
+        cond = None if self.condition is None or said is None else self.condition.encode(said)
         self.diffusion.prediction.fit(self.normalizer(batch["clips"]), batch["mask"], cond)
 
     def on_fit_start(self) -> None:

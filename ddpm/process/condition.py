@@ -126,7 +126,7 @@ class VectorCondition(Condition):
     ) -> None:
         found = [vectors.get(key) for key in ("mean", "std", "bank")] if isinstance(vectors, Mapping) else []
         shapes = [tuple(value.shape) if isinstance(value, Tensor) else None for value in found]
-        if None in shapes or len({shape[-1:] for shape in shapes}) != 1 or [len(s or ()) for s in shapes] != [1, 1, 2]:
+        if None in shapes or len({(shape or ())[-1:] for shape in shapes}) != 1 or [len(s or ()) for s in shapes] != [1, 1, 2]:
             raise ValueError(f"condition: needs mean and std (width,) and bank (n, width), got {shapes}")
         self.mean, self.std, self.bank = (value.float() for value in found if value is not None)
         super().__init__(dropout, guidance, interval, bool(self.bank.isnan().any()))
@@ -168,7 +168,7 @@ class VectorCondition(Condition):
 
 def vector_statistics(vectors: Tensor) -> dict[str, Tensor]:
     """``mean``, ``std`` ``(width,)`` and ``bank``, at most `VECTORS`, of ``(n, width)`` vectors, nan where unknown; float32."""
-    known = vectors[~vectors.isnan().any(1)].double()
+    known = vectors[~vectors.isnan().any(1)].cpu().double()
     mean, std = known.mean(0), known.std(0, correction=0)
     std = torch.where(std > 1e-6 * mean.abs(), std, 1)
     chosen = torch.linspace(0, len(vectors) - 1, min(len(vectors), VECTORS), dtype=torch.float64).round().long()

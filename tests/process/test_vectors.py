@@ -139,7 +139,8 @@ def test_vectors_go_from_files_into_store_and_batch(tmp_path: Path) -> None:
         data = PoseDataModule(found, 16, batch_size=3, split="sequence", val_fraction=0)
         batch = data.windows.__getitems__(torch.tensor([[2, 0], [1, 5]]))
         assert batch["conditions"].nan_to_num(-1).tolist() == [[3, 4], [-1, -1]]
-        assert (data.vectors() or {})["mean"].shape == (2,)
+        vectors = data.vectors()
+        assert vectors is not None and vector_statistics(vectors)["mean"].shape == (2,)
     later = split_in_time(clips, 0.25)[0].conditions
     assert later is not None and later[3:].nan_to_num(-1).tolist() == clips.conditions.nan_to_num(-1).tolist()  # type: ignore
 
