@@ -15,7 +15,7 @@ from ddpm.config import check, construct, with_channels
 from ddpm.errors import ConfigError
 from ddpm.module import MotionDiffusion, evaluating
 from ddpm.process.samplers import cost
-from ddpm.runs import flat
+from ddpm.runs import flat, is_first_process
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,9 @@ def log_configuration(loggers: Iterable[Logger], saved: Mapping[str, Any]) -> No
     shown = {key: value for key, value in flat(saved).items() if "skeleton." not in key}
     for logger in loggers:
         logger.log_hyperparams(shown)
-        if isinstance(logger, TensorBoardLogger):  # its table has a column for what is named here, filled from what is logged
+        if (
+            isinstance(logger, TensorBoardLogger) and is_first_process()
+        ):  # its table has a column for what is named here, filled from what is logged
             for summary in hparams(shown, {"val/loss": 0}):
                 logger.experiment._get_file_writer().add_summary(summary)
 

@@ -245,3 +245,51 @@ def test_a_longer_run_has_its_own_learning_rates_at_once_and_says_so(
     with caplog.at_level("INFO"):
         run(tmp_path / "ext", monkeypatch, Rates(), quick, "resume=auto", "trainer.max_steps=12")
     assert not [line for line in caplog.messages if line.startswith("learning rate:")]
+
+
+class Diverge(Spy):
+    """One step of a huge, finite update, and no gradient after it."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == 2:
+            with torch.no_grad():
+                for parameter in pl_module.parameters():
+                    parameter.fill_(1e30)
+
+
+def test_a_divergence_keeps_what_was_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FloatingPointError):
+        run(tmp_path, monkeypatch, Diverge())
+    assert state(tmp_path)["global_step"] == 2
+    assert run(tmp_path, monkeypatch, Spy(), "resume=auto").keys() == set(range(3, 13))
+
+
+def test_no_save_follows_a_floating_point_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Raise(Spy):
+        def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            if trainer.global_step == 3:
+                raise FloatingPointError
+
+    with pytest.raises(FloatingPointError):
+        run(tmp_path, monkeypatch, Raise(), "callbacks.last.every_n_steps=2")
+    assert state(tmp_path)["global_step"] == 2
+
+
+@pytest.mark.parametrize("lost", [("last.ckpt",), ("last.ckpt", "previous.ckpt")])
+def test_auto_takes_the_newest_whole_checkpoint(
+    lost: tuple[str, ...], uninterrupted: tuple[Path, dict[int, float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """A damaged last.ckpt; and only a best.ckpt, as after a kill between the first one and the first last.ckpt."""
+    whole, losses = uninterrupted
+    with pytest.raises(Stop):
+        run(tmp_path, monkeypatch, Spy(stop_after=5))
+    for name in lost:
+        path = tmp_path / "checkpoints" / name
+        path.write_bytes(path.read_bytes()[:-100])
+    resumed = run(tmp_path, monkeypatch, Spy(), "resume=auto")
+    assert resumed == {k: losses[k] for k in range(min(resumed), 13)} and min(resumed) == 5
+    taken = tmp_path / "checkpoints" / ("previous.ckpt" if len(lost) == 1 else "best.ckpt")
+    assert f"{taken}, of step" in caplog.text and "is taken instead of last.ckpt" in caplog.text
+    for key in COMPARED:
+        assert_equal(state(whole)[key], state(tmp_path)[key], key)
