@@ -123,6 +123,11 @@ def sample(cfg: DictConfig) -> Path:
         script = None if cfg.script is None else script_of(cfg.script)
         clips = model.sample(seeds, frames=cfg.frames, loop=cfg.loop, script=script, progress=True, **options)
     seconds = time.monotonic() - began
+    if not clips.finite.all():
+        bad = int((~clips.finite).sum())
+        raise ValueError(
+            f"{bad} of {len(clips)} sampled clips are not finite, none is written: the model has diverged, train it anew"
+        )
     out = Path(cfg.out)
     (path,) = clips.save(out / "clips.npz", arrays=arrays)
     log.info("%s: %d clips of %d frames at %g fps, sampled in %.1f s", path, *clips.positions.shape[:2], model.fps, seconds)

@@ -155,6 +155,20 @@ def test_bad_values_are_named_before_anything_is_loaded(overrides: list[str], na
         sample_script.sample(compose("sample", ["ckpt=missing.ckpt", *overrides]))
 
 
+def test_clips_that_are_not_finite_are_not_written(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = MotionDiffusion.sample
+
+    def diverged(self: MotionDiffusion, *args: Any, **kwargs: Any) -> Any:
+        clips = original(self, *args, **kwargs)
+        clips.positions[1, 2, 3, 0] = float("nan")
+        return clips
+
+    monkeypatch.setattr(MotionDiffusion, "sample", diverged)
+    with pytest.raises(ValueError, match="1 of 3 sampled clips are not finite, none is written"):
+        sampled(run, tmp_path / "out", "n=3")
+    assert not (tmp_path / "out").exists()
+
+
 # --- a part of a clip, long clips and loops
 
 
