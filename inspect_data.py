@@ -106,6 +106,8 @@ def with_fitting_skeleton(cfg: DictConfig, overrides: Sequence[str]) -> DictConf
     asked = any(override.lstrip("+~").startswith("skeleton=") for override in overrides)
     if asked or cfg.data.get("_target_") != "datamodules.sets.folder.folder" or OmegaConf.is_missing(cfg.data, "root"):
         return cfg
+    if not isinstance(cfg.data.root, str):  # data=folder says so
+        return cfg
     fit = fitting_skeletons(cfg.data.root)
     if len(fit) != 1:
         return cfg

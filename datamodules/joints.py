@@ -1,5 +1,6 @@
 """Joints of files -> joints of the skeleton: by name, by another name of the same joint, or as the mean of several."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -48,12 +49,13 @@ SUBSTITUTES |= {_mirrored(joint): tuple(map(_mirrored, ways)) for joint, ways in
 
 
 def presets() -> dict[str, Skeleton]:
-    """The shipped skeletons by name."""
+    """The skeletons of ``conf/skeleton`` by name, but for those that are made of others or found in files."""
     found = {}
     for path in sorted(PRESETS.glob("*.yaml")):
         config = yaml.safe_load(path.read_text())
-        if config.pop("_target_") == "ddpm.skeleton.Skeleton":  # others are found in files
-            found[path.stem] = Skeleton(**config)
+        if isinstance(config, dict) and config.pop("_target_", None) == "ddpm.skeleton.Skeleton" and "defaults" not in config:
+            with contextlib.suppress(TypeError, ValueError):  # one that is being written; who chooses it is told what is wrong
+                found[path.stem] = Skeleton(**config)
     return found
 
 

@@ -1,5 +1,7 @@
 """Fixtures that several test files share."""
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +10,24 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from datamodules import joints
 from ddpm.clips import Clips
 from ddpm.skeleton import Skeleton
+from tests.skeletons import CONF, SHIPPED
 
 # The tensors of the tests are small: more threads would only wait for each other.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def shipped_skeletons_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A user's own skeletons beside the shipped ones, which data would fit too, change no test."""
+    folder = tmp_path_factory.mktemp("skeleton")
+    for name in SHIPPED:
+        shutil.copy(CONF / f"{name}.yaml", folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(joints, "PRESETS", folder)
+        yield
 
 
 @pytest.fixture

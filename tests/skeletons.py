@@ -9,6 +9,8 @@ from datamodules.sets.synthetic import synthetic
 from ddpm.skeleton import Skeleton
 
 CONF = Path(__file__).parents[1] / "conf" / "skeleton"
+SHIPPED = "ap10k17 coco17 h36m17 hand21 kinect20 ntu25 openpose25 smpl22 smpl24".split()
+"""A user may have put others beside them."""
 
 
 def shipped(name: str, **changes: object) -> Skeleton:

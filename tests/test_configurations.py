@@ -36,7 +36,7 @@ PARTS_OF = (
 NOTHING = {("motion_loss", "none"), ("condition", "none")}
 BVH = f"data.root={Path(__file__).parent / 'bvh'}"
 NEEDED = {
-    **{("data", option): ["data.root=."] for option in ("msr_action3d", "folder", "ntu", "keypoints2d", "store")},
+    **{("data", option): ["data.root=."] for group, option in OPTIONS if (group, option) != ("data", "synthetic")},
     ("data", "bvh"): [BVH],
     ("skeleton", "bvh"): ["data=bvh", BVH],
 }

@@ -6,10 +6,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from ddpm.skeleton import Skeleton
+from tests.skeletons import CONF, SHIPPED
 
-CONF = Path(__file__).parents[1] / "conf" / "skeleton"
-SHIPPED = "ap10k17 coco17 h36m17 hand21 kinect20 ntu25 openpose25 smpl22 smpl24".split()
-PRESETS = [CONF / f"{name}.yaml" for name in SHIPPED]  # a user may have put others beside them
+PRESETS = [CONF / f"{name}.yaml" for name in SHIPPED]
 
 
 def preset(path: Path) -> Skeleton:

@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from ddpm.errors import DataError
+from ddpm.errors import ConfigError, DataError
 from ddpm.viz.figure import _spread, draw_skeleton
 from inspect_data import Config, inspect_data, with_fitting_skeleton, with_path
 from tests.configs import compose
@@ -94,6 +94,10 @@ def test_data_that_cannot_be_used(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", people(1)[0])
     with pytest.raises(DataError, match=r"data\.fps="):
         inspect_data(compose("inspect", ["data=folder", f"data.root={tmp_path}", f"out={tmp_path / 'o'}"]))
+    number = compose("inspect", ["data=folder", "data.root=2024"])
+    assert with_fitting_skeleton(number, []) is number
+    with pytest.raises(ConfigError, match=r"data\.root=2024"):
+        inspect_data(number)
     with pytest.raises(ValueError, match="frames=0"):
         inspect_data(compose("inspect", ["frames=0"]))
 

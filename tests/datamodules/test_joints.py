@@ -1,12 +1,14 @@
 """Joints by name, by another name, or as the middle of several."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from datamodules.clip_set import Recording
 from datamodules.joints import SUBSTITUTES, fitting, named, plan, presets
 from ddpm.errors import DataError
-from tests.skeletons import CONF, shipped
+from tests.skeletons import SHIPPED, shipped
 
 
 def frame(names: tuple[str, ...], coords: int = 3) -> Recording:
@@ -15,7 +17,7 @@ def frame(names: tuple[str, ...], coords: int = 3) -> Recording:
 
 
 def test_the_shipped_skeletons_are_known() -> None:
-    assert set(presets()) == {path.stem for path in CONF.glob("*.yaml")} - {"bvh"}  # which is read off the files
+    assert set(presets()) == set(SHIPPED)
     assert all(preset == shipped(name) for name, preset in presets().items())
     assert fitting(22, 3) == ["smpl22"] and fitting(17, 2) == ["coco17"] and fitting(23, 3) == []
     assert fitting(24, 3) == ["smpl24"] and fitting(21, 3) == ["hand21"] and fitting(shipped("ap10k17").names, 2) == ["ap10k17"]
@@ -24,6 +26,21 @@ def test_the_shipped_skeletons_are_known() -> None:
     assert named("coco17") == shipped("coco17").names and named(["a", "b"]) == ("a", "b") and named(None) is None
     with pytest.raises(DataError, match=r"data\.joints=coco18.*coco17"):
         named("coco18")
+
+
+def test_a_skeleton_of_ones_own_is_known_and_one_in_the_making_hurts_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in {
+        "dog": "_target_: ddpm.skeleton.Skeleton\njoints: {hip: null, head: hip, tail: hip}",
+        "legs": "defaults: [kinect20]\nkeep: [hip_center, left_leg, right_leg]",
+        "torn": "_target_: ddpm.skeleton.Skeleton\njoints: {hip: null, head: neck}",
+        "mistyped": "_target_: ddpm.skeleton.Skeleton\njoint: {hip: null}",
+        "empty": "",
+    }.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    monkeypatch.setattr("datamodules.joints.PRESETS", tmp_path)
+    assert list(presets()) == fitting(("tail", "head", "hip"), 3) == ["dog"]
 
 
 def test_ntu_becomes_kinect() -> None:
