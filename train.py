@@ -26,7 +26,8 @@ from ddpm.command import command, plain, typed
 from ddpm.config import RESUMED, build_module, construct
 from ddpm.errors import ConfigError
 from ddpm.files import write_durably
-from ddpm.process.condition import vector_statistics
+from ddpm.fine_tuning import Origin, validation_loss
+from ddpm.process.condition import several, vector_statistics
 from ddpm.training import (
     checked,
     count_steps_in_epochs,
@@ -55,6 +56,7 @@ class Config:
     out: str | None
     cache: str | None
     trust: list[str]
+    finetune: str | None
     loader: Any
     model: Any
     schedule: Any
@@ -100,6 +102,10 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
         if resume is None:
             runs.refuse_to_overwrite(out)
         log_file.enter_context(runs.logged(out / "train.log"))
+        origin = None if cfg.finetune is None else Origin(cfg.finetune, resume, cfg.trust)
+        cfg = cfg.copy()
+        for key, value in ({} if origin is None else origin.settings(cfg, overrides)).items():
+            OmegaConf.update(cfg, key, value, merge=False)
         config = checked(plain(cfg, trust))
         if trust is not None:
             runs.refuse_outside(config, out)
@@ -114,11 +120,20 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
         clips = through_cache(construct, config["cache"])(config["data"], "data")
         for flaw in clips.flaws or ():
             log.warning("data: %s", flaw)
+        clips = clips if origin is None else origin.relabelled(clips)
         data: PoseDataModule = construct(config["loader"], "loader")(clips=clips)
         vectors = None if (found := data.vectors()) is None else vector_statistics(found)
-        module = build_module(config, clips.fps, clips.class_names, data.label_counts(), vectors, trainable=True)
+        vectors = vectors if origin is None else origin.vectors(vectors)
+        counts = data.label_counts()
+        counts = counts if several(counts) or (origin is not None and origin.conditional) else ()
+        module = build_module(config, clips.fps, clips.class_names, counts, vectors, trainable=True)
         statistics = data.statistics_batch()
-        module.fit(statistics)
+        if origin is None:
+            module.fit(statistics)
+        else:
+            origin.copy_to(module)
+            if resume is None:
+                log.info("val/loss of %s on these clips: %.4g", origin.path, validation_loss(module, data.val_dataloader()))
         rehearse(module, statistics)
         module.save_hyperparameters({**saved, "overrides": list(overrides)}, logger=False)
 

@@ -164,7 +164,7 @@ def build_module(
         config: the resolved configuration as plain containers.
         fps: of the data.
         class_names: of the data.
-        label_counts: training recordings of each class, and last of those without a label; empty where labels are no condition.
+        label_counts: training recordings of each class, and last of those without a label; empty where actions are no condition.
         vectors: of the training recordings, see `ddpm.process.condition.vector_statistics`; None where there are none.
         trainable: also build optimiser and learning rate schedule, which sampling does not need.
         trust: see `construct`.
@@ -201,7 +201,7 @@ def build_module(
         if model.get("clip_dim") not in (None, width):
             raise ConfigError(f"model.clip_dim={model['clip_dim']}, but the data's vectors have the width {width}; leave it null")
         model = {**model, "clip_dim": condition.width}
-    elif kind is not None and sum(count > 0 for count in label_counts[:-1]) > 1:
+    elif kind is not None and label_counts:
         condition = kind(class_names, label_counts)
         model = {**model, "clip_dim": len(class_names)}
     ground = skeleton.ground_axes if travel == "steps" else ()

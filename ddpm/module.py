@@ -154,15 +154,20 @@ class MotionDiffusion(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The same loss with t and eps fixed by the number of the batch, t spread evenly over all steps."""
+        t, losses, loss = self.validate_batch(batch, batch_idx)
         clips = batch["clips"]
-        generator = torch.Generator().manual_seed(derive_seed("validation", batch_idx, self.global_rank))
-        place = (torch.randperm(len(clips), generator=generator) + 0.5) / len(clips)
-        t = (place * self.diffusion.n_steps).long().to(clips.device)
-        losses, loss = self._losses(batch, torch.randn(clips.shape, generator=generator).to(clips), t)
         self.log("val/loss", loss, prog_bar=True, on_epoch=True, batch_size=len(clips), sync_dist=True)
         if self.noise_levels is not None:
             self.noise_levels.add(t, losses, self.normalizer.inverse(losses.x0_hat), clips, batch["mask"])
         return loss
+
+    def validate_batch(self, batch: Batch, batch_idx: int) -> tuple[Tensor, ClipLosses, Tensor]:
+        """The diffusion steps of `validation_step`, the losses clip by clip, and the loss of the batch."""
+        clips = batch["clips"]
+        generator = torch.Generator().manual_seed(derive_seed("validation", batch_idx, self.global_rank))
+        place = (torch.randperm(len(clips), generator=generator) + 0.5) / len(clips)
+        t = (place * self.diffusion.n_steps).long().to(clips.device)
+        return (t, *self._losses(batch, torch.randn(clips.shape, generator=generator).to(clips), t))
 
     def on_validation_epoch_start(self) -> None:
         """Begin to add up by noise level."""

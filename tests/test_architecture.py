@@ -30,7 +30,7 @@ LAYERS = [
     {"ddpm.viz.figure", "ddpm.viz.evaluation_plots", "ddpm.viz.bvh_out"},
     {"ddpm.viz.report", "ddpm.checkpoint", "ddpm.command"},
     {"ddpm.runs"},
-    {"ddpm.training"},
+    {"ddpm.training", "ddpm.fine_tuning"},
 ]
 """Lowest first; a module imports only from lower layers."""
 

@@ -166,6 +166,11 @@ class VectorCondition(Condition):
         return rows.expand(n, -1)
 
 
+def several(counts: Sequence[int]) -> bool:
+    """Whether training recordings, counted as for `LabelCondition`, have more than one action to choose from."""
+    return sum(count > 0 for count in counts[:-1]) > 1
+
+
 def vector_statistics(vectors: Tensor) -> dict[str, Tensor]:
     """``mean``, ``std`` ``(width,)`` and ``bank``, at most `VECTORS`, of ``(n, width)`` vectors, nan where unknown; float32."""
     known = vectors[~vectors.isnan().any(1)].cpu().double()

@@ -16,7 +16,7 @@ from ddpm.checkpoint import DurableCheckpointIO, load_module
 from ddpm.config import build_module, construct_part
 from ddpm.module import MotionDiffusion
 from ddpm.normalizer import Normalizer
-from ddpm.process.condition import LabelCondition, guided
+from ddpm.process.condition import LabelCondition, guided, several
 from ddpm.process.diffusion import Denoised, DenoiseDiffusion
 from ddpm.process.prediction import X0
 from ddpm.process.samplers import Sampler, SeededNoise, ddim, dpmpp_2m, heun, unipc
@@ -364,11 +364,16 @@ def test_a_model_without_labels_knows_no_actions(tiny_config: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize(
+    ("counts", "there_are"), [((5, 3, 0, 2), True), ((5, 0, 0, 2), False), ((0, 0, 0, 9), False), ((), False)]
+)
+def test_one_action_is_nothing_to_choose_from(counts: Sequence[int], there_are: bool) -> None:
+    assert several(counts) == there_are
+
+
+@pytest.mark.parametrize(
     ("changes", "counts", "conditional"),
     [
         ({"condition": LABELS}, (5, 3, 0, 2), True),
-        ({"condition": LABELS}, (5, 0, 0, 2), False),  # one action, or none, is nothing to choose from
-        ({"condition": LABELS}, (0, 0, 0, 9), False),
         ({"condition": LABELS}, (), False),
         ({"condition": {}}, (5, 3, 0, 2), False),
         ({"condition": None}, (5, 3, 0, 2), False),

@@ -1,0 +1,164 @@
+"""A run that begins with a trained model: what comes along, what may change, and that it is the model it claims to be."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import train as train_script
+from ddpm.checkpoint import load_module
+from ddpm.clips import Clips
+from ddpm.errors import CheckpointError, ConfigError
+from ddpm.module import MotionDiffusion
+from tests.commands.test_resume import COMPARED, SMALL, Spy, Stop, assert_equal, state
+from tests.configs import compose
+
+FREE = [o for o in SMALL if not o.startswith(("T=", "model.", "frames=", "data.n="))]
+"""What of a small run is not the trained model's."""
+STILL = ("optimizer.lr=1e-12", "trainer.max_epochs=1", "loader.steps_per_epoch=1")
+"""A training that changes nothing that one could see."""
+
+
+def trained(out: Path, *overrides: str) -> MotionDiffusion:
+    """The model of a short run."""
+    overrides = (*(FREE if any(o.startswith("finetune") for o in overrides) else SMALL), f"out={out}", *overrides)
+    train_script.train(compose("config", overrides), overrides)
+    return load_module(out)
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a model that knows actions."""
+    out = tmp_path_factory.mktemp("origin")
+    trained(out)
+    return out
+
+
+def write(path: Path, clips: Clips, labels: Mapping[int, str]) -> None:
+    """A file of clips whose joints are in another order, with one label for every clip."""
+    order = torch.arange(len(clips.skeleton.names)).flip(0)
+    names = [clips.skeleton.names[int(k)] for k in order]
+    np.savez(
+        path, clips=clips.positions[:, :, order].numpy(), fps=clips.fps, joint_names=names,
+        **({"labels": [labels[i] for i in range(len(clips))]} if labels else {}),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def motion(origin: Path, tmp_path: Path) -> Clips:
+    """A few clips of the skeleton, of a walker whose root goes 1 m in a second."""
+    model = load_module(origin)
+    rest = model.sample(6).positions[:, :1].expand(-1, 24, -1, -1).clone()
+    rest[..., 0] += torch.linspace(0, 1, 24)[:, None]
+    return Clips.whole(rest, model.fps, model.skeleton)
+
+
+def folder(path: Path, clips: Clips, labels: Mapping[int, str]) -> list[str]:
+    """Overrides for a folder with these clips."""
+    path.mkdir()
+    write(path / "mine.npz", clips, labels)
+    return ["data=folder", f"data.root={path}", "loader.batch_size=2", "data.on_outlier=keep"]
+
+
+NEW = {0: "walk", 1: "walk", 2: "somersault", 3: "somersault", 4: "walk", 5: "somersault"}
+
+
+def columns(module: MotionDiffusion) -> Tensor:
+    """``(dim, actions)`` what the network adds to its embedding for every action."""
+    return module.diffusion.eps_model.time_embed.clip.weight.detach()  # type: ignore[union-attr,return-value]
+
+
+@pytest.mark.parametrize("labels", [NEW, {}], ids=["labels", "no labels"])
+def test_the_model_comes_along_and_new_actions_behind_its_own(
+    origin: Path, motion: Clips, tmp_path: Path, labels: dict[int, str]
+) -> None:
+    before = load_module(origin)
+    after = trained(tmp_path / "run", f"finetune={origin}", *folder(tmp_path / "data", motion, labels), *STILL)
+    old, new = before.class_names, after.class_names
+    assert new == (*old, "somersault") if labels else new == old
+    assert after.skeleton == before.skeleton and after.fps == before.fps
+    assert torch.equal(columns(after)[:, : len(old)], columns(before))
+    assert columns(after)[:, len(old) :].abs().max() < 1e-9 if labels else True
+    noise = torch.randn(2, 20, 3, 8, generator=torch.Generator().manual_seed(0))
+    t, cond = torch.tensor([3, 12]), torch.eye(len(new))[:2]
+    was, now = (m.diffusion.denoise(noise, t, cond[:, : len(m.class_names)]) for m in (before, after))
+    assert torch.allclose(was.x0_hat, now.x0_hat, atol=1e-6)
+    counts = after.condition.counts  # type: ignore[union-attr]
+    assert sum(counts[:-1]) == (0 if not labels else sum(counts)) and sum(counts) > 0
+    drawn = after.sample(4).labels
+    assert drawn is not None and set(drawn) <= ({"walk", "somersault"} if labels else {""})
+
+
+def test_what_was_unconditional_learns_actions_from_nothing(motion: Clips, tmp_path: Path) -> None:
+    before = trained(tmp_path / "origin", "condition=none")
+    after = trained(tmp_path / "run", f"finetune={tmp_path / 'origin'}", *folder(tmp_path / "data", motion, NEW), *STILL)
+    assert before.condition is None and after.condition is None  # the condition is the trained model's
+    assert torch.allclose(before.sample(2).positions, after.sample(2).positions, atol=1e-4)
+
+
+def test_it_learns(origin: Path, motion: Clips, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    data = folder(tmp_path / "data", motion, NEW)
+    many = ["loader.steps_per_epoch=40", "trainer.max_epochs=1", "loader.val_fraction=0.4", f"finetune={origin}"]
+    overrides = [*FREE, *data, *many, f"out={tmp_path / 'run'}"]
+    after = train_script.train(compose("config", overrides), overrides)
+    (said,) = (record.getMessage() for record in caplog.records if record.getMessage().startswith("val/loss of"))
+    assert after < 0.9 * float(said.rpartition(" ")[2])
+
+
+def test_a_run_that_is_resumed_needs_its_origin_no_more(
+    origin: Path, motion: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained(tmp_path / "origin")
+    data = [*FREE, *folder(tmp_path / "data", motion, NEW), f"finetune={tmp_path / 'origin'}"]
+
+    def losses(out: str, spy: Spy, *more: str) -> dict[int, float]:
+        monkeypatch.setattr(train_script, "StopBetweenBatches", lambda: spy)
+        overrides = [*data, f"out={tmp_path / out}", *more]
+        train_script.train(compose("config", overrides), overrides)
+        return spy.losses
+
+    whole = losses("whole", Spy())
+    with pytest.raises(Stop):
+        losses("run", Spy(stop_after=6))
+    (tmp_path / "origin").rename(tmp_path / "gone")
+    rest = losses("run", Spy(), "resume=auto")
+    assert rest and all(whole[step] == loss for step, loss in rest.items())
+    a, b = state(tmp_path / "whole"), state(tmp_path / "run")
+    for key in COMPARED:
+        assert_equal(a[key], b[key], key)
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("model=transformer", "model is that of the trained model"),
+        ("model.model_channels=16", "model.model_channels"),
+        ("T=30", "T is that"),
+        ("skeleton=ntu25", "skeleton is that"),
+        ("travel=positions", "travel is that"),
+        ("prediction=x0", "prediction is that"),
+        ("schedule=linear", "schedule is that"),
+    ],
+)
+def test_what_the_weights_were_learned_with_cannot_be_changed(origin: Path, override: str, named: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"{named}.*leave it away"):
+        trained(tmp_path / "run", override, f"finetune={origin}")
+
+
+def test_what_no_weight_depends_on_can(origin: Path, tmp_path: Path) -> None:
+    changed = ["frames=16", "model.dropout=0.25", "condition.guidance=2", "weighting=simple", "sampler=ddim"]
+    after: Any = trained(tmp_path / "run", f"finetune={origin}", "trainer.max_epochs=1", *changed)
+    assert (after.frames, after.condition.guidance, after.sampler.func.__name__) == (16, 2, "ddim")
+    assert next(m.p for m in after.modules() if isinstance(m, torch.nn.Dropout)) == 0.25
+    assert after.diffusion.weighting.func.__name__ == "simple"
+
+
+def test_a_file_of_another_project_is_refused(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    with pytest.raises(CheckpointError, match="lacks"):
+        trained(tmp_path / "run", f"finetune={tmp_path / 'other.ckpt'}")
