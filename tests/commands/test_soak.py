@@ -70,12 +70,7 @@ def test_memory_and_files_do_not_grow(tmp_path: Path, monkeypatch: pytest.Monkey
     meter = Meter(tmp_path)
     monkeypatch.setattr(train_script, "StopBetweenBatches", lambda: meter)
     small = [o for o in SMALL if not o.startswith(("trainer.max_epochs", "loader.steps", "logger", "callbacks.last"))]
-    more = [
-        f"trainer.max_epochs={STEPS // 50}",
-        "loader.steps_per_epoch=50",
-        f"out={tmp_path}",
-        "callbacks.last.every_n_steps=25",
-    ]
+    length = [f"trainer.max_epochs={STEPS // 50}", "loader.steps_per_epoch=50", "callbacks.last.every_n_steps=25"]
     train_script.train(compose("config", [*small, *length, f"out={tmp_path}"]))
     (memory, open_files, files), last = meter.seen[1], meter.seen[-1]
     assert torch.tensor(meter.seen).shape == (STEPS // 250, 3)
