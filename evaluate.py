@@ -39,6 +39,7 @@ class Config:
     n: int
     seed: int
     frames: int | None
+    travel: Any
     reference: str
     fast: bool
     legacy: bool

@@ -9,6 +9,8 @@ from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+import evaluate  # noqa: F401  registers its schema
+import inspect_data  # noqa: F401  registers its schema
 from ddpm.command import plain
 from ddpm.config import build_module, check, construct, construct_part
 from ddpm.errors import ConfigError
@@ -160,6 +162,13 @@ def test_hydra_names_the_mistake(override: str, named: str) -> None:
 def test_the_check_names_the_mistake(override: str, named: str) -> None:
     with pytest.raises(ConfigError, match=named.replace(".", r"\.")):
         composed(override)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "inspect"])
+@pytest.mark.parametrize("data", [option for group, option in OPTIONS if group == "data"])
+def test_the_other_commands_take_every_data_set(command: str, data: str) -> None:
+    """A data set brings along keys of training, which their schemas must know."""
+    assert compose(command, [f"data={data}"]).data._target_.startswith("datamodules.sets.")
 
 
 @pytest.mark.parametrize("data", ["msr_action3d", "bvh"])
