@@ -137,7 +137,7 @@ def prepare(
             seen &= size > 0
             metres = BODY / (size or BODY)
             scales.append(metres)
-        looks.append(replace(own, bones=own.bones * metres))
+        looks.append(own.scaled(metres))
         found.append((replace(r, positions=np.where(seen[..., None], metres * positions, 0).astype(np.float32)), seen, rate))
     if not found and not report.recordings:
         raise DataError(f"{name}: no recordings")
@@ -162,15 +162,15 @@ def prepare(
     kept: list[Recording] = []
     repairs: dict[str, Counter[str]] = {"lost": Counter(), "jumps": Counter(), "spikes": Counter()}
     found.reverse()  # each is let go when it was cleaned
-    for odd, factor, own in zip(outliers.odd, outliers.factors, looks, strict=True):
+    for odd, factor, axis, own in zip(outliers.odd, outliers.factors, outliers.stands, looks, strict=True):
         r, seen, rate = found.pop()
         positions = r.positions
         if odd and on_outlier == "drop":
             dropped = ((r.source, DROPPED),)
             report += CleaningReport(1, frames=len(seen), frames_dropped=len(seen), dropped=dropped)
             continue
-        if on_outlier == "fix" and (odd or own.mirrored or own.up not in (None, skeleton.up)):
-            positions, seen = mended(positions, seen, skeleton, float(factor), own)
+        if on_outlier == "fix" and (odd or own.mirrored or axis not in ("", skeleton.up)):
+            positions, seen = mended(positions, seen, skeleton, float(factor), replace(own, up=str(axis) or None))
         if (far := float(np.abs(positions).max(initial=0))) > FAR and (factor == 1 or on_outlier == "fix"):
             size = reach(own.bones, skeleton)
             raise DataError(
