@@ -213,8 +213,8 @@ def _median(values: np.ndarray) -> np.ndarray:
 
 def _factor(wanted: float) -> float:
     """The ratio of two units nearest to ``wanted``, which no two people differ from; or that itself, if none is near."""
-    units = (1.0, 0.1, 0.01, 0.001, 0.0254, 0.3048)
-    near = min((a / b for a in units for b in units), key=lambda ratio: abs(np.log(ratio / wanted)))
+    ratios = {10.0**k for k in range(-3, 4)} | {0.0254 * 10**k for k in (0, 2, 3)} | {0.3048 * 10**k for k in (0, 2, 3)} | {12.0}
+    near = min(ratios | {1 / ratio for ratio in ratios}, key=lambda ratio: abs(np.log(ratio / wanted)))
     return near if 1 / 1.3 < near / wanted < 1.3 else wanted
 
 

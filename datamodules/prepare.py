@@ -22,8 +22,6 @@ SIZES = (0.03, 10.0)
 """Sizes in metres that are plausible; beyond, the units are wrong."""
 PEOPLE = (0.75, 2.4)
 """Sizes in metres that people have."""
-SCALES = (1.0, 0.1, 0.01, 0.001, 0.0254, 0.3048)
-"""Metres per unit: metre, decimetre, centimetre, millimetre, inch, foot."""
 DROPPED = "unlike the others, or the skeleton (data.on_outlier=drop)"
 Floor = Literal["recording", "common", False]
 OnOutlier = Literal["refuse", "drop", "fix", "keep"]
@@ -287,15 +285,16 @@ def _other_units(size: float, r: Recording, skeleton: Skeleton, scale: float | N
         return abs(np.log(raw * metres / BODY))
 
     if scale is not None:
-        unit = min(SCALES, key=far)
+        unit = min(filter(None, UNITS.values()), key=far)
         return f"set data.scale={unit if far(unit) < 0.3 else BODY / raw:.4g}"
     if r.units is not None:
         advice = f"their unit, known from the files, is not {r.units}: correct the files"
         if not r.source.lower().endswith(".bvh"):
             return advice
         return f"{advice}, or {_other_units(size, r, skeleton, bvh_file.SCALE).replace('set', 'read BVH with data=bvh')}"
-    fit = [unit for unit, metres in UNITS.items() if metres is not None and SIZES[0] <= raw * metres <= SIZES[1]]
-    picture = "px, which scales every body to one size"
-    fit.sort(key=lambda unit: far(UNITS[unit] or 1))
-    found = [picture, *fit] if skeleton.coords == 2 else fit or [picture]
-    return f"set skeleton.units={' or '.join(found)}"
+    others = {unit: metres for unit, metres in UNITS.items() if metres is not None and unit != skeleton.units}
+    people = bool(skeleton.feet) and len(skeleton.names) >= 12
+    near = sorted((unit for unit, metres in others.items() if SIZES[0] <= raw * metres <= SIZES[1]), key=lambda u: far(others[u]))
+    fit = [f"skeleton.units={unit}" for unit in (near[:1] if people else near)]
+    picture = "skeleton.units=px to scale every body to one size"
+    return f"set {', or '.join([picture, *fit] if skeleton.coords == 2 else fit or [picture])}"

@@ -197,7 +197,7 @@ GOOD: dict[str, Any] = {"clips": np.zeros((2, 5, 3, 3)), "fps": 20.0, "joint_nam
 @pytest.mark.parametrize(
     ("change", "skeleton", "named"),
     [
-        ({"units": "px"}, True, r"units 'px' are no length; expected one of m, cm, mm"),
+        ({"units": "px"}, True, r"units 'px' are no length; expected one of m, dm, cm, mm, in, ft"),
         ({"units": "feet"}, True, "units 'feet'"),
         ({"fps": None}, True, "does not say its frame rate"),
         ({"fps": -1.0}, True, "fps=-1.0 must be a positive number"),

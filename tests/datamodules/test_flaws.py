@@ -120,7 +120,9 @@ def test_data_centred_on_their_root_have_no_zeros() -> None:
     assert not prepare(centred, SKELETON, name="test", fps=20, floor=False).flaws
 
 
-@pytest.mark.parametrize(("factor", "shown"), [(100, "10"), (1000, "10"), (1 / 0.0254, "40"), (0.3048, "0.31")])
+@pytest.mark.parametrize(
+    ("factor", "shown"), [(100, "10"), (1000, "10"), (1 / 0.0254, "40"), (0.3048, "0.31"), (1 / 2.54, "0.4")]
+)
 def test_a_body_of_another_unit_becomes_as_large_as_the_others(factor: float, shown: str) -> None:
     def damage(motion: np.ndarray) -> np.ndarray:
         return motion * np.float32(factor)
