@@ -281,7 +281,7 @@ def _laid_out(path: Path, clips: np.ndarray, coords: int, joints: Collection[int
         raise DataError(
             f"{path}: positions have shape {shape}, expected (frames, joints, coords), (clips, frames, joints, coords), "
             "(clips, joints, "
-            f"coords, frames) or (frames, joints * {coords}), not empty{graph}"
+            f"coords, frames) or (frames, joints * {coords}), not empty{graph}; remove what is no motion"
         )
     return clips
 
