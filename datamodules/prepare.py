@@ -209,20 +209,22 @@ def prepare(
         flaws += outliers.flaws
     if not kept:
         why = "; ".join((*notes[:1], *outliers.flaws))
-        raise DataError(f"{name}: cleaning left nothing: {why}; check max_gap, min_frames or min_seconds, and max_speed")
+        raise DataError(
+            f"{name}: cleaning left nothing: {why}; check the frame rate, max_gap, min_frames or min_seconds, and max_speed"
+        )
     if floor == "common":
         together = set_floor(np.concatenate([r.positions for r in kept]), skeleton)
         parts = np.split(together, np.cumsum([len(r.positions) for r in kept])[:-1])
         kept = [replace(r, positions=part) for r, part in zip(kept, parts, strict=True)]
     clips = ClipSet.from_recordings(kept, fps=target_fps or next(iter(rates)), skeleton=skeleton, notes=notes)
-    flaws += [*_lost(zeros, skeleton, report.recordings), *_repairs(repairs, report), *find_flaws(clips)]
+    flaws += [*_lost(zeros, skeleton, report.recordings, scale is None), *_repairs(repairs, report), *find_flaws(clips)]
     return replace(clips, flaws=tuple(flaws))
 
 
 def _rate(r: Recording, fps: float | None) -> float:
     rate = fps if r.fps is None else r.fps
     if rate is None:
-        raise DataError(f"{r.source}: does not say its frames per second; set data.fps=")
+        raise DataError(f"{r.source}: does not say its frames per second; set data.fps=30, or what it is")
     if not 0.1 <= rate <= 10_000:
         raise DataError(f"{r.source}: {rate} frames per second, expected 0.1 to 10000; correct the file")
     return float(rate)
@@ -249,7 +251,7 @@ def _at_zero(positions: np.ndarray, seen: np.ndarray, root: int) -> np.ndarray:
     return zero & ~(on_root & (zero.all(0) | (zero.sum(0) < 2)))
 
 
-def _lost(zeros: Mapping[str, np.ndarray], skeleton: Skeleton, recordings: int) -> list[str]:
+def _lost(zeros: Mapping[str, np.ndarray], skeleton: Skeleton, recordings: int, repairable: bool) -> list[str]:
     """Positions at the origin by recording and joint, ``(joints,)`` each, in words."""
     if not zeros:
         return []
@@ -257,7 +259,7 @@ def _lost(zeros: Mapping[str, np.ndarray], skeleton: Skeleton, recordings: int) 
     most = ", ".join(f"{skeleton.names[j]} {number[j]}" for j in np.argsort(-number)[:3] if number[j])
     return [
         f"{some(list(zeros), recordings)} {number.sum()} positions are exactly 0 in all coordinates, most often of {most}, as "
-        "where nothing was seen; set data.lost=zeros"
+        f"where nothing was seen{'; set data.lost=zeros' if repairable else ''}"
     ]
 
 

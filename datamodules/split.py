@@ -55,7 +55,7 @@ def split_recordings(clips: ClipSet, val_fraction: float, split: str, seed: int)
         source = clips.sources[int(unknown[0])]
         raise DataError(
             f"{source}: no subject is known, cannot split by subject; use loader.split=sequence, or say where names have it, as "
-            r"data.subject='S(\d+)'"
+            r""""data.subject='S(\d+)'" with all its quotes"""
         )
     n = len(groups.values)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(derive_seed(seed, "split")))

@@ -1,10 +1,13 @@
 """What is trained on and what is held out."""
 
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from datamodules.clip_set import ClipSet, Names, Recording, with_subjects
 from datamodules.sets.bvh import bvh
@@ -138,6 +141,10 @@ def test_people_are_read_from_names() -> None:
     assert list(with_subjects(clips, r"S(\d+)").subjects) == ["01", "01", "2", None]
     assert list(with_subjects(clips, r"^\w\d").subjects) == ["S0", "S0", "S2", None]
     assert with_subjects(clips, None) is clips
+    with pytest.raises(DataError) as error:
+        split_recordings(clips, 0.1, "subject", 0)
+    (remedy,) = shlex.split(re.search(r'"data\.subject=.*"', str(error.value))[0])  # type: ignore[index]
+    assert OverridesParser.create().parse_override(remedy).value() == r"S(\d+)", "as a shell hands it over"
     with pytest.raises(DataError, match=r"data\.subject='P.*S01_walk\.npy"):
         with_subjects(clips, r"P(\d+)")
     with pytest.raises(ValueError, match="no regular expression"):
