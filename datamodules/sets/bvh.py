@@ -61,16 +61,17 @@ def bvh(
     except re.error as e:
         raise ValueError(f"data.label_pattern={label_pattern!r} is no regular expression: {e}") from e
     folder = Path(root).expanduser()
-    paths, _ = find_files(folder, [".bvh"])
+    paths, others = find_files(folder, [".bvh"])
     known = {*(retarget or {}), *SUBSTITUTES}
 
     def recordings() -> Iterator[Recording]:
         first: list[str] | None = None
         for path in paths:
             recording, tree = parse(path, scale, end_sites)
-            first = first or _in_words(tree)
-            for i, (a, b) in enumerate(zip_longest(first, _in_words(tree), fillvalue="absent")):
-                if a != b:
+            own = _in_words(tree)
+            first = first or own
+            for i, (a, b) in enumerate(zip_longest(first, own, fillvalue="absent")):
+                if a != b and set(own) != set(first):
                     raise DataError(
                         f"{path}: joint {i} is {b}, in {paths[0].name} it is {a}; the files of a data set must have the same "
                         "joints, move the others elsewhere"
@@ -92,6 +93,7 @@ def bvh(
         recordings(), skeleton, name=root, target_fps=target_fps, min_seconds=min_seconds, max_speed=max_speed, floor=floor,
         retarget=retarget, skip=skip, on_outlier=on_outlier, scale=scale,
     )  # fmt: skip
+    clips = replace(clips, notes=(*clips.notes, *([f"{others} other files were not looked at"] if others else [])))
     log.info("BVH: %d files, %d joints; %s", len(paths), len(skeleton.names), "; ".join(clips.notes))
     return with_subjects(clips, subject)
 
