@@ -18,7 +18,7 @@ from ddpm.checkpoint import load_run
 from ddpm.clips import Clips
 from ddpm.command import command
 from ddpm.config import construct, construct_data, own_data
-from ddpm.errors import ConfigError, below, printable, refuse
+from ddpm.errors import ConfigError, outside, printable, refuse
 from ddpm.module import MotionDiffusion, choose_device
 from ddpm.process.editing import edit, given_by, interpolate, invert, vary
 from ddpm.viz.bvh_out import write_bvh_files
@@ -173,13 +173,13 @@ def source_of(cfg: DictConfig, model: MotionDiffusion, run: dict[str, Any], turn
 def check_values(cfg: DictConfig) -> None:
     """Raise a ConfigError for a value outside its limits, or options that exclude each other, before anything is loaded."""
     least = {"n": 1, "seed": 0, "batch_size": 1, "frames": 1, "steps": 1, "gif_clips": 0, "invert": 1, "source_clip": 0}
+    limits = {key: f"at least {number}" for key, number in least.items()}
     ends = cfg.interpolate
     two_seeds = OmegaConf.is_list(ends) and len(ends) == 2 and all(type(seed) is int and 0 <= seed < 2**63 for seed in ends)
-    refuse(below(cfg, least))  # type: ignore[arg-type]
+    refuse(outside(cfg, limits))  # type: ignore[arg-type]
     for key, good, limit in (
         ("seed", cfg.seed + cfg.n <= 2**63, "so small that seed + n is at most 2^63"),
         ("export", cfg.export in (None, "bvh"), "bvh, or null"),
-        ("out", cfg.out != "", "the name of a directory"),
         ("guidance", 0 <= (cfg.guidance or 0) < math.inf, "a number, and not negative; 1 is none, more exaggerates the action"),
         ("project", cfg.project in (None, "bones", "none"), "bones, none, or null for that of the run"),
         ("vary", cfg.vary is None or 0 < cfg.vary <= 1, "in (0, 1]: 1 keeps nothing of the clip"),

@@ -23,7 +23,7 @@ from datamodules.pose import PoseDataModule
 from ddpm import runs
 from ddpm.checkpoint import DurableCheckpointIO
 from ddpm.command import command, plain, typed
-from ddpm.config import RESUMED, build_module, construct
+from ddpm.config import RESUMED, blaming, build_module, construct
 from ddpm.errors import ConfigError
 from ddpm.files import write_durably
 from ddpm.process.condition import vector_statistics
@@ -35,6 +35,7 @@ from ddpm.training import (
     make_loggers,
     quiet_lightning,
     refuse_processes,
+    refuse_unknown_monitor,
     rehearse,
 )
 
@@ -100,7 +101,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
         if resume is None:
             runs.refuse_to_overwrite(out)
         log_file.enter_context(runs.logged(out / "train.log"))
-        config = checked(plain(cfg, trust))
+        config = checked(plain(cfg, trust), [runs.override_key(override) for override in overrides])
         if trust is not None:
             runs.refuse_outside(config, out)
         saved = {key: config[key] for key in runs.SAVED if key in config} | {"ema": config["callbacks"].get("ema")}
@@ -110,6 +111,19 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
             write_durably(out / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)).encode())
         pl.seed_everything(config["seed"], workers=True, verbose=False)
         quiet_lightning()
+
+        loggers = make_loggers(config["logger"], resumed_step)
+        callbacks = [construct(node, f"callbacks.{name}") for name, node in config["callbacks"].items()]
+        # It refuses to run without a logger, and logger=none is a legitimate wish.
+        callbacks = [c for c in callbacks if loggers or not isinstance(c, LearningRateMonitor)]
+        refuse_unknown_monitor(callbacks)
+        with blaming("trainer", config["trainer"]):
+            trainer: pl.Trainer = construct(config["trainer"], "trainer")(
+                callbacks=[*callbacks, StopBetweenBatches()], logger=loggers, plugins=[DurableCheckpointIO(out)],
+                default_root_dir=str(out), use_distributed_sampler=False, enable_model_summary=False, num_sanity_val_steps=0,
+                enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
+            )  # fmt: skip
+        count_steps_in_epochs(trainer)
 
         clips = through_cache(construct, config["cache"])(config["data"], "data")
         for flaw in clips.flaws or ():
@@ -121,17 +135,6 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
         module.fit(statistics)
         rehearse(module, statistics)
         module.save_hyperparameters({**saved, "overrides": list(overrides)}, logger=False)
-
-        loggers = make_loggers(config["logger"], resumed_step)
-        callbacks = [construct(node, f"callbacks.{name}") for name, node in config["callbacks"].items()]
-        # It refuses to run without a logger, and logger=none is a legitimate wish.
-        callbacks = [c for c in callbacks if loggers or not isinstance(c, LearningRateMonitor)]
-        trainer: pl.Trainer = construct(config["trainer"], "trainer")(
-            callbacks=[*callbacks, StopBetweenBatches()], logger=loggers, plugins=[DurableCheckpointIO(out)],
-            default_root_dir=str(out), use_distributed_sampler=False, enable_model_summary=False, num_sanity_val_steps=0,
-            enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
-        )  # fmt: skip
-        count_steps_in_epochs(trainer)
         log.info("%s, on %s in %s", description(module), trainer.strategy.root_device, trainer.precision)
         if resume is None:
             log_configuration(trainer.loggers, saved)

@@ -15,6 +15,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from ddpm.checkpoint import GENERATIONS, checkpoint_of, read_checkpoint
 from ddpm.command import message, typed
 from ddpm.errors import CheckpointError, ConfigError
+from ddpm.files import refuse_place
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +75,8 @@ PRODUCTS = {
 
 def run_directory(out: str | None, resume: str | None) -> str:
     """Where a single run goes: ``out`` if given, the directory of the run to resume, or a new one named by the time."""
-    if out is not None and (out == "" or (Path(out).exists() and not Path(out).is_dir())):
-        raise ConfigError(f"out={out!r} must be a directory, or the name of a new one")
+    if out is not None:
+        refuse_place("out", out)
     if resume is not None and resume != "auto":
         path = Path(resume)
         run = path.parent.parent if path.suffix == ".ckpt" else path
