@@ -92,13 +92,15 @@ def compare(cfg: DictConfig) -> Path:
         DataError: the run's data are not there.
     """
     values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    least = {"n": 32, "seed": 0, "batch_size": 1, "gif_clips": 0, "gif_steps": 1}
-    refuse(outside(values, {key: f"at least {number}" for key, number in least.items()}))
+    limits = {"n": "in [32, 50000]", "seed": "at least 0", "batch_size": "at least 1", "gif_clips": "at least 0"}
+    refuse(outside(values, {**limits, "gif_steps": "at least 1"}))
     unknown = next((name for name in cfg.samplers if name not in SAMPLERS), None)
     refuse([(unknown is not None, f"samplers: {unknown} is none of {', '.join(SAMPLERS)}")])
     refuse([(not cfg.samplers or not cfg.steps, f"samplers={cfg.samplers} and steps={cfg.steps} must name at least one each")])
     module, run = load_run(cfg.ckpt, cfg.trust)
     module.to(choose_device(cfg.device))
+    if max(cfg.steps) > module.diffusion.n_steps:
+        log.warning("steps=%s: the model has T=%d; more are as many as that", max(cfg.steps), module.diffusion.n_steps)
     wanted = [(name, steps, sampler_of(name, steps, cfg.spacing)) for name in cfg.samplers for steps in cfg.steps]
     wanted += [("ddpm", None, sampler_of("ddpm", None, None))] if cfg.ancestral else []
     # Refuses what cannot run.

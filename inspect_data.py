@@ -17,7 +17,7 @@ from datamodules.sets.folder import fitting_skeletons
 from datamodules.summary import summarise
 from ddpm.command import WITH_VALUE, command, plain, quoted
 from ddpm.config import construct
-from ddpm.errors import outside, refuse
+from ddpm.errors import outside, refuse, refuse_split
 from ddpm.files import write_durably
 from ddpm.viz.figure import draw_skeleton
 from ddpm.viz.render import draw_clips, write_gif
@@ -51,6 +51,7 @@ def inspect_data(cfg: DictConfig) -> Path:
         ConfigError, DataError: data that cannot be trained on.
     """
     refuse(outside(cfg, {"frames": "at least 1", "gif_clips": "at least 0"}))  # type: ignore[arg-type]
+    refuse_split(cfg.loader.split)
     node = plain(cfg)["data"]
     if node.get("on_outlier") == "refuse":
         node["on_outlier"] = "keep"  # they are to be seen

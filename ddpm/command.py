@@ -178,7 +178,10 @@ def options_first(arguments: Sequence[str]) -> list[str]:
         else:
             options.append(word)
             if word in WITH_VALUE:
-                options += [value for value in [next(words, None)] if value is not None]
+                value = next(words, "")
+                if value == "" or (word in ("--cfg", "-c") and value not in ("job", "hydra", "all")):
+                    raise ConfigError(f"{word} {value}: {word} needs a value{', job, hydra or all' if word[-1] in 'gc' else ''}")
+                options.append(value)
     return options + overrides
 
 
@@ -194,7 +197,7 @@ def message(error: BaseException, keys: Sequence[str] = ()) -> str:
     if isinstance(error, CompactHydraException):
         return printable(f"ConfigError: {_composition(error, keys)}")
     if isinstance(error, OmegaConfBaseException) and error.full_key:  # its other lines are about its own types
-        return printable(f"ConfigError: {error.full_key}: {error.msg or error}")
+        return printable(f"ConfigError: {error.full_key}: {str(error.msg or error).splitlines()[0]}")
     if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):
         group = next((a for a in sys.argv[1:] if re.fullmatch(r"\w*=(null|None|[\d.]*)", a)), "a group")
         return printable(f"ConfigError: {group}: a group takes the name of a file of conf/{group.partition('=')[0]}")
@@ -225,34 +228,33 @@ def _composition(error: CompactHydraException, keys: Sequence[str]) -> str:
         argument = next((a for a in ambiguous(given)), "")
         key, _, value = argument.partition("=")
         return f"{argument}: several values for one; add -m to run with each of them, or type {key}=[{value}] for a list"
-    named = re.search(r"Could not override '([^']+)'", said)
+    named = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", said)
     if named is not None:
-        argument = next((a for a in given if a.partition("=")[0] == named[1]), named[1])
+        argument = next((a for a in given if a.lstrip("~").partition("=")[0] == named[1]), named[1])
         node = getattr(cause, "parent_node", None)
-        known = list(keys) if node is None else [str(key) for key in node._get_root()]
-        if node is not None:
-            inside = OmegaConf.to_container(node._get_root(), resolve=False)
-            known = sorted(_dotted(inside, ""), key=lambda name: name.count("."))
-        add = "" if node is None else f"; +{argument} adds one"
-        return f"{argument}: there is no such key{_near(named[1], known)}; --cfg job prints all{add}"
+        inside = {} if node is None else OmegaConf.to_container(node._get_root(), resolve=False)
+        known = [name for name in _dotted(inside, "") if not name.startswith("hydra")] or list(keys)
+        prefix = named[1].rpartition(".")[0]
+        beside = [name.rpartition(".")[2] for name in known if prefix and name.rpartition(".")[0] == prefix]
+        beside = [name for name in beside if not name.startswith("_")]
+        where = f"{prefix} has {', '.join(beside)}; +{argument} adds one" if beside else "--cfg job prints all"
+        return f"{argument}: there is no such key{_near(named[1], known)}; {where}"
     merged = re.search(r"Error merging override (.*)", said)
     if merged is not None:
         reason = str(getattr(cause, "msg", None) or cause or said).splitlines()[0]
-        return f"{merged[1]}: " + next((text for words, text in WANTED.items() if words in reason), reason)
+        return f"{merged[1]} " + next((text for words, text in WANTED.items() if words in reason), reason)
     detail = f" ({cause})" if cause is not None else ""
     return " ".join(f"{said}{detail}".split())
 
 
 def _near(word: str, known: Sequence[str]) -> str:
-    """``, did you mean X?`` if one of the names is nearly the word, or ends in it."""
-    last = word.rpartition(".")[2]
-    ends = [name for name in known if name.rpartition(".")[2] == last]
-    alike = difflib.get_close_matches(word, known, 2, 0.75)
-    if not ends and not alike:
-        alike = [n for part in difflib.get_close_matches(last, {n.rpartition(".")[2] for n in known}, 1, 0.75)
-                 for n in known if n.rpartition(".")[2] == part]  # fmt: skip
-    found = list(dict.fromkeys([*ends, *alike]))[:3]
-    return f", did you mean {' or '.join(found)}?" if found else ""
+    """``, did you mean X?`` if the last part of a name is nearly that of the word; of several those that begin as it does."""
+    before, _, last = word.rpartition(".")
+    ends = {name: name.rpartition(".")[2] for name in known}
+    alike = [last] if last in ends.values() else difflib.get_close_matches(last, set(ends.values()), 1, 0.7)
+    found = [name for name, end in ends.items() if end in alike]
+    found = [name for name in found if name.rpartition(".")[0] == before] or found
+    return f", did you mean {' or '.join(found[:3])}?" if found else ""
 
 
 def _dotted(config: Any, prefix: str) -> Iterator[str]:

@@ -303,12 +303,15 @@ def check(config: Any, key: str = "", trust: Sequence[str] | None = None) -> Non
                 near = difflib.get_close_matches(name, named, 1)
                 meant = f", did you mean {path}.{near[0]}?" if near else ""
                 raise ConfigError(f"{path}.{name}={value!r}: {target} takes no such argument{meant}; it takes {sorted(named)}")
+            if value == "" and name.endswith(("dir", "dirpath", "root", "filename")):
+                raise ConfigError(f"{path}.{name}='' is empty: give the name of a place")
             leaves = list(_leaves(value))
             if any(isinstance(leaf, str) and "${" in leaf for leaf in leaves):
                 raise ConfigError(f"{path}.{name}={value!r}: no name or value may hold ${{...}} that was not resolved")
             if any(isinstance(leaf, float) and not math.isfinite(leaf) for leaf in leaves):
                 raise ConfigError(f"{path}.{name}={value!r} must be finite; where there may be none, null")
-            if name in hints and not _fits(value, hints[name]):
+            optional = name not in named or named[name].default is None
+            if name in hints and not _fits(value, hints[name]) and not (value is None and optional):
                 raise ConfigError(f"{path}.{name}={value!r}: {target} wants {_name(hints[name])}")
         lacking = [name for name, p in named.items() if p.default is p.empty and name not in arguments]
         if lacking and not node.get("_partial_", False):
@@ -346,7 +349,7 @@ def blaming(key: str, values: Mapping[str, Any]) -> Iterator[None]:
             for name, value in values.items()
             if name in text or any(len(word) > 3 and word in name for word in words) or (value and value in words)
         ]
-        has_them = any(f"{key}.{name}={value}" in text for name, value in values.items()) or not named
+        has_them = not named or (key in text and any(f"{name}={value}" in text for name, value in values.items()))
         raise ConfigError(text if has_them else f"{', '.join(named[:3])}: {text}") from error
 
 
@@ -446,7 +449,7 @@ def _fits(value: Any, hint: Any) -> bool:
         element = args[0] if args else Any
         return isinstance(value, list | tuple) and all(_fits(v, element) for v in value)
     if inspect.isclass(hint) and hint is not object:
-        return isinstance(value, hint) or not isinstance(value, str | int | float)
+        return isinstance(value, hint) or not isinstance(value, str | int | float | None)
     return True
 
 

@@ -1,6 +1,7 @@
 """All errors of the project: input that cannot be used, named so that its owner can mend it."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 LONGEST = 4000
@@ -42,6 +43,12 @@ def refuse(faults: Iterable[tuple[object, str]]) -> None:
     for there, message in faults:
         if there:
             raise ConfigError(message)
+
+
+def refuse_split(split: str | None) -> None:
+    """Raise a ConfigError for a split that is neither a known one, nor a path that is there, nor None."""
+    if split not in (None, "subject", "sequence") and (split == "" or not Path(split).expanduser().exists()):
+        raise ConfigError(f"loader.split={split} must be subject, sequence, or the path of an official list")
 
 
 def outside(values: Mapping[str, Any], limits: Mapping[str, str]) -> list[tuple[bool, str]]:

@@ -6,7 +6,6 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,7 +14,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
 from ddpm.config import blaming, build_module, check, construct, with_channels
-from ddpm.errors import ConfigError, outside, refuse
+from ddpm.errors import ConfigError, outside, refuse, refuse_split
 from ddpm.memory import refuse_beyond_memory, training_memory
 from ddpm.module import MotionDiffusion, evaluating
 from ddpm.process.condition import vector_statistics
@@ -37,6 +36,7 @@ OURS = {
 }
 """Arguments of the Trainer that are set by the command, and what to do instead."""
 
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 LIMITS = {
@@ -78,23 +78,26 @@ def checked(config: Mapping[str, Any], given: Sequence[str] = ()) -> dict[str, A
     check(config)
     for key in OURS.keys() & trainer.keys():
         raise ConfigError(f"trainer.{key} cannot be given: {OURS[key]}")
+    for key in ("loader", "trainer", "optimizer"):
+        if not isinstance(config[key], Mapping) or "_target_" not in config[key]:
+            raise ConfigError(f"{key}={config[key]!r} must be a node with a _target_")
     values = flat(config)
-    split, duration, steps = (values.get(key) for key in ("loader.split", "trainer.max_time", "sampler.steps"))
-    has_split = split in (None, "subject", "sequence") or (split != "" and Path(str(split)).expanduser().exists())
+    duration, steps = values.get("trainer.max_time"), values.get("sampler.steps")
     has_time = not isinstance(duration, str) or duration == "None" or bool(re.fullmatch(r"\d+:\d+:\d+:\d+", duration))
     has_time = has_time and not (isinstance(duration, str) and re.fullmatch(r"[0:]+", duration))
     too_many = isinstance(steps, int) and steps > config["T"] and "sampler.steps" in given
-    processes = values.get("trainer.devices") if config["trainer"]["accelerator"] == "cpu" else None
+    on_cpu = trainer["accelerator"] == "cpu" or (trainer["accelerator"] == "auto" and not torch.accelerator.is_available())
+    processes = values.get("trainer.devices") if on_cpu else None
     most = 8 * (os.cpu_count() or 1)
     refuse(outside(values, LIMITS))
+    refuse_split(config["loader"].get("split"))
     for key, good, limit in (
-        ("loader.split", has_split, "subject, sequence, or the path of an official list"),
         ("trainer.precision", trainer["precision"] in PRECISIONS, f"auto or one of {PRECISIONS}"),
+        ("trainer.accelerator", trainer["accelerator"] in ACCELERATORS, f"one of {', '.join(ACCELERATORS)}"),
         ("trainer.gradient_clip_algorithm", trainer.get("gradient_clip_algorithm") in (None, "norm"), "null or norm"),
         ("trainer.max_time", has_time, "days:hours:minutes:seconds, such as 00:00:30:00, or null"),
         ("trainer.devices", not isinstance(processes, int) or processes <= most, f"at most {most} on this machine"),
         ("sampler.steps", not too_many, f"at most T={config['T']}"),
-        ("callbacks.best.filename", values.get("callbacks.best.filename") != "", "the name of a file without its ending"),
     ):
         if not good:
             raise ConfigError(f"{key}={values[key]} must be {limit}")
@@ -110,8 +113,7 @@ def checked(config: Mapping[str, Any], given: Sequence[str] = ()) -> dict[str, A
 
 def _try_parts(config: Mapping[str, Any]) -> None:
     """Build what needs no data, with a network without weights that sees a batch, so that what is wrong is found before data."""
-    loader = config["loader"] if isinstance(config["loader"], Mapping) else {}
-    model, optimizer, scheduler = config["model"], config["optimizer"], config["lr_scheduler"]
+    loader, model, optimizer, scheduler = (config[key] for key in ("loader", "model", "optimizer", "lr_scheduler"))
     frames, batch = config["frames"], loader.get("batch_size", 1)
     width = model.get("clip_dim") or 2
     numbers = vector_statistics(torch.eye(width))
@@ -125,6 +127,7 @@ def _try_parts(config: Mapping[str, Any]) -> None:
         refuse_beyond_memory(what, needed, "give less of these, or of the model", config["trainer"]["accelerator"])
     module = build_module({**config, "model": model}, 20.0, ("a", "b"), (1, 1, 0), numbers, trainable=True, device="meta")
     cost(module.sampler, module.diffusion.alpha_bar)
+    module.diffusion.timesteps(2, config["T"], torch.device("cpu"))
     if loader.get("augment"):
         construct(loader["augment"], "augment")(module.skeleton, frames)
     with blaming("optimizer", optimizer):
