@@ -169,7 +169,7 @@ def test_what_has_no_value_is_named(door: str, arguments: list[str], key: str, r
     ("arguments", "named"),
     [
         (["nosuch=1"], "nosuch"),
-        (["frames=many"], "'many'"),
+        (["frames=many"], "many must be a whole number"),
         (["hydra.run.dir=taken/o"], "taken/o"),
     ],
 )
