@@ -27,6 +27,7 @@ from ddpm.config import RESUMED, blaming, build_module, construct
 from ddpm.errors import ConfigError
 from ddpm.files import write_durably
 from ddpm.process.condition import vector_statistics
+from ddpm.record import record_end, record_start
 from ddpm.training import (
     checked,
     count_steps_in_epochs,
@@ -140,12 +141,18 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
             log_configuration(trainer.loggers, saved)
         else:
             log.info("resuming from %s", resume)
+        if runs.is_first_process():
+            digest = clips.fingerprint() if clips.frames.numel() < 2**28 else None  # more takes longer than it is worth
+            record_start(out, {"recordings": len(clips), "frames": len(clips.frames), "sha256": digest})
         began = time.monotonic()
         try:
             trainer.fit(module, data, ckpt_path=resume, weights_only=True)
         except (KeyboardInterrupt, SystemExit):  # SIGTERM is one of the latter
             log.info("\nstopped after step %d; continue with %s", trainer.global_step, typed("resume", str(out)))
             raise
+        finally:
+            if runs.is_first_process():
+                record_end(out, trainer.global_step)
         if trainer.is_global_zero:
             log.info("%d steps in %.0f s; everything is in %s", trainer.global_step, time.monotonic() - began, out)
             for callback in callbacks:

@@ -69,6 +69,7 @@ PRODUCTS = {
     "checkpoints/best.ckpt": "the lowest val/loss",
     "events.out.tfevents.*": "tensorboard --logdir",
     "config.yaml": "the configuration, with every value as it was used",
+    "run.json": "command, versions, commit, data and machine of every start",
 }
 """What may be in the directory of a run, and what it is."""
 

@@ -123,8 +123,9 @@ def _try_parts(config: Mapping[str, Any]) -> None:
         channels = config["model"]["in_channels"]
         inputs = {"xt": torch.empty(2, channels, frames, device="meta"), "t": torch.zeros(2, dtype=torch.long, device="meta")}
         needed = training_memory(network, inputs, batch)
-        what = f"training with loader.batch_size={batch}, frames={frames} and {model['_target_'].rpartition('.')[2]}"
-        refuse_beyond_memory(what, needed, "give less of these, or of the model", config["trainer"]["accelerator"])
+        sizes = [f"model.{key}={model[key]}" for key in ("model_channels", "channel_mult", "depth") if key in model]
+        what = f"training with loader.batch_size={batch}, frames={frames}, {', '.join(sizes)}"
+        refuse_beyond_memory(what, needed, "give less of these", config["trainer"]["accelerator"])
     module = build_module({**config, "model": model}, 20.0, ("a", "b"), (1, 1, 0), numbers, trainable=True, device="meta")
     cost(module.sampler, module.diffusion.alpha_bar)
     module.diffusion.timesteps(2, config["T"], torch.device("cpu"))
