@@ -17,7 +17,7 @@ from ddpm.checkpoint import load_run
 from ddpm.clips import Clips
 from ddpm.command import command
 from ddpm.config import construct, construct_data, own_data
-from ddpm.errors import below, refuse
+from ddpm.errors import outside, refuse
 from ddpm.files import write_durably
 from ddpm.metrics.reference import reference
 from ddpm.metrics.suite import Evaluation, evaluate
@@ -29,6 +29,7 @@ from ddpm.viz.render import draw_clips, write_gif
 log = logging.getLogger("compare")
 
 METRIC = "frechet/kinetic"
+SAMPLERS = ("ddim", "ddpm", "dpmpp_2m", "dpmpp_2m_sde", "heun", "unipc")
 COLUMNS = ("sampler", "calls", "seconds_per_clip", "frechet_kinetic", "low", "high", "frechet_pose", "bone_variation", "jerk")
 LINE = (
     "{:>12} {:5d} calls {:9.4f} s a clip   Fréchet {:7.3f} ({:.3f} to {:.3f}) pose {:7.3f}   bones vary {:.1%}   "
@@ -91,10 +92,15 @@ def compare(cfg: DictConfig) -> Path:
         DataError: the run's data are not there.
     """
     values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    refuse(below(values, {"n": 32, "seed": 0, "batch_size": 1, "gif_clips": 0, "gif_steps": 1}))
+    limits = {"n": "in [32, 50000]", "seed": "at least 0", "batch_size": "at least 1", "gif_clips": "at least 0"}
+    refuse(outside(values, {**limits, "gif_steps": "at least 1"}))
+    unknown = next((name for name in cfg.samplers if name not in SAMPLERS), None)
+    refuse([(unknown is not None, f"samplers: {unknown} is none of {', '.join(SAMPLERS)}")])
     refuse([(not cfg.samplers or not cfg.steps, f"samplers={cfg.samplers} and steps={cfg.steps} must name at least one each")])
     module, run = load_run(cfg.ckpt, cfg.trust)
     module.to(choose_device(cfg.device))
+    if max(cfg.steps) > module.diffusion.n_steps:
+        log.warning("steps=%s: the model has T=%d; more are as many as that", max(cfg.steps), module.diffusion.n_steps)
     wanted = [(name, steps, sampler_of(name, steps, cfg.spacing)) for name in cfg.samplers for steps in cfg.steps]
     wanted += [("ddpm", None, sampler_of("ddpm", None, None))] if cfg.ancestral else []
     # Refuses what cannot run.

@@ -15,14 +15,17 @@ from ddpm.checkpoint import load_run
 from ddpm.clips import Clips
 from ddpm.command import command
 from ddpm.config import construct, construct_data, own_clips
-from ddpm.errors import DataError, below, refuse
+from ddpm.errors import DataError, outside, refuse, refuse_split
 from ddpm.files import write_json
+from ddpm.memory import refuse_clips_beyond_memory
 from ddpm.metrics import suite
 from ddpm.metrics.classifier import classification, classifier_of
 from ddpm.metrics.memorisation import memorisation
 from ddpm.metrics.reference import Reference, held_out, reference, too_little, whole
 from ddpm.metrics.table import lines
 from ddpm.metrics.verdict import findings
+from ddpm.module import choose_device
+from ddpm.process.samplers import cost
 from ddpm.runs import versions
 from ddpm.viz.report import write_report
 
@@ -68,6 +71,7 @@ def evaluate(cfg: DictConfig) -> Path:
     """
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     check_values(config)
+    choose_device(config["device"])
     seed, fast = config["seed"], config["fast"]
     generated, data, real, about = measured(config)
     lead = (
@@ -110,14 +114,19 @@ def check_values(config: Mapping[str, Any]) -> None:
     """Raise a ConfigError for a value outside its limits, or options that exclude each other, before anything is loaded."""
     ckpt, clips, which, has_data = config["ckpt"], config["clips"], config["reference"], "_target_" in config["data"]
     split = any(value is not None for value in config["loader"].values())
+    limits = {
+        **{"n": "in [32, 50000]", "seed": "at least 0", "frames": "at least 4", "training": "at least 0"},
+        **{"batch_size": "at least 1", "loader.val_fraction": "in [0, 1)", "loader.seed": "at least 0"},
+    }
+    refuse_split(config["loader"]["split"])
     refuse([
-        *below(config, {"n": 32, "seed": 0, "frames": 4, "training": 0, "batch_size": 1}),
+        *outside({**config, **{f"loader.{key}": value for key, value in config["loader"].items()}}, limits),
         (which not in ("auto", "held_out", "all"), f"reference={which} must be auto, held_out or all"),
-        (config["out"] == "", "out='' must be a directory, or the name of a new one"),
         (not ckpt and not clips, "give ckpt=RUN, a trained model, or clips=FILE.npz with data=GROUP, the real motion"),
         (not ckpt and not has_data, f"clips={clips} needs the real motion to compare with: data=GROUP as for train.py"),
         (ckpt and split, "loader cannot be given with ckpt: a run is compared with its own data, split as they were"),
         (ckpt and has_data, "data=GROUP cannot be given with ckpt: a run is compared with its own data"),
+        (clips and not Path(clips).is_file(), f"clips={clips}: no such file"),
     ])  # fmt: skip
 
 
@@ -148,6 +157,8 @@ def measured(config: Mapping[str, Any]) -> tuple[Clips, Any, Reference, dict[str
     if generated is None:
         node = config["sampler"] or run["sampler"]
         sampler = construct(node, "sampler") if config["sampler"] else model.sampler
+        refuse_clips_beyond_memory(config["n"], frames, len(model.skeleton.names), model.skeleton.coords)
+        cost(sampler, model.diffusion.alpha_bar)
         seeds = range(config["seed"], config["seed"] + config["n"])
         options = {"batch_size": config["batch_size"], "device": config["device"], "progress": True}
         generated = model.sample(seeds, frames=frames, sampler=sampler, **options)

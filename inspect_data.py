@@ -15,9 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from datamodules.clip_set import ClipSet
 from datamodules.sets.folder import fitting_skeletons
 from datamodules.summary import summarise
-from ddpm.command import command, plain, quoted
+from ddpm.command import WITH_VALUE, command, plain, quoted
 from ddpm.config import construct
-from ddpm.errors import ConfigError
+from ddpm.errors import outside, refuse, refuse_split
 from ddpm.files import write_durably
 from ddpm.viz.figure import draw_skeleton
 from ddpm.viz.render import draw_clips, write_gif
@@ -38,10 +38,6 @@ class Config:
     data: Any = None
 
 
-WITH_VALUE = "--cfg -c --package -p --config-path -cp --config-name -cn --config-dir -cd --info -i".split()
-"""Options of Hydra: what follows them is no path to data."""
-
-
 def inspect_data(cfg: DictConfig) -> Path:
     """Print a summary and write it with ``skeleton.png`` and ``clips.gif``.
 
@@ -54,10 +50,8 @@ def inspect_data(cfg: DictConfig) -> Path:
     Raises:
         ConfigError, DataError: data that cannot be trained on.
     """
-    if cfg.out == "" or cfg.frames < 1 or cfg.gif_clips < 0:
-        raise ConfigError(
-            f"out={cfg.out!r} must not be empty, frames={cfg.frames} at least 1, gif_clips={cfg.gif_clips} not negative"
-        )
+    refuse(outside(cfg, {"frames": "at least 1", "gif_clips": "at least 0"}))  # type: ignore[arg-type]
+    refuse_split(cfg.loader.split)
     node = plain(cfg)["data"]
     if node.get("on_outlier") == "refuse":
         node["on_outlier"] = "keep"  # they are to be seen

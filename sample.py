@@ -18,9 +18,11 @@ from ddpm.checkpoint import load_run
 from ddpm.clips import Clips
 from ddpm.command import command
 from ddpm.config import construct, construct_data, own_data
-from ddpm.errors import ConfigError, below, printable, refuse
+from ddpm.errors import ConfigError, outside, printable, refuse
+from ddpm.memory import refuse_clips_beyond_memory
 from ddpm.module import MotionDiffusion, choose_device
 from ddpm.process.editing import edit, given_by, interpolate, invert, vary
+from ddpm.process.samplers import cost
 from ddpm.viz.bvh_out import write_bvh_files
 
 log = logging.getLogger("sample")
@@ -79,7 +81,10 @@ def sample(cfg: DictConfig) -> Path:
     if cfg.sampler is not None:
         sampler = construct(OmegaConf.to_container(cfg.sampler, resolve=True, throw_on_missing=True), "sampler")
     if cfg.steps is not None:
+        refuse(outside({"steps": cfg.steps}, {"steps": f"in [1, {model.diffusion.n_steps}]"}))
         sampler = partial(sampler, steps=cfg.steps)
+    cost(sampler, model.diffusion.alpha_bar)
+    refuse_clips_beyond_memory(cfg.n, cfg.frames or model.frames, len(model.skeleton.names), model.skeleton.coords)
     wanted = cfg.action if cfg.action is None or OmegaConf.is_list(cfg.action) else [cfg.action]
     labels = None if wanted is None else model.find_labels([str(name) for name in wanted], cfg.n)
     if cfg.vector is not None:
@@ -152,7 +157,9 @@ def script_of(script: Any) -> list[tuple[str, float]]:
         try:
             acts.append((name.strip(), float(seconds)))
         except ValueError:
-            raise ConfigError(f"script={script}: {item} is no ACTION:SECONDS; give it as script=[walk:3,wave:2]") from None
+            seconds = "nan"
+        if not 0 < float(seconds) < math.inf:
+            raise ConfigError(f"script={script}: {item} is no ACTION:SECONDS; give it as script=[walk:3,wave:2]")
     return acts
 
 
@@ -172,14 +179,16 @@ def source_of(cfg: DictConfig, model: MotionDiffusion, run: dict[str, Any], turn
 
 def check_values(cfg: DictConfig) -> None:
     """Raise a ConfigError for a value outside its limits, or options that exclude each other, before anything is loaded."""
-    least = {"n": 1, "seed": 0, "batch_size": 1, "frames": 1, "steps": 1, "gif_clips": 0, "invert": 1, "source_clip": 0}
+    limits = {
+        **{"n": "at least 1", "seed": "at least 0", "batch_size": "at least 1", "frames": "at least 1", "steps": "at least 1"},
+        **{"gif_clips": "at least 0", "invert": "at least 1", "source_clip": "at least 0"},
+    }
     ends = cfg.interpolate
     two_seeds = OmegaConf.is_list(ends) and len(ends) == 2 and all(type(seed) is int and 0 <= seed < 2**63 for seed in ends)
-    refuse(below(cfg, least))  # type: ignore[arg-type]
+    refuse(outside(cfg, limits))  # type: ignore[arg-type]
     for key, good, limit in (
         ("seed", cfg.seed + cfg.n <= 2**63, "so small that seed + n is at most 2^63"),
         ("export", cfg.export in (None, "bvh"), "bvh, or null"),
-        ("out", cfg.out != "", "the name of a directory"),
         ("guidance", 0 <= (cfg.guidance or 0) < math.inf, "a number, and not negative; 1 is none, more exaggerates the action"),
         ("project", cfg.project in (None, "bones", "none"), "bones, none, or null for that of the run"),
         ("vary", cfg.vary is None or 0 < cfg.vary <= 1, "in (0, 1]: 1 keeps nothing of the clip"),

@@ -24,11 +24,12 @@ from datamodules.split import list_digest
 from ddpm import runs
 from ddpm.checkpoint import DurableCheckpointIO
 from ddpm.command import command, plain, typed
-from ddpm.config import RESUMED, build_module, construct
+from ddpm.config import RESUMED, blaming, build_module, construct
 from ddpm.errors import ConfigError
 from ddpm.files import write_durably
 from ddpm.fine_tuning import Origin, validation_loss
 from ddpm.process.condition import several, vector_statistics
+from ddpm.record import record_end, record_start
 from ddpm.training import (
     checked,
     count_steps_in_epochs,
@@ -37,6 +38,7 @@ from ddpm.training import (
     make_loggers,
     quiet_lightning,
     refuse_processes,
+    refuse_unknown_monitor,
     rehearse,
 )
 
@@ -103,11 +105,12 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
         if resume is None:
             runs.refuse_to_overwrite(out)
         log_file.enter_context(runs.logged(out / "train.log"))
+        given = [runs.override_key(override) for override in overrides]
         origin = None if cfg.finetune is None else Origin(cfg.finetune, resume, cfg.trust)
         cfg = cfg.copy()
         for key, value in ({} if origin is None else origin.settings(cfg, overrides)).items():
             OmegaConf.update(cfg, key, value, merge=False)
-        config = checked(plain(cfg, trust))
+        config = checked(plain(cfg, trust), given)
         if trust is not None:
             runs.refuse_outside(config, out)
         saved = {key: config[key] for key in runs.SAVED if key in config} | {"ema": config["callbacks"].get("ema")}
@@ -119,6 +122,19 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
             write_durably(out / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)).encode())
         pl.seed_everything(config["seed"], workers=True, verbose=False)
         quiet_lightning()
+
+        loggers = make_loggers(config["logger"], resumed_step)
+        callbacks = [construct(node, f"callbacks.{name}") for name, node in config["callbacks"].items()]
+        # It refuses to run without a logger, and logger=none is a legitimate wish.
+        callbacks = [c for c in callbacks if loggers or not isinstance(c, LearningRateMonitor)]
+        refuse_unknown_monitor(callbacks)
+        with blaming("trainer", config["trainer"]):
+            trainer: pl.Trainer = construct(config["trainer"], "trainer")(
+                callbacks=[*callbacks, StopBetweenBatches()], logger=loggers, plugins=[DurableCheckpointIO(out)],
+                default_root_dir=str(out), use_distributed_sampler=False, enable_model_summary=False, num_sanity_val_steps=0,
+                enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
+            )  # fmt: skip
+        count_steps_in_epochs(trainer)
 
         clips = through_cache(construct, config["cache"])(config["data"], "data")
         for flaw in clips.flaws or ():
@@ -139,28 +155,23 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
                 log.info("val/loss of %s on these clips: %.4g", origin.path, validation_loss(module, data.val_dataloader()))
         rehearse(module, statistics)
         module.save_hyperparameters({**saved, "overrides": list(overrides)}, logger=False)
-
-        loggers = make_loggers(config["logger"], resumed_step)
-        callbacks = [construct(node, f"callbacks.{name}") for name, node in config["callbacks"].items()]
-        # It refuses to run without a logger, and logger=none is a legitimate wish.
-        callbacks = [c for c in callbacks if loggers or not isinstance(c, LearningRateMonitor)]
-        trainer: pl.Trainer = construct(config["trainer"], "trainer")(
-            callbacks=[*callbacks, StopBetweenBatches()], logger=loggers, plugins=[DurableCheckpointIO(out)],
-            default_root_dir=str(out), use_distributed_sampler=False, enable_model_summary=False, num_sanity_val_steps=0,
-            enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
-        )  # fmt: skip
-        count_steps_in_epochs(trainer)
         log.info("%s, on %s in %s", description(module), trainer.strategy.root_device, trainer.precision)
         if resume is None:
             log_configuration(trainer.loggers, saved)
         else:
             log.info("resuming from %s", resume)
+        if runs.is_first_process():
+            digest = clips.fingerprint() if clips.frames.numel() < 2**28 else None  # more takes longer than it is worth
+            record_start(out, {"recordings": len(clips), "frames": len(clips.frames), "sha256": digest})
         began = time.monotonic()
         try:
             trainer.fit(module, data, ckpt_path=resume, weights_only=True)
         except (KeyboardInterrupt, SystemExit):  # SIGTERM is one of the latter
             log.info("\nstopped after step %d; continue with %s", trainer.global_step, typed("resume", str(out)))
             raise
+        finally:
+            if runs.is_first_process():
+                record_end(out, trainer.global_step)
         if trainer.is_global_zero:
             log.info("%d steps in %.0f s; everything is in %s", trainer.global_step, time.monotonic() - began, out)
             for callback in callbacks:
@@ -185,7 +196,7 @@ def main(cfg: DictConfig) -> float:
         overrides = runs.overrides_of(begun, overrides)
         own = ("out", "resume", "cache", "trust")  # of this command line alone
         cfg = hydra.compose("config", overrides=[o for o in overrides if runs.override_key(o) not in own])
-    cfg.out, cfg.resume, cfg.cache = out, resume, cache
+    cfg.out, cfg.resume, cfg.cache, cfg.trust = out, resume, cache, trust
     # The command line in a checkpoint names no code but ours and that of trusted packages.
     return train(cfg, overrides, None if begun is None else (*RESUMED, *trust))
 

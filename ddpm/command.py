@@ -1,12 +1,14 @@
 """What every command does: compose, say what is wrong in one message, end with the right status, go on with a sweep."""
 
+import difflib
 import functools
 import logging
 import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import CompactHydraException, HydraException
+from hydra.errors import CompactHydraException, HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
@@ -22,7 +24,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from ddpm.config import check, construct, located
-from ddpm.errors import ProjectError, printable
+from ddpm.errors import ConfigError, ProjectError, printable
+from ddpm.files import refuse_place
 from ddpm.skeleton import Skeleton
 
 log = logging.getLogger("command")
@@ -38,12 +41,19 @@ EXPECTED = (
 """What input, configuration and machine can be to blame for; anything else is a fault of the code and keeps its traceback."""
 
 
+WITH_VALUE = "--cfg -c --package -p --config-path -cp --config-name -cn --config-dir -cd --info -i".split()
+"""Options of Hydra that a word follows, which is no path to data."""
+OPTIONS = "--help -h --hydra-help --version --resolve --run -r --multirun -m --shell-completion -sc --experimental-rerun".split()
+"""The others."""
+
+
 def command(config_name: str, schema: type) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Make a command of a function of the composed configuration, which is called without arguments.
 
-    What is `EXPECTED` to go wrong ends it with one message and status 1, Ctrl-C with 130, SIGTERM with 143. In a multirun
-    every job runs whatever becomes of the others, with the number of the job behind ``out``; one that failed makes the
-    status 1. With the environment variable HYDRA_FULL_ERROR=1 errors are raised, with everything that led to them.
+    What is `EXPECTED` to go wrong ends it with one message and status 2, Ctrl-C with 130, SIGTERM with 143; status 1 is a fault
+    of the code, with its traceback. In a multirun every job runs whatever becomes of the others, with the number of the job
+    behind ``out``; one that failed makes the status 2. With the environment variable HYDRA_FULL_ERROR=1 errors are raised, with
+    everything that led to them.
 
     Args:
         config_name: file of ``conf``.
@@ -61,12 +71,13 @@ def command(config_name: str, schema: type) -> Callable[[Callable[[DictConfig], 
             if not WANTS_FULL:
                 os.environ.pop(FULL, None)  # so that processes that it starts do as this one
             try:
+                _look_over(cfg, [field.name for field in fields(schema)])
                 return work(cfg)
             except EXPECTED as error:
                 log.error("%s", message(error))
                 if sweeps or WANTS_FULL:
                     raise
-                sys.exit(1)
+                sys.exit(2)
             finally:
                 os.environ[FULL] = "1"
 
@@ -77,14 +88,17 @@ def command(config_name: str, schema: type) -> Callable[[Callable[[DictConfig], 
             sys.path.append(str(Path.cwd()))  # where a user's own package lies; last, so that it hides no other
             os.environ[FULL] = "1"  # Hydra then raises, and all errors are reported here, also those outside of the job
             try:
+                sys.argv[1:] = options_first(sys.argv[1:])
                 run()
             except EXPECTED as error:
                 if WANTS_FULL:
                     raise
-                log.error("%s", message(error))
-                for argument in ambiguous(sys.argv[1:]) if isinstance(error, CompactHydraException) else ():
-                    log.error("if one text is meant, type %s", typed(*argument.split("=", 1)))
-                sys.exit(1)
+                logging.basicConfig(format="%(message)s")  # where Hydra was not even begun
+                log.error("%s", message(error, [field.name for field in fields(schema)]))
+                if isinstance(error, CompactHydraException):
+                    for argument in ambiguous(sys.argv[1:])[:2]:
+                        log.error("if one text is meant, type %s", typed(*argument.split("=", 1)))
+                sys.exit(2)
             except SIGTERMException:
                 sys.exit(143)
             except (KeyboardInterrupt, SystemExit) as error:
@@ -99,6 +113,23 @@ def command(config_name: str, schema: type) -> Callable[[Callable[[DictConfig], 
         return main
 
     return decorate
+
+
+PATHS = ("ckpt", "resume", "clips", "source", "edit", "vector", "data.root")
+"""Keys that name a file or directory that is read."""
+
+
+def _look_over(cfg: DictConfig, keys: Sequence[str]) -> None:
+    """Raise a ConfigError for what is wrong in every command: keys that it has not, empty paths, places without room to write."""
+    for key in cfg:
+        if key not in keys:
+            raise ConfigError(f"{key}: there is no such key{_near(str(key), keys)}; --cfg job prints all")
+    for key in PATHS:
+        if OmegaConf.select(cfg, key) == "":
+            raise ConfigError(f"{key}='' is empty: give a path, or leave it away")
+    for key in ("out", "cache"):
+        if cfg.get(key) not in (None, "auto"):
+            refuse_place(key, cfg[key])
 
 
 def quoted(text: str) -> str:
@@ -127,8 +158,35 @@ def ambiguous(arguments: Sequence[str]) -> list[str]:
     return [argument for argument in arguments if "=" in argument and not argument.startswith("-") and not is_clear(argument)]
 
 
-def message(error: BaseException) -> str:
-    """What an error says to a user, without control characters."""
+def options_first(arguments: Sequence[str]) -> list[str]:
+    """The command line with options before overrides, wherever they stood.
+
+    Raises:
+        ConfigError: an option that no command has, or one without its value.
+    """
+    options: list[str] = []
+    overrides: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        name, known = word.partition("=")[0], [*OPTIONS, *WITH_VALUE]
+        if not word.startswith("-"):
+            overrides.append(word)
+        elif not any(option.startswith(name) and (option == name or name[:2] == "--") for option in known):
+            key = word.lstrip("-")
+            meant = f"a key is given as {key}" if "=" in word else f"options are {', '.join(known)}"
+            raise ConfigError(f"{word}: there is no such option{_near(name, known)}; {meant}")
+        else:
+            options.append(word)
+            if word in WITH_VALUE:
+                value = next(words, "")
+                if value == "" or (word in ("--cfg", "-c") and value not in ("job", "hydra", "all")):
+                    raise ConfigError(f"{word} {value}: {word} needs a value{', job, hydra or all' if word[-1] in 'gc' else ''}")
+                options.append(value)
+    return options + overrides
+
+
+def message(error: BaseException, keys: Sequence[str] = ()) -> str:
+    """What an error says to a user, without control characters; ``keys`` are those of the command."""
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} has no value yet: give it as {error.full_key}=..."
     cause: BaseException | None = error
@@ -136,8 +194,74 @@ def message(error: BaseException) -> str:
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, OmegaConfBaseException) and cause is not None:
         error = cause  # raised where Hydra or OmegaConf asked for a value
-    detail = f"\n{error.__cause__}" if isinstance(error, CompactHydraException) and error.__cause__ is not None else ""
-    return printable(f"{type(error).__name__}: {error}{detail}")
+    if isinstance(error, CompactHydraException):
+        return printable(f"ConfigError: {_composition(error, keys)}")
+    if isinstance(error, OmegaConfBaseException) and error.full_key:  # its other lines are about its own types
+        return printable(f"ConfigError: {error.full_key}: {str(error.msg or error).splitlines()[0]}")
+    if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):
+        group = next((a for a in sys.argv[1:] if re.fullmatch(r"\w*=(null|None|[\d.]*)", a)), "a group")
+        return printable(f"ConfigError: {group}: a group takes the name of a file of conf/{group.partition('=')[0]}")
+    return printable(f"{type(error).__name__}: {error}")
+
+
+WANTED = {
+    "converted to Integer": "must be a whole number, in digits alone",
+    "converted to Float": "must be a number",
+    "not a valid bool": "must be true or false",
+    "not Optional": "must have a value",
+    "not a ListConfig": "must be a list, [a,b]",
+    "not a subclass": "must hold keys",
+}
+"""What OmegaConf says of a value of the wrong type, and what it says here."""
+
+
+def _composition(error: CompactHydraException, keys: Sequence[str]) -> str:
+    """What is wrong with a command line, in the one line that Hydra takes up to thirteen for."""
+    said, cause, given = str(error), error.__cause__, [a for a in sys.argv[1:] if not a.startswith("-")]
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None and error.options:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        listed = ", ".join(error.options)
+        return f"{group}={option}: there is no such option{_near(option, error.options)}; it may be {listed} (conf/{group})"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: not read as KEY=VALUE"
+    if "Ambiguous value" in said:
+        argument = next((a for a in ambiguous(given)), "")
+        key, _, value = argument.partition("=")
+        return f"{argument}: several values for one; add -m to run with each of them, or type {key}=[{value}] for a list"
+    named = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", said)
+    if named is not None:
+        argument = next((a for a in given if a.lstrip("~").partition("=")[0] == named[1]), named[1])
+        node = getattr(cause, "parent_node", None)
+        inside = {} if node is None else OmegaConf.to_container(node._get_root(), resolve=False)
+        known = [name for name in _dotted(inside, "") if not name.startswith("hydra")] or list(keys)
+        prefix = named[1].rpartition(".")[0]
+        beside = [name.rpartition(".")[2] for name in known if prefix and name.rpartition(".")[0] == prefix]
+        beside = [name for name in beside if not name.startswith("_")]
+        where = f"{prefix} has {', '.join(beside)}; +{argument} adds one" if beside else "--cfg job prints all"
+        return f"{argument}: there is no such key{_near(named[1], known)}; {where}"
+    merged = re.search(r"Error merging override (.*)", said)
+    if merged is not None:
+        reason = str(getattr(cause, "msg", None) or cause or said).splitlines()[0]
+        return f"{merged[1]} " + next((text for words, text in WANTED.items() if words in reason), reason)
+    detail = f" ({cause})" if cause is not None else ""
+    return " ".join(f"{said}{detail}".split())
+
+
+def _near(word: str, known: Sequence[str]) -> str:
+    """``, did you mean X?`` if the last part of a name is nearly that of the word; of several those that begin as it does."""
+    before, _, last = word.rpartition(".")
+    ends = {name: name.rpartition(".")[2] for name in known}
+    alike = [last] if last in ends.values() else difflib.get_close_matches(last, set(ends.values()), 1, 0.7)
+    found = [name for name, end in ends.items() if end in alike]
+    found = [name for name in found if name.rpartition(".")[0] == before] or found
+    return f", did you mean {' or '.join(found[:3])}?" if found else ""
+
+
+def _dotted(config: Any, prefix: str) -> Iterator[str]:
+    """All keys of plain containers, with dots."""
+    for key, value in config.items() if isinstance(config, Mapping) else ():
+        yield f"{prefix}{key}"
+        yield from _dotted(value, f"{prefix}{key}.")
 
 
 def plain(cfg: DictConfig, trust: Sequence[str] | None = None) -> dict[str, Any]:

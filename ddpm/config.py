@@ -3,18 +3,24 @@
 Not by Hydra's instantiate: its errors name neither key nor type, and it resolves interpolations inside a checkpoint's strings.
 """
 
+import contextlib
+import difflib
 import functools
 import importlib
 import inspect
+import itertools
+import math
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from ddpm.errors import ConfigError
+from ddpm.errors import ConfigError, ProjectError
 from ddpm.module import MotionDiffusion
 from ddpm.motion_losses import MotionLoss
 from ddpm.networks.transformer import MotionTransformer
@@ -157,6 +163,7 @@ def build_module(
     vectors: Mapping[str, Tensor] | None = None,
     trainable: bool = False,
     trust: Sequence[str] | None = None,
+    device: str | None = None,
 ) -> MotionDiffusion:
     """The untrained module that a configuration describes.
 
@@ -168,6 +175,7 @@ def build_module(
         vectors: of the training recordings, see `ddpm.process.condition.vector_statistics`; None where there are none.
         trainable: also build optimiser and learning rate schedule, which sampling does not need.
         trust: see `construct`.
+        device: that the network is made on; "meta" for one without weights.
 
     Raises:
         ConfigError: see `check`.
@@ -207,8 +215,10 @@ def build_module(
     ground = skeleton.ground_axes if travel == "steps" else ()
     steps = [skeleton.root * skeleton.coords + axis for axis in ground]
     prediction.prepare(steps, len(class_names) if isinstance(condition, LabelCondition) else 0)
+    with contextlib.nullcontext() if device is None else torch.device(device):
+        network = construct_part(model, "model", trust)
     diffusion = DenoiseDiffusion(
-        construct_part(model, "model", trust),
+        network,
         config["T"],
         beta_schedule=part("schedule"),
         prediction=prediction,
@@ -290,11 +300,19 @@ def check(config: Any, key: str = "", trust: Sequence[str] | None = None) -> Non
         arguments = {name: value for name, value in node.items() if name not in ("_target_", "_partial_")}
         for name, value in arguments.items():
             if name not in named and len(named) == len(parameters):
-                raise ConfigError(f"{path}.{name}: {target} takes no such argument; it takes {sorted(named)}")
-            if name in hints and not _fits(value, hints[name]):
-                raise ConfigError(f"{path}.{name}={value!r}: {target} wants {_name(hints[name])}")
-            if _interpolates(value):
+                near = difflib.get_close_matches(name, named, 1)
+                meant = f", did you mean {path}.{near[0]}?" if near else ""
+                raise ConfigError(f"{path}.{name}={value!r}: {target} takes no such argument{meant}; it takes {sorted(named)}")
+            if value == "" and name.endswith(("dir", "dirpath", "root", "filename")):
+                raise ConfigError(f"{path}.{name}='' is empty: give the name of a place")
+            leaves = list(_leaves(value))
+            if any(isinstance(leaf, str) and "${" in leaf for leaf in leaves):
                 raise ConfigError(f"{path}.{name}={value!r}: no name or value may hold ${{...}} that was not resolved")
+            if any(isinstance(leaf, float) and not math.isfinite(leaf) for leaf in leaves):
+                raise ConfigError(f"{path}.{name}={value!r} must be finite; where there may be none, null")
+            optional = name not in named or named[name].default is None
+            if name in hints and not _fits(value, hints[name]) and not (value is None and optional):
+                raise ConfigError(f"{path}.{name}={value!r}: {target} wants {_name(hints[name])}")
         lacking = [name for name, p in named.items() if p.default is p.empty and name not in arguments]
         if lacking and not node.get("_partial_", False):
             raise ConfigError(f"{path}: {target} needs {lacking} too")
@@ -316,25 +334,47 @@ def located(
     return [(path, node, _locate(node["_target_"], path, trust)) for path, node in nodes]
 
 
+@contextlib.contextmanager
+def blaming(key: str, values: Mapping[str, Any]) -> Iterator[None]:
+    """What a constructor says of its arguments inside this context becomes a ConfigError that names their keys and values."""
+    try:
+        yield
+    except ProjectError:
+        raise
+    except (ValueError, TypeError, ArithmeticError, MisconfigurationException) as error:
+        text = str(error).partition("\n")[0]
+        words = [word.strip("`'\",.:=") for word in text.lower().split()]
+        named = [
+            f"{key}.{name}={value}"
+            for name, value in values.items()
+            if name in text or any(len(word) > 3 and word in name for word in words) or (value and value in words)
+        ]
+        has_them = not named or (key in text and any(f"{name}={value}" in text for name, value in values.items()))
+        raise ConfigError(text if has_them else f"{', '.join(named[:3])}: {text}") from error
+
+
 def _construct(config: Any, key: str) -> Any:
     if isinstance(config, Mapping):
         values = {name: _construct(value, f"{key}.{name}") for name, value in config.items()}
         if "_target_" not in values:
             return values
         constructor = _locate(values.pop("_target_"), key)
-        return functools.partial(constructor, **values) if values.pop("_partial_", False) else constructor(**values)
+        if values.pop("_partial_", False):
+            return functools.partial(constructor, **values)
+        with blaming(key, values):
+            return constructor(**values)
     if isinstance(config, list | tuple):
         return [_construct(value, f"{key}[{i}]") for i, value in enumerate(config)]
     return config
 
 
-def _interpolates(value: Any) -> bool:
-    """Whether a string anywhere in it would become something else if OmegaConf resolved it again, a node for instance."""
-    if isinstance(value, Mapping):
-        return any(_interpolates(part) for pair in value.items() for part in pair)
-    if isinstance(value, list | tuple):
-        return any(map(_interpolates, value))
-    return isinstance(value, str) and "${" in value
+def _leaves(value: Any) -> Iterator[Any]:
+    """Every key and value in plain containers."""
+    if isinstance(value, Mapping | list | tuple):
+        for part in itertools.chain.from_iterable(value.items()) if isinstance(value, Mapping) else value:
+            yield from _leaves(part)
+    else:
+        yield value
 
 
 def _nodes(config: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -403,11 +443,13 @@ def _fits(value: Any, hint: Any) -> bool:
     container = origin or hint
     if inspect.isclass(container) and issubclass(container, Mapping):
         return isinstance(value, Mapping)
+    if container is tuple and args and args[-1] is not Ellipsis:
+        return isinstance(value, list | tuple) and len(value) == len(args) and all(map(_fits, value, args))
     if inspect.isclass(container) and issubclass(container, Sequence | list | tuple):
         element = args[0] if args else Any
         return isinstance(value, list | tuple) and all(_fits(v, element) for v in value)
     if inspect.isclass(hint) and hint is not object:
-        return isinstance(value, hint) or not isinstance(value, str | int | float)
+        return isinstance(value, hint) or not isinstance(value, str | int | float | None)
     return True
 
 

@@ -1,6 +1,7 @@
 """All errors of the project: input that cannot be used, named so that its owner can mend it."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 LONGEST = 4000
@@ -44,9 +45,30 @@ def refuse(faults: Iterable[tuple[object, str]]) -> None:
             raise ConfigError(message)
 
 
-def below(values: Mapping[str, Any], least: Mapping[str, float]) -> list[tuple[bool, str]]:
-    """For `refuse`: the keys whose values are less than the least that is possible; None is not looked at."""
+def refuse_split(split: str | None) -> None:
+    """Raise a ConfigError for a split that is neither a known one, nor a path that is there, nor None."""
+    if split not in (None, "subject", "sequence") and (split == "" or not Path(split).expanduser().exists()):
+        raise ConfigError(f"loader.split={split} must be subject, sequence, or the path of an official list")
+
+
+def outside(values: Mapping[str, Any], limits: Mapping[str, str]) -> list[tuple[bool, str]]:
+    """For `refuse`: the keys whose numbers are not what their limits say.
+
+    Args:
+        values: by key; what is absent, no number or a truth value is not looked at.
+        limits: by key ``at least A``, ``above A``, ``in [A, B)`` with any brackets, a number, or several of these with ``or``.
+    """
     return [
-        (values[key] is not None and values[key] < limit, f"{key}={values[key]} must be at least {limit}")
-        for key, limit in least.items()
+        (not any(_inside(values[key], part) for part in limit.split(" or ")), f"{key}={values[key]} must be {limit}")
+        for key, limit in limits.items()
+        if isinstance(values.get(key), int | float) and not isinstance(values[key], bool)
     ]
+
+
+def _inside(value: float, limit: str) -> bool:
+    if not limit.startswith("in "):
+        word, number = limit.split()[-2:] if " " in limit else ("", limit)
+        least = float(number)
+        return value >= least if word == "least" else value > least if word == "above" else value == least
+    low, high = (float(number) for number in limit[4:-1].split(", "))
+    return (value >= low if limit[3] == "[" else value > low) and (value <= high if limit[-1] == "]" else value < high)

@@ -5,11 +5,12 @@ import json
 import math
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ddpm.errors import WriteError
+from ddpm.errors import ConfigError, WriteError
 
 
 def write_durably(path: str | Path, content: bytes | memoryview) -> None:
@@ -36,6 +37,24 @@ def write_durably(path: str | Path, content: bytes | memoryview) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def refuse_place(key: str, place: str | Path) -> None:
+    """Look whether a directory can be written to, or made, before there is anything to write; nothing is left there.
+
+    Raises:
+        ConfigError: it cannot; names key, place and what is in the way.
+    """
+    there = Path(place)
+    if str(place) == "" or (there.exists() and not there.is_dir()):
+        raise ConfigError(f"{key}={str(place)!r} must be a directory, or the name of a new one")
+    while not there.exists():
+        there = there.parent
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{key}={place}: {there} cannot be written to ({error.strerror}); choose another directory") from error
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from ddpm.checkpoint import GENERATIONS, checkpoint_of, read_checkpoint
 from ddpm.command import message, typed
 from ddpm.errors import CheckpointError, ConfigError
+from ddpm.files import refuse_place
 
 log = logging.getLogger(__name__)
 
@@ -71,14 +72,15 @@ PRODUCTS = {
     "checkpoints/best.ckpt": "the lowest val/loss",
     "events.out.tfevents.*": "tensorboard --logdir",
     "config.yaml": "the configuration, with every value as it was used",
+    "run.json": "command, versions, commit, data and machine of every start",
 }
 """What may be in the directory of a run, and what it is."""
 
 
 def run_directory(out: str | None, resume: str | None) -> str:
     """Where a single run goes: ``out`` if given, the directory of the run to resume, or a new one named by the time."""
-    if out is not None and (out == "" or (Path(out).exists() and not Path(out).is_dir())):
-        raise ConfigError(f"out={out!r} must be a directory, or the name of a new one")
+    if out is not None:
+        refuse_place("out", out)
     if resume is not None and resume != "auto":
         path = Path(resume)
         run = path.parent.parent if path.suffix == ".ckpt" else path

@@ -13,7 +13,7 @@ LAYERS = [
     {"ddpm.errors", "ddpm.seeding", "ddpm.skeleton", "ddpm.learning_rate", "ddpm.process", "ddpm.networks", "ddpm.metrics"}
     | {f"ddpm.process.{name}" for name in ("schedules", "prediction", "weighting", "timestep_sampling")}
     | {"ddpm.process.variance", "ddpm.process.spacing", "ddpm.viz"},
-    {"ddpm.files", "ddpm.networks.blocks", "ddpm.process.gaussian"},
+    {"ddpm.files", "ddpm.memory", "ddpm.networks.blocks", "ddpm.process.gaussian"},
     {"ddpm.clips", "ddpm.metrics.distances"},
     {"ddpm.networks.unet", "ddpm.networks.transformer", "ddpm.normalizer", "ddpm.motion_losses", "ddpm.bones"}
     | {f"ddpm.metrics.{name}" for name in ("alignment", "geometric", "physics", "memorisation", "neighbours")},
@@ -30,7 +30,7 @@ LAYERS = [
     {"ddpm.viz.figure", "ddpm.viz.evaluation_plots", "ddpm.viz.bvh_out"},
     {"ddpm.viz.report", "ddpm.checkpoint", "ddpm.command"},
     {"ddpm.runs"},
-    {"ddpm.training", "ddpm.fine_tuning"},
+    {"ddpm.training", "ddpm.fine_tuning", "ddpm.record"},
 ]
 """Lowest first; a module imports only from lower layers."""
 

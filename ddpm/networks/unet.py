@@ -69,7 +69,7 @@ class MDM_UNetModel(nn.Module):
     ) -> None:
         super().__init__()
         self.stride = 2 ** (len(channel_mult) - 1)
-        enough = f"at least {self.stride}, the stride of the network: more frames, or fewer levels in model.channel_mult"
+        enough = f"at least {self.stride}, the stride of the network: give more frames, or fewer levels in model.channel_mult"
         require(image_size >= self.stride, "image_size", image_size, enough)
         require(in_channels > 0, "in_channels", in_channels, "positive")
         require(out_channels > 0, "out_channels", out_channels, "positive")

@@ -97,7 +97,7 @@ def ddim(
     posterior's own variance, beta-tilde.
     """
     if not 0 <= eta <= 1:
-        raise ValueError(f"sampler.ddim: eta={eta} must be in 0..1")
+        raise ValueError(f"sampler.eta={eta} must be in [0, 1]")
 
     def rule(x: Tensor, found: Denoised, here: Level, there: Level) -> Tensor:
         # Share of the next step's noise that is new: equation 16 over 1 - alpha_bar, which only rounding can take above 1.

@@ -17,7 +17,7 @@ REFERENCE_STEPS = 1000
 def linear(n_steps: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> Tensor:
     """Linear schedule of Ho et al. 2020, section 4: exactly the paper's betas at T=1000."""
     if not 0 < beta_start <= beta_end < 1:
-        raise ValueError(f"schedule.linear: needs 0 < beta_start <= beta_end < 1, got {beta_start} and {beta_end}")
+        raise ValueError(f"schedule: needs 0 < beta_start <= beta_end < 1, got beta_start={beta_start}, beta_end={beta_end}")
     beta = torch.linspace(beta_start, beta_end, REFERENCE_STEPS, dtype=torch.float64)
     return respace(torch.log1p(-beta).cumsum(0), n_steps)
 

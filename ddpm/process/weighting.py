@@ -15,14 +15,14 @@ def simple(snr: Tensor) -> Tensor:
 def min_snr(snr: Tensor, gamma: float = 5.0) -> Tensor:
     """Min-SNR-gamma, Hang et al. 2023: min(SNR, gamma), L_simple capped at low noise; gamma is positive."""
     if not gamma > 0:
-        raise ValueError(f"weighting.min_snr: gamma must be positive, got {gamma}")
+        raise ValueError(f"weighting.gamma={gamma} must be positive")
     return snr.clamp(max=gamma)
 
 
 def p2(snr: Tensor, k: float = 1.0, gamma: float = 1.0) -> Tensor:
     """P2, Choi et al. 2022 (arXiv 2204.00227): L_simple divided by (k + SNR)^gamma, with k > 0 and gamma >= 0."""
     if not k > 0 or not gamma >= 0:
-        raise ValueError(f"weighting.p2: needs k > 0 and gamma >= 0, got k={k} and gamma={gamma}")
+        raise ValueError(f"weighting.k={k} must be positive, and weighting.gamma={gamma} at least 0")
     return snr * (k + snr) ** -gamma
 
 

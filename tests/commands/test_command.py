@@ -73,11 +73,11 @@ def replace_work(monkeypatch: pytest.MonkeyPatch, door: str, work: Callable[[Dic
 @pytest.mark.parametrize(
     ("error", "status"),
     [
-        (OSError("disk on fire"), 1),
-        (WriteError("disk on fire"), 1),
-        (CheckpointError("disk on fire"), 1),
-        (ValueError("disk on fire \x1b[2J"), 1),
-        (FloatingPointError("disk on fire"), 1),
+        (OSError("disk on fire"), 2),
+        (WriteError("disk on fire"), 2),
+        (CheckpointError("disk on fire"), 2),
+        (ValueError("disk on fire \x1b[2J"), 2),
+        (FloatingPointError("disk on fire"), 2),
         (KeyboardInterrupt(), 130),
         (SIGTERMException(), 143),
     ],
@@ -92,7 +92,7 @@ def test_what_is_expected_is_one_message(
     replace_work(monkeypatch, door, fail)
     ended, out, err = run(door, *GIVEN.get(door, []))
     assert ended == status and "Traceback" not in out + err and "\x1b" not in out + err
-    if status == 1:
+    if status == 2:
         said = f"{type(error).__name__}: {error}".replace("\x1b", "\\x1b")
         assert [line for line in (out + err).splitlines() if "disk on fire" in line] == [said]
 
@@ -146,7 +146,7 @@ def test_every_job_of_a_sweep_runs(door: str, fails: bool, run: Run, monkeypatch
 
     replace_work(monkeypatch, door, work)
     ended, out, err = run(door, "-m", *GIVEN.get(door, []), "out=o", "frames=8,9" if door != "compare" else "seed=8,9")
-    assert ended == int(fails) and outs == ["o/0", "o/1"]
+    assert ended == 2 * fails and outs == ["o/0", "o/1"]
     assert ("ValueError: the first job failed" in out) == fails and "Traceback" not in out + err
 
 
@@ -162,14 +162,14 @@ def test_every_job_of_a_sweep_runs(door: str, fails: bool, run: Run, monkeypatch
 )
 def test_what_has_no_value_is_named(door: str, arguments: list[str], key: str, run: Run) -> None:
     ended, out, err = run(door, *arguments)
-    assert ended == 1 and f"{key} has no value yet: give it as {key}=..." in out and "Traceback" not in out + err
+    assert ended == 2 and f"{key} has no value yet: give it as {key}=..." in out and "Traceback" not in out + err
 
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
         (["nosuch=1"], "nosuch"),
-        (["frames=many"], "'many'"),
+        (["frames=many"], "many must be a whole number"),
         (["hydra.run.dir=taken/o"], "taken/o"),
     ],
 )
@@ -182,14 +182,14 @@ def test_errors_outside_of_the_job_are_one_message(
     replace_work(monkeypatch, door, lambda cfg: pytest.fail("it ran"))
     arguments = [argument.replace("frames", "n") if door == "compare" else argument for argument in arguments]
     ended, out, err = run(door, *GIVEN.get(door, []), *arguments)
-    assert ended == 1 and named in out + err and "Traceback" not in out + err
+    assert ended == 2 and named in out + err and "Traceback" not in out + err
 
 
 @pytest.mark.parametrize("mode", [[], ["-m", "seed=1,2"]])
 def test_a_run_cannot_be_written_over_a_file(mode: list[str], run: Run) -> None:
     Path("taken").write_text("precious")
     ended, out, err = run("train", *mode, "out=taken")
-    assert ended == 1 and "taken" in out + err and "Traceback" not in out + err and Path("taken").read_text() == "precious"
+    assert ended == 2 and "taken" in out + err and "Traceback" not in out + err and Path("taken").read_text() == "precious"
 
 
 @pytest.mark.parametrize("door", DOORS)
@@ -209,7 +209,7 @@ def test_a_path_that_hydra_cannot_read_is_shown_as_it_is_to_be_typed(
     outs: list[str] = []
     replace_work(monkeypatch, door, lambda cfg: outs.append(cfg.out))
     ended, out, err = run(door, *GIVEN.get(door, []), f"out={path}")
-    assert ended == 1 and f"if one text is meant, type \"out='{path}'\"" in out + err and "Traceback" not in out + err
+    assert ended == 2 and f"if one text is meant, type \"out='{path}'\"" in out + err and "Traceback" not in out + err
     (quoted,) = shlex.split(command.typed("out", path))
     assert run(door, *GIVEN.get(door, []), quoted)[0] == 0 and Path(outs[0]).name == path
 
@@ -248,8 +248,8 @@ def test_a_refused_start_changes_nothing_of_the_other(run: Run) -> None:
     with runs.locked(Path("o")):
         before = contents(Path("o"))
         for arguments in (["out=o"], ["out=o", "resume=auto"]):
-            assert run("train", *arguments)[0] == 1 and contents(Path("o")) == before
-    assert run("train", "out=o")[0] == 1 and contents(Path("o")) == before
+            assert run("train", *arguments)[0] == 2 and contents(Path("o")) == before
+    assert run("train", "out=o")[0] == 2 and contents(Path("o")) == before
 
 
 def test_a_sweep_is_not_begun_in_another_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,5 +257,5 @@ def test_a_sweep_is_not_begun_in_another_one(run: Run, monkeypatch: pytest.Monke
     assert run("train", "-m", "out=o", "seed=1,2")[0] == 0
     before = contents(Path("o"))
     ended, out, err = run("train", "-m", "out=o", "seed=3,4")
-    assert ended == 1 and "there is a sweep in it already" in out + err and contents(Path("o")) == before
+    assert ended == 2 and "there is a sweep in it already" in out + err and contents(Path("o")) == before
     assert run("train", "-m", "out=o", "seed=1,2", "resume=auto")[0] == 0

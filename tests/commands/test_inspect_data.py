@@ -53,7 +53,7 @@ def test_the_command_ends_with_one_message(tmp_path: Path) -> None:
     (tmp_path / NAME).write_text("3\n")
     command = [sys.executable, str(ROOT / "inspect_data.py"), str(tmp_path), f"out={tmp_path / 'p'}"]
     bad = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert bad.returncode == 1 and "DataError" in bad.stdout and NAME in bad.stdout and "Traceback" not in bad.stdout + bad.stderr
+    assert bad.returncode == 2 and "DataError" in bad.stdout and NAME in bad.stdout and "Traceback" not in bad.stdout + bad.stderr
     assert not (tmp_path / "p").exists()
 
 
@@ -62,7 +62,7 @@ def test_a_place_that_cannot_be_written_to_is_one_message(tmp_path: Path, name: 
     (tmp_path / name).mkdir()
     command = [sys.executable, str(ROOT / "inspect_data.py"), f"out={tmp_path}", "data.n=2", "frames=8", "gif_clips=0"]
     bad = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert bad.returncode == 1 and name in bad.stdout and "Traceback" not in bad.stdout + bad.stderr
+    assert bad.returncode == 2 and name in bad.stdout and "Traceback" not in bad.stdout + bad.stderr
 
 
 def test_arguments_are_those_of_train_py() -> None:

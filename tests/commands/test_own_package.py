@@ -41,7 +41,7 @@ def test_it_trains_samples_and_resumes_where_it_is_trusted(tmp_path: Path) -> No
     ):
         refused = command(door, *arguments, cwd=tmp_path)
         said = refused.stdout + refused.stderr
-        assert refused.returncode == 1 and "give trust=[my_package]" in said and "Traceback" not in said, said
+        assert refused.returncode == 2 and "give trust=[my_package]" in said and "Traceback" not in said, said
         assert key in said
         done = command(door, *arguments, "trust=[my_package]", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
@@ -49,7 +49,7 @@ def test_it_trains_samples_and_resumes_where_it_is_trusted(tmp_path: Path) -> No
     # Trust is the reader's to give: that of the run is not in force.
     assert "trust=[my_package]" in overrides_of(tmp_path / "run" / "checkpoints" / "last.ckpt", [])
     again = command("train.py", "resume=run", "trainer.max_epochs=4", cwd=tmp_path)
-    assert again.returncode == 1 and "give trust=[my_package]" in again.stdout + again.stderr
+    assert again.returncode == 2 and "give trust=[my_package]" in again.stdout + again.stderr
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_the_command_line_in_a_checkpoint_names_no_other_code(hostile: str, tmp_
     content = {"state_dict": {}, "hyper_parameters": {"overrides": ["trust=[os]", hostile]}, "global_step": 1}
     DurableCheckpointIO().save_checkpoint(content, path)
     done = command("train.py", f"resume={path.parent.parent}", cwd=tmp_path)
-    assert done.returncode == 1 and not (tmp_path / "canary").exists()
+    assert done.returncode == 2 and not (tmp_path / "canary").exists()
     assert "Traceback" not in done.stdout + done.stderr
     assert hostile.startswith("+") or "_target_='os.system' is no part of this project" in done.stdout + done.stderr
 
@@ -75,7 +75,7 @@ def test_no_name_of_a_joint_becomes_a_node(tmp_path: Path) -> None:
     DurableCheckpointIO().save_checkpoint(content, tmp_path / "run" / "checkpoints" / "last.ckpt")
     done = command("train.py", "resume=run", cwd=tmp_path)
     said = done.stdout + done.stderr
-    assert done.returncode == 1 and "Traceback" not in said and not (tmp_path / "canary").exists(), said
+    assert done.returncode == 2 and "Traceback" not in said and not (tmp_path / "canary").exists(), said
     assert "skeleton.joints=" in said and "${oc.create:" in said, said
 
 
@@ -91,7 +91,7 @@ def test_what_is_checked_is_what_is_built(tmp_path: Path) -> None:
     DurableCheckpointIO().save_checkpoint(content, tmp_path / "run" / "checkpoints" / "last.ckpt")
     done = command("train.py", "resume=run", cwd=tmp_path)
     said = done.stdout + done.stderr
-    assert done.returncode == 1 and "os.system" in said and "no part of this project" in said and "Traceback" not in said, said
+    assert done.returncode == 2 and "os.system" in said and "no part of this project" in said and "Traceback" not in said, said
     assert not (tmp_path / "canary").exists()
 
 
@@ -100,7 +100,7 @@ def test_the_command_line_in_a_checkpoint_loads_no_package(tmp_path: Path) -> No
     content = {"state_dict": {}, "hyper_parameters": {"overrides": ["hydra.searchpath=[pkg://evil]"]}, "global_step": 1}
     DurableCheckpointIO().save_checkpoint(content, tmp_path / "run" / "checkpoints" / "last.ckpt")
     done = command("train.py", "resume=run", cwd=tmp_path)
-    assert done.returncode == 1 and "options of Hydra" in done.stdout + done.stderr and not (tmp_path / "canary").exists()
+    assert done.returncode == 2 and "options of Hydra" in done.stdout + done.stderr and not (tmp_path / "canary").exists()
 
 
 def test_nothing_outside_of_a_run_is_written_or_removed(tmp_path: Path) -> None:

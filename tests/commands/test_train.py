@@ -156,7 +156,7 @@ def test_a_seed_is_a_clip_whatever_is_beside_it(run: tuple[Path, str]) -> None:
 def test_bad_input_to_sample_is_one_message(run: tuple[Path, str], tmp_path: Path, arguments: list[str], named: str) -> None:
     ckpt = [] if arguments[0].startswith("ckpt") else [f"ckpt={run[0]}"]
     failed = command("sample.py", *ckpt, *arguments, cwd=tmp_path)
-    assert failed.returncode == 1 and named in failed.stdout and "Traceback" not in failed.stdout + failed.stderr
+    assert failed.returncode == 2 and named in failed.stdout and "Traceback" not in failed.stdout + failed.stderr
 
 
 def test_a_sweep_has_a_directory_a_job_and_one_failure_does_not_end_it(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_sweep_has_a_directory_a_job_and_one_failure_does_not_end_it(tmp_path:
         "out=sweep", cwd=tmp_path,
     )  # fmt: skip
     assert (
-        swept.returncode == 1
+        swept.returncode == 2
         and "T=1 must be a whole number of at least 2" in (tmp_path / "sweep" / "1" / "train.log").read_text()
     )
     assert (tmp_path / "sweep" / "0" / "checkpoints" / "last.ckpt").exists()
@@ -282,14 +282,14 @@ def test_what_cannot_work_is_refused_before_training(
 def test_a_resumed_run_does_not_move(run: tuple[Path, str], tmp_path: Path) -> None:
     before = (run[0] / "checkpoints" / "last.ckpt").read_bytes()
     refused = command("train.py", f"resume={run[0]}", "out=elsewhere", "trainer.max_epochs=9", cwd=tmp_path)
-    assert refused.returncode == 1 and "leave out=elsewhere away" in refused.stdout
+    assert refused.returncode == 2 and "leave out=elsewhere away" in refused.stdout
     assert (run[0] / "checkpoints" / "last.ckpt").read_bytes() == before
 
 
 def test_a_file_is_no_directory(tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
     refused = command("train.py", *SMALL, "out=taken", cwd=tmp_path)
-    assert refused.returncode == 1 and "out='taken' must be a directory" in refused.stdout + refused.stderr
+    assert refused.returncode == 2 and "out='taken' must be a directory" in refused.stdout + refused.stderr
     assert "Traceback" not in refused.stdout + refused.stderr
 
 
@@ -340,7 +340,7 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
 
 def test_a_sweep_of_distributed_runs_is_refused(tmp_path: Path) -> None:
     refused = command("train.py", "-m", *SMALL, "T=5,6", "trainer.devices=2", "out=sweep", cwd=tmp_path)
-    assert refused.returncode == 1 and "trainer.devices=2 under --multirun" in refused.stdout + refused.stderr
+    assert refused.returncode == 2 and "trainer.devices=2 under --multirun" in refused.stdout + refused.stderr
 
 
 def test_two_runs_cannot_share_a_directory(tmp_path: Path) -> None:

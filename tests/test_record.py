@@ -1,0 +1,62 @@
+"""run.json: what a run was made with, and what is another when it goes on."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddpm import record
+from ddpm.runs import PRODUCTS
+
+DATA = {"recordings": 3, "sha256": "a"}
+
+
+def read(out: Path) -> list[dict[str, Any]]:
+    return json.loads((out / record.NAME).read_text())["starts"]
+
+
+def test_every_start_is_recorded_with_its_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    record.record_start(tmp_path, DATA)
+    (start,) = read(tmp_path)
+    assert start["ended"] is None and start["data"] == DATA and set(record.COMPARED) <= start.keys()
+    assert start["command"] and start["versions"]["torch"] and start["machine"]["memory"] > 0
+    record.record_end(tmp_path, 7)
+    record.record_start(tmp_path, DATA)
+    first, second = read(tmp_path)
+    assert first["ended"] >= first["started"] and first["steps"] == 7 and second["ended"] is None
+    assert not caplog.records and record.NAME in PRODUCTS
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "value"),
+    [("versions", "torch", "1.0"), ("commit", "id", "0"), ("data", "sha256", "b"), ("machine", "cores", 0)],
+)
+def test_what_differs_at_the_next_start_is_said_in_a_line(
+    key: str, name: str, value: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    record.record_start(tmp_path, DATA)
+    starts = read(tmp_path)
+    starts[0][key][name] = value
+    (tmp_path / record.NAME).write_text(json.dumps({"starts": starts}))
+    with caplog.at_level(logging.WARNING):
+        record.record_start(tmp_path, DATA)
+    (said,) = (entry.getMessage() for entry in caplog.records)
+    assert f"{key} {name}" in said and str(value) in said and "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"starts": 3}', '{"starts": [3]}', '{"starts": [{"versions": 1}]}', "[" * 2000]
+)
+def test_a_record_that_is_none_stops_nothing(content: str, tmp_path: Path) -> None:
+    (tmp_path / record.NAME).write_text(content)
+    record.record_end(tmp_path, 1)
+    record.record_start(tmp_path, DATA)
+    assert read(tmp_path)[-1]["data"] == DATA
+
+
+def test_outside_of_a_checkout_there_is_no_commit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(record, "__file__", str(tmp_path / "ddpm" / "record.py"))
+    (tmp_path / "ddpm").mkdir()
+    assert record._commit() == {"id": None, "clean": None}
