@@ -1,6 +1,5 @@
 """Train a diffusion model of motion: ``python train.py [group=option ...] [key=value ...]``."""
 
-import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -35,6 +34,7 @@ from ddpm.training import (
     make_loggers,
     quiet_lightning,
     refuse_processes,
+    refuse_too_small,
     rehearse,
 )
 
@@ -94,20 +94,17 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
     if cfg.out is None:
         raise ConfigError("out: the directory of the run must be given")
     out = Path(cfg.out)
-    out.mkdir(parents=True, exist_ok=True)
-    with runs.locked(out), contextlib.ExitStack() as log_file:
+    with runs.locked(out), runs.logged(out) as begin:
         resume, resumed_step = runs.checkpoint_to_resume(cfg.resume, out), None
-        if resume is None:
+        if cfg.resume is None:
             runs.refuse_to_overwrite(out)
-        log_file.enter_context(runs.logged(out / "train.log"))
         config = checked(plain(cfg, trust))
         if trust is not None:
             runs.refuse_outside(config, out)
-        saved = {key: config[key] for key in runs.SAVED if key in config} | {"ema": config["callbacks"].get("ema")}
+        averages = config["callbacks"].get("ema")
+        saved = {key: config[key] for key in runs.SAVED if key in config} | {"ema": averages}
         if resume is not None:
             resumed_step = runs.refuse_another_run(resume, saved)
-        if runs.is_first_process():
-            write_durably(out / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)).encode())
         pl.seed_everything(config["seed"], workers=True, verbose=False)
         quiet_lightning()
 
@@ -117,6 +114,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
         data: PoseDataModule = construct(config["loader"], "loader")(clips=clips)
         vectors = None if (found := data.vectors()) is None else vector_statistics(found)
         module = build_module(config, clips.fps, clips.class_names, data.label_counts(), vectors, trainable=True)
+        if resume is not None:
+            runs.refuse_incomplete(resume, module, averages is not None)
         statistics = data.statistics_batch()
         module.fit(statistics)
         rehearse(module, statistics)
@@ -132,6 +131,11 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
             enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         )  # fmt: skip
         count_steps_in_epochs(trainer)
+        if runs.is_first_process():  # from here on there is a run
+            runs.remove_what_was_left(out)
+            refuse_too_small(out / "checkpoints", module, trainer.checkpoint_callbacks)
+            write_durably(out / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)).encode())
+        begin()
         log.info("%s, on %s in %s", description(module), trainer.strategy.root_device, trainer.precision)
         if resume is None:
             log_configuration(trainer.loggers, saved)
@@ -156,20 +160,21 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
 def main(cfg: DictConfig) -> float:
     """The command: a new run, or one that goes on as it was begun, with this command line's changes."""
     context = HydraConfig.get()
-    if context.mode == RunMode.MULTIRUN:
-        refuse_processes(cfg.trainer.devices, cfg.trainer.get("strategy", ""))
-    if cfg.out is not None and cfg.resume not in (None, "auto"):
-        raise ConfigError(f"resume={cfg.resume} continues in that run's own directory: leave out={cfg.out} away")
     out, resume, cache, trust = context.runtime.output_dir, cfg.resume, cfg.cache, cfg.trust
-    overrides = list(context.overrides.task)
-    begun = runs.checkpoint_to_resume(resume, Path(out))
-    if begun is not None:
-        overrides = runs.overrides_of(begun, overrides)
-        own = ("out", "resume", "cache", "trust")  # of this command line alone
-        cfg = hydra.compose("config", overrides=[o for o in overrides if runs.override_key(o) not in own])
-    cfg.out, cfg.resume, cfg.cache = out, resume, cache
-    # The command line in a checkpoint names no code but ours and that of trusted packages.
-    return train(cfg, overrides, None if begun is None else (*RESUMED, *trust))
+    with runs.new_if_used(Path(out)):
+        if context.mode == RunMode.MULTIRUN:
+            refuse_processes(cfg.trainer.devices, cfg.trainer.get("strategy", ""))
+        if cfg.out is not None and cfg.resume not in (None, "auto"):
+            raise ConfigError(f"resume={cfg.resume} continues in that run's own directory: leave out={cfg.out} away")
+        overrides = list(context.overrides.task)
+        begun = runs.checkpoint_to_resume(resume, Path(out))
+        if begun is not None:
+            overrides = runs.overrides_of(begun, overrides)
+            own = ("out", "resume", "cache", "trust")  # of this command line alone
+            cfg = hydra.compose("config", overrides=[o for o in overrides if runs.override_key(o) not in own])
+        cfg.out, cfg.resume, cfg.cache = out, resume, cache
+        # The command line in a checkpoint names no code but ours and that of trusted packages.
+        return train(cfg, overrides, None if begun is None else (*RESUMED, *trust))
 
 
 if __name__ == "__main__":

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
 from ddpm.config import check, construct, with_channels
 from ddpm.errors import ConfigError
+from ddpm.files import refuse_unwritable
 from ddpm.module import MotionDiffusion, evaluating
 from ddpm.process.samplers import cost
 from ddpm.runs import flat, is_first_process
@@ -126,6 +128,18 @@ def log_configuration(loggers: Iterable[Logger], saved: Mapping[str, Any]) -> No
         ):  # its table has a column for what is named here, filled from what is logged
             for summary in hparams(shown, {"val/loss": 0}):
                 logger.experiment._get_file_writer().add_summary(summary)
+
+
+def refuse_too_small(folder: Path, module: MotionDiffusion, callbacks: Iterable[Any]) -> None:
+    """Find out whether the checkpoints of a run will find room in ``folder``, beside those that are there.
+
+    Raises:
+        WriteError: they will not, see `ddpm.files.refuse_unwritable`.
+    """
+    weights = sum(value.numel() * value.element_size() for value in module.state_dict().values())
+    files = sum(max(callback.save_top_k, 1) if isinstance(callback, ModelCheckpoint) else 2 for callback in callbacks)
+    # The average, the raw weights and two values of an Adam a weight; a new file is complete before an old one goes.
+    refuse_unwritable(folder, 4 * weights + 2**20, max(files - len(list(folder.glob("*.ckpt"))), 0) + 1)
 
 
 def count_steps_in_epochs(trainer: pl.Trainer) -> None:
