@@ -1,5 +1,10 @@
 """Quality against network calls and seconds, from one checkpoint: ``python compare.py ckpt=RUN samplers=[dpmpp_2m,unipc]``."""
 
+if __name__ == "__main__":
+    from ddpm import startup
+
+    startup.begin()
+
 import csv
 import io
 import logging

@@ -1,5 +1,10 @@
 """Measure generated motion against real motion: ``python evaluate.py ckpt=RUN`` or ``clips=FILE.npz data=GROUP``."""
 
+if __name__ == "__main__":
+    from ddpm import startup
+
+    startup.begin()
+
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

@@ -1,5 +1,10 @@
 """Look at data before training on it: ``python inspect_data.py DIR``, or with the ``data=... skeleton=...`` of ``train.py``."""
 
+if __name__ == "__main__":
+    from ddpm import startup
+
+    startup.begin()
+
 import logging
 import sys
 from collections.abc import Sequence

@@ -1,5 +1,10 @@
 """Generate motion from a checkpoint: ``python sample.py ckpt=RUN/checkpoints/last.ckpt n=16 seed=0 out=DIR``."""
 
+if __name__ == "__main__":
+    from ddpm import startup
+
+    startup.begin()
+
 import logging
 import math
 import time

@@ -1,5 +1,10 @@
 """Train a diffusion model of motion: ``python train.py [group=option ...] [key=value ...]``."""
 
+if __name__ == "__main__":
+    from ddpm import startup
+
+    startup.begin()
+
 import logging
 import time
 from collections.abc import Sequence

@@ -9,6 +9,8 @@ import pytorch_lightning as pl
 import torch
 
 import train as train_script
+from ddpm.errors import CheckpointError
+from ddpm.runs import refuse_incomplete
 from tests.configs import compose
 
 SMALL = [
@@ -282,3 +284,91 @@ def test_auto_takes_the_newest_whole_checkpoint(
     assert f"{taken}, of step" in caplog.text and "is taken instead of last.ckpt" in caplog.text
     for key in COMPARED:
         assert_equal(state(whole)[key], state(tmp_path)[key], key)
+
+
+QUICK = ("~callbacks.motion_metrics", "~callbacks.loss_plot", *CONSTANT)
+
+
+class Worse(Spy):
+    """Validation of weights that are of no use."""
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        with torch.no_grad():
+            for parameter in pl_module.parameters():
+                parameter.mul_(30)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        with torch.no_grad():
+            for parameter in pl_module.parameters():
+                parameter.div_(30)
+
+
+def test_a_moved_run_keeps_its_best_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "SMALL", [o for o in SMALL if not o.startswith("lr_scheduler")])
+    run(tmp_path / "a", monkeypatch, Spy(), *QUICK, "trainer.max_epochs=1")
+    moved = (tmp_path / "a").rename(tmp_path / "b")
+    best = moved / "checkpoints" / "best.ckpt"
+    before = best.read_bytes()
+    run(moved, monkeypatch, Worse(), *QUICK, "resume=auto", "trainer.max_epochs=2")
+    assert best.read_bytes() == before and not (tmp_path / "a").exists()
+    best.unlink()
+    run(moved, monkeypatch, Spy(), *QUICK, "resume=auto")
+    assert best.exists(), "one that is lost is not remembered as the best"
+
+
+def test_a_damaged_file_does_not_take_the_place_of_a_good_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "SMALL", [o for o in SMALL if not o.startswith("lr_scheduler")])
+    run(tmp_path, monkeypatch, Spy(), *QUICK, "trainer.max_epochs=1")
+    last, previous = (tmp_path / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous"))
+    last.write_bytes(last.read_bytes()[:-100])
+    with pytest.raises(Stop):
+        run(tmp_path, monkeypatch, Spy(stop_after=5), *QUICK, "resume=auto", "callbacks.last.every_n_steps=1000")
+    assert torch.load(last, weights_only=True)["global_step"] == 5
+    assert torch.load(previous, weights_only=True)["global_step"] == 3
+    for name in ("previous", "best"):
+        (tmp_path / "checkpoints" / f"{name}.ckpt").unlink()
+    last.write_bytes(b"")
+    assert min(run(tmp_path, monkeypatch, Spy(), *QUICK, "resume=auto")) == 1, "nothing is whole: it starts anew"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda c: c.pop("optimizer_states"), "lacks optimizer_states"),
+        (lambda c: c.pop("current_model_state"), "lacks current_model_state"),
+        (lambda c: c.pop("loops"), "lacks loops"),
+        (lambda c: c.pop("callbacks"), "lacks callbacks"),
+        (lambda c: c["optimizer_states"][0].update(state={}), "lacks the state of the optimiser"),
+        (lambda c: c.update(optimizer_states=[]), "not what they should be"),
+        (lambda c: c["optimizer_states"][0]["state"][0].pop("exp_avg"), "weight 0"),
+        (lambda c: c["optimizer_states"][0]["state"][3].update(exp_avg=torch.zeros(7)), "weight 3"),
+        (lambda c: c["current_model_state"].popitem(), "current_model_state does not fit"),
+        (lambda c: c["loops"].update(fit_loop={}), "not what they should be"),
+        (lambda c: c["loops"]["fit_loop"]["epoch_progress"].update(total={}), "lack epoch_progress"),
+        (lambda c: c.update(global_step=5), r"of the steps \[5, 4, 4\]"),
+        (lambda c: c["lr_schedulers"].clear(), "0 schedules"),
+    ],
+)
+def test_a_file_that_training_cannot_go_on_from_is_refused(
+    spoil: Any, said: str, begun: tuple[Path, pl.LightningModule], tmp_path: Path
+) -> None:
+    out, module = begun
+    path, content = tmp_path / "last.ckpt", state(out)
+    torch.save(content, path)
+    refuse_incomplete(path, module, averages=True)
+    spoil(content)
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=said):
+        refuse_incomplete(path, module, averages=True)
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pl.LightningModule]:
+    """A run of an epoch, and its module."""
+    out, spy = tmp_path_factory.mktemp("begun"), Spy()
+    modules: list[pl.LightningModule] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spy, "on_fit_start", lambda trainer, module: modules.append(module))
+        patch.setitem(globals(), "SMALL", [o for o in SMALL if not o.startswith("lr_scheduler")])
+        run(out, patch, spy, *QUICK, "trainer.max_epochs=1")
+    return out, modules[0]
