@@ -23,7 +23,7 @@ from ddpm.clips import Clips
 from ddpm.command import command
 from ddpm.config import construct, construct_data, own_data
 from ddpm.errors import below, refuse
-from ddpm.files import write_durably
+from ddpm.files import refuse_unwritable, write_durably
 from ddpm.metrics.reference import reference
 from ddpm.metrics.suite import Evaluation, evaluate
 from ddpm.module import MotionDiffusion, choose_device
@@ -98,6 +98,7 @@ def compare(cfg: DictConfig) -> Path:
     values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     refuse(below(values, {"n": 32, "seed": 0, "batch_size": 1, "gif_clips": 0, "gif_steps": 1}))
     refuse([(not cfg.samplers or not cfg.steps, f"samplers={cfg.samplers} and steps={cfg.steps} must name at least one each")])
+    refuse_unwritable(cfg.out, 2**20)
     module, run = load_run(cfg.ckpt, cfg.trust)
     module.to(choose_device(cfg.device))
     wanted = [(name, steps, sampler_of(name, steps, cfg.spacing)) for name in cfg.samplers for steps in cfg.steps]

@@ -21,7 +21,7 @@ from ddpm.clips import Clips
 from ddpm.command import command
 from ddpm.config import construct, construct_data, own_clips
 from ddpm.errors import DataError, below, refuse
-from ddpm.files import write_json
+from ddpm.files import refuse_unwritable, write_json
 from ddpm.metrics import suite
 from ddpm.metrics.classifier import classification, classifier_of
 from ddpm.metrics.memorisation import memorisation
@@ -69,9 +69,11 @@ def evaluate(cfg: DictConfig) -> Path:
         ConfigError: a value outside its limits, or neither clips nor a checkpoint.
         CheckpointError: see `ddpm.checkpoint.load_run`.
         DataError: clips that cannot be read, or data that are not there.
+        WriteError: nothing can be written into ``out``, found before the work.
     """
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     check_values(config)
+    refuse_unwritable(config["out"], 2**20)
     seed, fast = config["seed"], config["fast"]
     generated, data, real, about = measured(config)
     lead = (

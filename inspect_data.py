@@ -23,7 +23,7 @@ from datamodules.summary import summarise
 from ddpm.command import command, plain, quoted
 from ddpm.config import construct
 from ddpm.errors import ConfigError
-from ddpm.files import write_durably
+from ddpm.files import refuse_unwritable, write_durably
 from ddpm.viz.figure import draw_skeleton
 from ddpm.viz.render import draw_clips, write_gif
 
@@ -63,6 +63,7 @@ def inspect_data(cfg: DictConfig) -> Path:
         raise ConfigError(
             f"out={cfg.out!r} must not be empty, frames={cfg.frames} at least 1, gif_clips={cfg.gif_clips} not negative"
         )
+    refuse_unwritable(cfg.out, 2**20)
     node = plain(cfg)["data"]
     if node.get("on_outlier") == "refuse":
         node["on_outlier"] = "keep"  # they are to be seen

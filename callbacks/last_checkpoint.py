@@ -32,6 +32,7 @@ class LastCheckpoint(Checkpoint):
         self.every_n_steps = every_n_steps
         self._saved_step = 0
         self._has_saved = False
+        self._stops = False
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Let every ModelCheckpoint find its files in its own directory, wherever the run was when they were written.
@@ -57,7 +58,9 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save after the interval, or where the run ends within an epoch."""
+        """Save after the interval, or where the run ends within an epoch, which waits for the batches of a step."""
+        stops, whole = self._stops or trainer.should_stop, _is_between_steps(trainer)
+        trainer.should_stop, self._stops = stops and whole, stops and not whole
         due = trainer.global_step % self.every_n_steps == 0 or trainer.global_step == trainer.max_steps or trainer.should_stop
         if due and trainer.global_step != self._saved_step:
             self._save_within_epoch(trainer)
@@ -101,8 +104,9 @@ def _batches_are_left(trainer: pl.Trainer) -> bool:
 def _is_between_steps(trainer: pl.Trainer) -> bool:
     """Whether all batches of this epoch are in the weights: none half, none in gradients that no checkpoint holds."""
     loop = trainer.fit_loop.epoch_loop
-    steps, processed = loop.automatic_optimization.optim_progress.optimizer.step.current, loop.batch_progress.current.processed
-    return steps.ready == steps.completed and steps.completed * trainer.accumulate_grad_batches == processed
+    steps = loop.automatic_optimization.optim_progress.optimizer.step.current
+    complete, rest = divmod(loop.batch_progress.current.processed, trainer.accumulate_grad_batches)
+    return steps.ready == steps.completed == complete + (rest > 0) and (rest == 0 or not _batches_are_left(trainer))
 
 
 def _bring_home(state: dict[str, Any], folder: Path) -> None:

@@ -57,11 +57,9 @@ def refuse_unwritable(folder: str | Path, size: int, n: int = 1) -> None:
             f"{folder}: cannot be written to ({error.strerror}), {need}; choose another directory, or make room"
         ) from error
     finally:
-        with contextlib.suppress(OSError):
-            for trial in trials:
-                trial.unlink(missing_ok=True)
-            for path in missing:
-                path.rmdir()
+        for remove in (*(trial.unlink for trial in trials), *(path.rmdir for path in missing)):
+            with contextlib.suppress(OSError):
+                remove()
 
 
 def remove_strays(folder: Path, alone: bool = False) -> None:

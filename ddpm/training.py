@@ -143,11 +143,23 @@ def refuse_too_small(folder: Path, module: MotionDiffusion, callbacks: Iterable[
 
 
 def count_steps_in_epochs(trainer: pl.Trainer) -> None:
-    """Let a run with ``max_steps`` resume as one without.
+    """Let a run with ``max_steps`` or ``max_time`` resume as one without.
 
     Lightning would take every start with ``max_steps`` for one within an epoch, and end an epoch that is complete a second time.
+    It would validate where ``max_time`` ends a run within an epoch, and the resumed run again at the end of the epoch.
     """
     trainer.fit_loop._iteration_based_training = lambda: False  # pyright: ignore[reportAttributeAccessIssue]
+    loop = trainer.fit_loop.epoch_loop
+    is_due = loop._should_check_val_fx
+
+    def is_due_anyway(fetcher: Any) -> bool:
+        stops, trainer.should_stop = trainer.should_stop, False
+        try:
+            return is_due(fetcher)
+        finally:
+            trainer.should_stop = stops
+
+    loop._should_check_val_fx = is_due_anyway
 
 
 def description(module: MotionDiffusion) -> str:

@@ -1,6 +1,8 @@
 """A run that is stopped anywhere and resumed is the run that was never stopped, to the bit."""
 
 import contextlib
+import errno
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,8 @@ import pytorch_lightning as pl
 import torch
 
 import train as train_script
-from ddpm.errors import CheckpointError
-from ddpm.runs import refuse_incomplete
+from ddpm.errors import CheckpointError, WriteError
+from ddpm.runs import locked, new_if_used, refuse_incomplete, run_directory
 from tests.configs import compose
 
 SMALL = [
@@ -183,14 +185,14 @@ class Logged(pl.Callback):
 
 
 def run_logged(
-    out: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str, stop_after: int | None = None
+    out: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str, stop_after: int | None = None, spy: Spy | None = None
 ) -> dict[str, list[int]]:
     """Train; gives the steps that were logged."""
-    logged, spy = Logged(), Spy(stop_after)
+    logged, spy = Logged(), spy or Spy(stop_after)
     monkeypatch.setattr(spy, "on_fit_start", logged.on_fit_start)
-    overrides = (*CONSTANT, "logger=tensorboard", "trainer.log_every_n_steps=1", "~callbacks.motion_metrics", *overrides)
-    with pytest.raises(Stop) if stop_after else contextlib.nullcontext():
-        run(out, monkeypatch, spy, *overrides)
+    common = ("logger=tensorboard", "trainer.log_every_n_steps=1", "~callbacks.motion_metrics")
+    with pytest.raises(Stop) if spy.stop_after else contextlib.nullcontext():
+        run(out, monkeypatch, spy, *CONSTANT, *common, *overrides)
     return logged.steps
 
 
@@ -331,6 +333,40 @@ def test_a_damaged_file_does_not_take_the_place_of_a_good_one(tmp_path: Path, mo
     assert min(run(tmp_path, monkeypatch, Spy(), *QUICK, "resume=auto")) == 1, "nothing is whole: it starts anew"
 
 
+class TimeIsUp(Spy):
+    """The end of trainer.max_time, after the first of the two batches of a step."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        trainer.should_stop = trainer.fit_loop.epoch_loop.total_batch_idx == 5
+
+
+class StopAt(Spy):
+    """Stops before a batch."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.fit_loop.epoch_loop.total_batch_idx == self.stop_after:
+            raise Stop
+
+
+@pytest.mark.parametrize(("spy", "saved"), [(TimeIsUp(), 4), (StopAt(7), 4), (StopAt(8), 3)])
+def test_accumulated_batches_are_in_the_weights_or_not_counted(
+    spy: Spy, saved: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the middle of an epoch: the steps, what is logged at which, and the validations are of the uninterrupted run."""
+    monkeypatch.setitem(globals(), "SMALL", [o for o in SMALL if not o.startswith("lr_scheduler")])
+    options = ("trainer.accumulate_grad_batches=2", "trainer.max_epochs=2", "loader.steps_per_epoch=5")
+    options = (*options, "callbacks.last.every_n_steps=1000")
+    whole = run_logged(tmp_path / "whole", monkeypatch, *options)
+    stopped = run_logged(tmp_path / "cut", monkeypatch, *options, spy=spy)
+    assert state(tmp_path / "cut")["global_step"] == saved
+    resumed = run_logged(tmp_path / "cut", monkeypatch, *options, "resume=auto")
+    if saved == 4:
+        assert {name: steps + resumed[name] for name, steps in stopped.items()} == whole
+    for key in COMPARED:
+        assert_equal(state(tmp_path / "whole")[key], state(tmp_path / "cut")[key], key)
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -372,3 +408,68 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pl.LightningM
         patch.setitem(globals(), "SMALL", [o for o in SMALL if not o.startswith("lr_scheduler")])
         run(out, patch, spy, *QUICK, "trainer.max_epochs=1")
     return out, modules[0]
+
+
+def snapshot(out: Path) -> dict[str, bytes | None]:
+    """All that is in a directory."""
+    return {str(path.relative_to(out)): path.read_bytes() if path.is_file() else None for path in out.rglob("*")}
+
+
+MISTAKES = (
+    "optimizer.lr=-1",
+    "T=1",
+    "trainer.max_epochs=x",
+    "+trainer.limit_train_batches=2",
+    "data=folder data.root=nowhere",
+    "loader.val_fraction=0.99 loader.split=nowhere",
+    "sampler.steps=0",
+    "trainer.devices=-7",
+)
+
+
+@pytest.mark.parametrize("mistake", [*MISTAKES, "resume=auto T=21", "resume=auto data.n=39", ""])
+def test_a_refused_command_leaves_a_run_as_it_was(
+    mistake: str, begun: tuple[Path, pl.LightningModule], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(begun[0], out)
+    if "auto" in mistake:
+        (out / ".lock").unlink()
+    (out / ".config.yaml.tmp-99999999").touch()
+    before = snapshot(out)
+    options = [o for o in (*SMALL, *QUICK) if o.partition("=")[0] not in mistake and "warmup=2" not in o]
+    with pytest.raises(Exception):  # noqa: B017  of several kinds
+        train_script.train(compose("config", [*options, "trainer.max_epochs=1", f"out={out}", *mistake.split()]))
+    assert snapshot(out) == before
+
+
+@pytest.mark.parametrize("mistake", [*MISTAKES, "resume=nowhere"])
+def test_a_mistaken_command_leaves_no_directory(mistake: str, tmp_path: Path) -> None:
+    options = [o for o in (*SMALL, *QUICK) if o.partition("=")[0] not in mistake and "warmup=2" not in o]
+    with pytest.raises(Exception):  # noqa: B017  of several kinds
+        train_script.train(compose("config", [*options, f"out={tmp_path / 'a' / 'b'}", *mistake.split()]))
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_new_directory_that_was_not_used_is_removed_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    for given in (None, "mine", "new/deep"):
+        out = Path(run_directory(given, None))
+        with pytest.raises(Stop), new_if_used(out):
+            out.mkdir(parents=True, exist_ok=True)  # as Hydra does
+            raise Stop
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+    with pytest.raises(Stop), locked(tmp_path / "mine"):
+        raise Stop
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+
+
+def test_room_for_checkpoints_is_looked_for_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: Any, size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("ddpm.files._occupy", full)
+    with pytest.raises(WriteError, match=r"new/checkpoints: cannot be written to \(No space left.* bytes needed, \d+ free"):
+        run(tmp_path / "new", monkeypatch, Spy(), "~callbacks.motion_metrics")
+    assert not any(tmp_path.iterdir())
