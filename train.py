@@ -123,7 +123,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
             runs.refuse_incomplete(resume, module, averages is not None)
         statistics = data.statistics_batch()
         module.fit(statistics)
-        rehearse(module, statistics)
+        limits = (config["trainer"].get("max_epochs"), config["trainer"].get("max_steps"))
+        rehearse(module, statistics, limits not in ((-1, -1), (-1, None)))
         module.save_hyperparameters({**saved, "overrides": list(overrides)}, logger=False)
 
         loggers = make_loggers(config["logger"], resumed_step)

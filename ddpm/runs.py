@@ -359,7 +359,7 @@ def refuse_incomplete(checkpoint: Path, module: MotionDiffusion, averages: bool)
     else:
         try:
             fault = _misfit(content, module, averages)
-        except (LookupError, TypeError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             fault = f"its parts are not what they should be ({type(error).__name__}: {error})"
     if fault is not None:
         raise CheckpointError(f"{checkpoint}: training cannot go on from it: {fault}; resume another checkpoint of the run")

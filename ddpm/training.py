@@ -1,6 +1,7 @@
 """What comes before a training: values checked, everything tried once, loggers made, libraries quietened."""
 
 import logging
+import math
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -81,16 +82,21 @@ def suitable_precision(accelerator: str) -> str:
     return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
 
 
-def rehearse(module: MotionDiffusion, batch: Mapping[str, Any]) -> None:
-    """One loss and one run of the sampler, so that what cannot work says so before anything is trained or written.
+def rehearse(module: MotionDiffusion, batch: Mapping[str, Any], has_end: bool = True) -> None:
+    """One loss, one run of the sampler and an optimiser, so that what cannot work says so before anything is trained or written.
 
     Args:
         module: to be trained.
         batch: clips in metres and their mask.
+        has_end: whether the number of steps is limited.
 
     Raises:
-        ValueError: whatever the network, the loss or the sampler has to say.
+        ValueError: whatever the network, the loss, the sampler, the optimiser or its schedule has to say.
     """
+    if module.optimizer is not None:
+        optimizer = module.optimizer(module.parameters())
+        if module.lr_scheduler is not None:
+            module.lr_scheduler(optimizer, 1000 if has_end else math.inf)
     # Without dropout, and without memory: `ddpm.process.timestep_sampling.Importance` learns from losses of the training alone.
     with torch.no_grad(), evaluating(module):
         module.loss({name: None if value is None else value[:2] for name, value in batch.items()})
