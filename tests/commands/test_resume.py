@@ -390,8 +390,6 @@ def test_a_file_that_training_cannot_go_on_from_is_refused(
 ) -> None:
     out, module = begun
     path, content = tmp_path / "last.ckpt", state(out)
-    torch.save(content, path)
-    refuse_incomplete(path, module, averages=True)
     spoil(content)
     torch.save(content, path)
     with pytest.raises(CheckpointError, match=said):
@@ -407,6 +405,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pl.LightningM
         patch.setattr(spy, "on_fit_start", lambda trainer, module: modules.append(module))
         patch.setitem(globals(), "SMALL", [o for o in SMALL if not o.startswith("lr_scheduler")])
         run(out, patch, spy, *QUICK, "trainer.max_epochs=1")
+    refuse_incomplete(out / "checkpoints" / "last.ckpt", modules[0], averages=True)
     return out, modules[0]
 
 
