@@ -20,7 +20,7 @@ from torch import Tensor
 from ddpm.checkpoint import DamagedError, checkpoint_of, read_checkpoint
 from ddpm.command import message
 from ddpm.errors import CheckpointError, ConfigError, WriteError
-from ddpm.files import remove_strays
+from ddpm.files import refuse_unwritable, remove_strays
 from ddpm.module import MotionDiffusion
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,12 @@ _missing: set[Path] = set()
 
 
 def run_directory(out: str | None, resume: str | None) -> str:
-    """Where a single run goes: ``out`` if given, the directory of the run to resume, or a new one named by the time."""
+    """Where a single run goes: ``out`` if given, the directory of the run to resume, or a new one named by the time.
+
+    Raises:
+        ConfigError: ``out`` is no directory.
+        WriteError: nothing can be written there.
+    """
     if out is not None and (out == "" or (Path(out).exists() and not Path(out).is_dir())):
         raise ConfigError(f"out={out!r} must be a directory, or the name of a new one")
     if resume is not None and resume != "auto":
@@ -94,6 +99,8 @@ def run_directory(out: str | None, resume: str | None) -> str:
             return str(run)
     if out is not None:
         _remember_missing(Path(out))
+        if is_first_process():
+            refuse_unwritable(out, 1)  # Hydra makes it next
         return out
     started = sorted(Path("outputs").glob("*/*/checkpoints/*.ckpt"), key=lambda p: p.stat().st_mtime)
     if resume == "auto" and started:

@@ -26,7 +26,7 @@ from datamodules.pose import PoseDataModule
 from datamodules.sets.synthetic import synthetic
 from ddpm.checkpoint import load_module
 from ddpm.config import build_module, with_channels
-from ddpm.errors import CheckpointError, ConfigError
+from ddpm.errors import CheckpointError, ConfigError, WriteError
 from ddpm.learning_rate import warmup_constant, warmup_cosine
 from ddpm.module import MotionDiffusion
 from ddpm.runs import locked, remove_what_was_left, run_directory
@@ -375,6 +375,12 @@ def test_where_a_run_goes(
         last.touch()
         os.utime(last, (i, i))
     assert run_directory(out, resume) == expected
+
+
+def test_a_directory_that_cannot_be_written_is_found_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match=r"file/run: cannot be written to \(Not a directory\), 1 bytes needed, \d+ free"):
+        run_directory(str(tmp_path / "file" / "run"), None)
 
 
 def test_a_picture_that_fails_does_not_end_training(
