@@ -367,6 +367,22 @@ def test_accumulated_batches_are_in_the_weights_or_not_counted(
         assert_equal(state(tmp_path / "whole")[key], state(tmp_path / "cut")[key], key)
 
 
+def test_a_schedule_that_cannot_be_stretched_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cosine = (
+        "lr_scheduler._target_=torch.optim.lr_scheduler.CosineAnnealingLR",
+        "~lr_scheduler.warmup",
+        "~callbacks.motion_metrics",
+    )
+    cosine = (*cosine, "~lr_scheduler.final", "~callbacks.loss_plot")
+    monkeypatch.setitem(globals(), "SMALL", [o for o in SMALL if not o.startswith("lr_scheduler")])
+    run(tmp_path, monkeypatch, Spy(), *cosine, "trainer.max_epochs=1")
+    assert "T_max" not in caplog.text
+    run(tmp_path, monkeypatch, Spy(), *cosine, "trainer.max_epochs=2", "resume=auto")
+    assert "CosineAnnealingLR keeps its T_max=4, the run now has 8 steps" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
