@@ -21,10 +21,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from ddpm import startup
 from ddpm.config import check, construct, located
 from ddpm.errors import ProjectError, printable
 from ddpm.skeleton import Skeleton
+from ddpm.startup import loaded
 
 log = logging.getLogger("command")
 
@@ -75,7 +75,7 @@ def command(config_name: str, schema: type) -> Callable[[Callable[[DictConfig], 
 
         @functools.wraps(work)
         def main() -> None:
-            startup.loaded()
+            loaded()
             sys.path.append(str(Path.cwd()))  # where a user's own package lies; last, so that it hides no other
             os.environ[FULL] = "1"  # Hydra then raises, and all errors are reported here, also those outside of the job
             try:
