@@ -1,5 +1,10 @@
 """Quality against network calls and seconds, from one checkpoint: ``python compare.py ckpt=RUN samplers=[dpmpp_2m,unipc]``."""
 
+if __name__ == "__main__":
+    from ddpm import startup
+
+    startup.begin()
+
 import csv
 import io
 import logging
@@ -18,7 +23,7 @@ from ddpm.clips import Clips
 from ddpm.command import command
 from ddpm.config import construct, construct_data, own_data
 from ddpm.errors import outside, refuse
-from ddpm.files import write_durably
+from ddpm.files import refuse_unwritable, write_durably
 from ddpm.metrics.reference import reference
 from ddpm.metrics.suite import Evaluation, evaluate
 from ddpm.module import MotionDiffusion, choose_device
@@ -97,6 +102,7 @@ def compare(cfg: DictConfig) -> Path:
     unknown = next((name for name in cfg.samplers if name not in SAMPLERS), None)
     refuse([(unknown is not None, f"samplers: {unknown} is none of {', '.join(SAMPLERS)}")])
     refuse([(not cfg.samplers or not cfg.steps, f"samplers={cfg.samplers} and steps={cfg.steps} must name at least one each")])
+    refuse_unwritable(cfg.out, 2**20)
     module, run = load_run(cfg.ckpt, cfg.trust)
     module.to(choose_device(cfg.device))
     if max(cfg.steps) > module.diffusion.n_steps:

@@ -1,5 +1,10 @@
 """Measure generated motion against real motion: ``python evaluate.py ckpt=RUN`` or ``clips=FILE.npz data=GROUP``."""
 
+if __name__ == "__main__":
+    from ddpm import startup
+
+    startup.begin()
+
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,7 +21,7 @@ from ddpm.clips import Clips
 from ddpm.command import command
 from ddpm.config import construct, construct_data, own_clips
 from ddpm.errors import DataError, outside, refuse, refuse_split
-from ddpm.files import write_json
+from ddpm.files import refuse_unwritable, write_json
 from ddpm.memory import refuse_clips_beyond_memory
 from ddpm.metrics import suite
 from ddpm.metrics.classifier import classification, classifier_of
@@ -68,10 +73,12 @@ def evaluate(cfg: DictConfig) -> Path:
         ConfigError: a value outside its limits, or neither clips nor a checkpoint.
         CheckpointError: see `ddpm.checkpoint.load_run`.
         DataError: clips that cannot be read, or data that are not there.
+        WriteError: nothing can be written into ``out``, found before the work.
     """
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     check_values(config)
     choose_device(config["device"])
+    refuse_unwritable(config["out"], 2**20)
     seed, fast = config["seed"], config["fast"]
     generated, data, real, about = measured(config)
     lead = (

@@ -1,5 +1,10 @@
 """Generate motion from a checkpoint: ``python sample.py ckpt=RUN/checkpoints/last.ckpt n=16 seed=0 out=DIR``."""
 
+if __name__ == "__main__":
+    from ddpm import startup
+
+    startup.begin()
+
 import logging
 import math
 import time
@@ -19,6 +24,7 @@ from ddpm.clips import Clips
 from ddpm.command import command
 from ddpm.config import construct, construct_data, own_data
 from ddpm.errors import ConfigError, outside, printable, refuse
+from ddpm.files import refuse_unwritable
 from ddpm.memory import refuse_clips_beyond_memory
 from ddpm.module import MotionDiffusion, choose_device
 from ddpm.process.editing import edit, given_by, interpolate, invert, vary
@@ -71,12 +77,15 @@ def sample(cfg: DictConfig) -> Path:
         ConfigError: a value outside its limits.
         CheckpointError: see `ddpm.checkpoint.load_run`.
         DataError: clips of ``source`` that cannot be used.
+        WriteError: the clips find no room in ``out``, found before they are sampled.
     """
     check_values(cfg)
     model, run = load_run(cfg.ckpt, cfg.trust)
     model.to(choose_device(cfg.device))
     if cfg.export and model.skeleton.coords != 3:
         raise ConfigError(f"export={cfg.export}: rotations need three dimensions, the skeleton has {model.skeleton.coords}")
+    values = cfg.n * (cfg.frames or model.frames) * len(model.skeleton.names) * model.skeleton.coords
+    refuse_unwritable(cfg.out, 4 * values)
     sampler = model.sampler
     if cfg.sampler is not None:
         sampler = construct(OmegaConf.to_container(cfg.sampler, resolve=True, throw_on_missing=True), "sampler")

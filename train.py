@@ -1,6 +1,10 @@
 """Train a diffusion model of motion: ``python train.py [group=option ...] [key=value ...]``."""
 
-import contextlib
+if __name__ == "__main__":
+    from ddpm import startup
+
+    startup.begin()
+
 import logging
 import time
 from collections.abc import Sequence
@@ -38,6 +42,7 @@ from ddpm.training import (
     make_loggers,
     quiet_lightning,
     refuse_processes,
+    refuse_too_small,
     refuse_unknown_monitor,
     rehearse,
 )
@@ -99,12 +104,10 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
     if cfg.out is None:
         raise ConfigError("out: the directory of the run must be given")
     out = Path(cfg.out)
-    out.mkdir(parents=True, exist_ok=True)
-    with runs.locked(out), contextlib.ExitStack() as log_file:
+    with runs.locked(out), runs.logged(out) as begin:
         resume, resumed_step = runs.checkpoint_to_resume(cfg.resume, out), None
-        if resume is None:
+        if cfg.resume is None:
             runs.refuse_to_overwrite(out)
-        log_file.enter_context(runs.logged(out / "train.log"))
         given = [runs.override_key(override) for override in overrides]
         origin = None if cfg.finetune is None else Origin(cfg.finetune, resume, cfg.trust)
         cfg = cfg.copy()
@@ -113,13 +116,12 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
         config = checked(plain(cfg, trust), given)
         if trust is not None:
             runs.refuse_outside(config, out)
-        saved = {key: config[key] for key in runs.SAVED if key in config} | {"ema": config["callbacks"].get("ema")}
+        averages = config["callbacks"].get("ema")
+        saved = {key: config[key] for key in runs.SAVED if key in config} | {"ema": averages}
         if (listed := list_digest(config["loader"]["split"])) is not None:
             saved["split_list"] = listed
         if resume is not None:
             resumed_step = runs.refuse_another_run(resume, saved)
-        if runs.is_first_process():
-            write_durably(out / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)).encode())
         pl.seed_everything(config["seed"], workers=True, verbose=False)
         quiet_lightning()
 
@@ -146,6 +148,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
         counts = data.label_counts()
         counts = counts if several(counts) or (origin is not None and origin.conditional) else ()
         module = build_module(config, clips.fps, clips.class_names, counts, vectors, trainable=True)
+        if resume is not None:
+            runs.refuse_incomplete(resume, module, averages is not None)
         statistics = data.statistics_batch()
         if origin is None:
             module.fit(statistics)
@@ -153,8 +157,14 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
             origin.copy_to(module)
             if resume is None:
                 log.info("val/loss of %s on these clips: %.4g", origin.path, validation_loss(module, data.val_dataloader()))
-        rehearse(module, statistics)
+        limits = (config["trainer"].get("max_epochs"), config["trainer"].get("max_steps"))
+        rehearse(module, statistics, limits not in ((-1, -1), (-1, None)))
         module.save_hyperparameters({**saved, "overrides": list(overrides)}, logger=False)
+        if runs.is_first_process():  # from here on there is a run
+            runs.remove_what_was_left(out)
+            refuse_too_small(out / "checkpoints", module, trainer.checkpoint_callbacks)
+            write_durably(out / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)).encode())
+        begin()
         log.info("%s, on %s in %s", description(module), trainer.strategy.root_device, trainer.precision)
         if resume is None:
             log_configuration(trainer.loggers, saved)
@@ -185,20 +195,21 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
 def main(cfg: DictConfig) -> float:
     """The command: a new run, or one that goes on as it was begun, with this command line's changes."""
     context = HydraConfig.get()
-    if context.mode == RunMode.MULTIRUN:
-        refuse_processes(cfg.trainer.devices, cfg.trainer.get("strategy", ""))
-    if cfg.out is not None and cfg.resume not in (None, "auto"):
-        raise ConfigError(f"resume={cfg.resume} continues in that run's own directory: leave out={cfg.out} away")
     out, resume, cache, trust = context.runtime.output_dir, cfg.resume, cfg.cache, cfg.trust
-    overrides = list(context.overrides.task)
-    begun = runs.checkpoint_to_resume(resume, Path(out))
-    if begun is not None:
-        overrides = runs.overrides_of(begun, overrides)
-        own = ("out", "resume", "cache", "trust")  # of this command line alone
-        cfg = hydra.compose("config", overrides=[o for o in overrides if runs.override_key(o) not in own])
-    cfg.out, cfg.resume, cfg.cache, cfg.trust = out, resume, cache, trust
-    # The command line in a checkpoint names no code but ours and that of trusted packages.
-    return train(cfg, overrides, None if begun is None else (*RESUMED, *trust))
+    with runs.new_if_used(Path(out)):
+        if context.mode == RunMode.MULTIRUN:
+            refuse_processes(cfg.trainer.devices, cfg.trainer.get("strategy", ""))
+        if cfg.out is not None and cfg.resume not in (None, "auto"):
+            raise ConfigError(f"resume={cfg.resume} continues in that run's own directory: leave out={cfg.out} away")
+        overrides = list(context.overrides.task)
+        begun = runs.checkpoint_to_resume(resume, Path(out))
+        if begun is not None:
+            overrides = runs.overrides_of(begun, overrides)
+            own = ("out", "resume", "cache", "trust")  # of this command line alone
+            cfg = hydra.compose("config", overrides=[o for o in overrides if runs.override_key(o) not in own])
+        cfg.out, cfg.resume, cfg.cache, cfg.trust = out, resume, cache, trust
+        # The command line in a checkpoint names no code but ours and that of trusted packages.
+        return train(cfg, overrides, None if begun is None else (*RESUMED, *trust))
 
 
 if __name__ == "__main__":

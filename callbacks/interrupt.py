@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 class StopBetweenBatches(Callback):
-    """Finishes the current batch before an interrupt stops training; a second interrupt stops at once.
+    """Finishes the current step before an interrupt stops training; a second interrupt stops at once.
 
     An interrupt between the update of the weights and that of the counters would make the checkpoint repeat the batch.
     """
@@ -29,7 +29,7 @@ class StopBetweenBatches(Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
         """Stop here if interrupted."""
-        if self._interrupted:
+        if self._interrupted and batch_idx % trainer.accumulate_grad_batches == 0:
             raise KeyboardInterrupt
 
     def on_validation_batch_start(

@@ -13,6 +13,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
+from ddpm.files import write_durably
 from ddpm.viz.plots import plot_losses, plot_noise_levels
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ class LossPlot(Callback):
         def draw() -> Any:
             table = io.StringIO()
             csv.writer(table, lineterminator="\n").writerows([COLUMNS, *([int(r[0]), int(r[1]), *r[2:]] for r in self._rows)])
-            (folder / "loss.csv").write_text(table.getvalue())
+            write_durably(folder / "loss.csv", table.getvalue().encode())
             if not picture:
                 return None
             _, steps, train, val, _ = zip(*self._rows, strict=True)

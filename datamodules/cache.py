@@ -1,5 +1,6 @@
 """Parsed files, kept as stores so that a second start does not parse them again."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -9,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from datamodules.clip_set import ClipSet
 from datamodules.joints import PRESETS
@@ -45,6 +46,7 @@ def through_cache(construct: Construct, directory: str | None) -> Construct:
             log.warning("cache=%s cannot be used (%s): the files are read anew", folder, error)
             return construct(node, place)
         with lock:
+            _remove_strays(folder, key)
             try:
                 if path.exists():
                     clips = open_store(path)
@@ -63,6 +65,17 @@ def through_cache(construct: Construct, directory: str | None) -> Construct:
             return clips
 
     return constructed
+
+
+def _remove_strays(folder: Path, own: str) -> None:
+    """Remove entries that killed processes left half written; whoever writes one holds its lock, this process that of ``own``."""
+    for stray in folder.glob(".*.tmp-*"):
+        key = stray.name[1:].partition(".tmp-")[0]
+        try:
+            with contextlib.nullcontext() if key == own else FileLock(folder / f"{key}.lock", timeout=0):
+                shutil.rmtree(stray, ignore_errors=True)
+        except Timeout:
+            log.debug("%s: being written by another process", stray)
 
 
 def cache_key(node: Mapping[str, Any]) -> str | None:

@@ -18,11 +18,13 @@ from ddpm.module import MotionDiffusion
 
 log = logging.getLogger(__name__)
 
-GENERATIONS = ("last", "previous", "best")
-"""Checkpoints of a run, the newest first."""
 LEARNED = ("state_dict", "current_model_state", "averaging_state", "optimizer_states")
 """What of a checkpoint is learned: the average that is sampled from, the raw weights, and the state of the optimiser."""
 SAMPLING_KEYS = ("state_dict", "hyper_parameters", "motion")
+
+
+class DamagedError(CheckpointError):
+    """A checkpoint that is cut short, or of which bits have changed."""
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
@@ -90,10 +92,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
                 if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 or member.external_attr:
                     raise zipfile.BadZipFile(f"{member.filename} is not stored as torch does")
             damaged = archive.testzip()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
     except Exception as error:  # zipfile raises many kinds for a damaged archive
-        raise CheckpointError(f"{path}: not a checkpoint, or cut short ({error}); use another, e.g. best.ckpt") from error
+        raise DamagedError(f"{path}: not a checkpoint, or cut short ({error}); use another, e.g. best.ckpt") from error
     if damaged is not None:
-        raise CheckpointError(f"{path}: damaged, {damaged} fails its checksum; use another checkpoint, e.g. best.ckpt")
+        raise DamagedError(f"{path}: damaged, {damaged} fails its checksum; use another checkpoint, e.g. best.ckpt")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a hostile or foreign archive
@@ -106,24 +110,38 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
+def is_whole(path: str | Path) -> bool:
+    """Whether there is a checkpoint that can be read."""
+    try:
+        read_checkpoint(path)
+    except CheckpointError:
+        return False
+    return True
+
+
 def checkpoint_of(path: str | Path) -> Path:
     """The checkpoint that a path names: a file, or of a run's directory the newest that is whole, with a warning if that is not
     the last one."""
     path = Path(path)
     if not path.is_dir():
         return path
-    last, *others = (path / "checkpoints" / f"{name}.ckpt" for name in GENERATIONS)
-    others = [other for other in others if other.is_file()]
+    last = path / "checkpoints" / "last.ckpt"
+    others = [other for other in sorted(last.parent.glob("*.ckpt"), reverse=True) if other != last]
+    newest: tuple[Path, int] | None = None
     for candidate in [last, *others] if others else []:
         try:
             step = read_checkpoint(candidate).get("global_step")
         except CheckpointError as error:
             log.warning("%s", error)
             continue
-        if candidate != last:
-            log.warning("%s, of step %s, is taken instead of %s", candidate, step, last.name)
-        return candidate
-    return last
+        if candidate == last:
+            return last
+        if isinstance(step, int) and (newest is None or step > newest[1]):
+            newest = candidate, step
+    if newest is None:
+        return last if last.exists() or not others else others[0]
+    log.warning("%s, of step %s, is taken instead of %s", *newest, last.name)
+    return newest[0]
 
 
 def load_module(path: str | Path, trust: Sequence[str] = ()) -> MotionDiffusion:

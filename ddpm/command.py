@@ -27,6 +27,7 @@ from ddpm.config import check, construct, located
 from ddpm.errors import ConfigError, ProjectError, printable
 from ddpm.files import refuse_place
 from ddpm.skeleton import Skeleton
+from ddpm.startup import loaded
 
 log = logging.getLogger("command")
 
@@ -85,6 +86,7 @@ def command(config_name: str, schema: type) -> Callable[[Callable[[DictConfig], 
 
         @functools.wraps(work)
         def main() -> None:
+            loaded()
             sys.path.append(str(Path.cwd()))  # where a user's own package lies; last, so that it hides no other
             os.environ[FULL] = "1"  # Hydra then raises, and all errors are reported here, also those outside of the job
             try:

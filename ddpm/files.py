@@ -1,14 +1,14 @@
 """The one way in which files are written: whole and on the disk, or not at all."""
 
 import contextlib
+import errno
 import json
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ddpm.errors import ConfigError, WriteError
 
@@ -30,10 +30,8 @@ def write_durably(path: str | Path, content: bytes | memoryview) -> None:
         os.replace(temporary, path)
         _sync_directory(path.parent)
     except OSError as error:
-        free = shutil.disk_usage(path.parent).free if path.parent.exists() else 0
-        raise WriteError(
-            f"{path}: not written ({error.strerror}), {len(content)} bytes needed, {free} free; what was there before is intact"
-        ) from error
+        need = f"{len(content)} bytes needed, {_free(path)} free"
+        raise WriteError(f"{path}: not written ({error.strerror}), {need}; what was there before is intact") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -45,16 +43,48 @@ def refuse_place(key: str, place: str | Path) -> None:
     Raises:
         ConfigError: it cannot; names key, place and what is in the way.
     """
-    there = Path(place)
-    if str(place) == "" or (there.exists() and not there.is_dir()):
+    if str(place) == "" or (Path(place).exists() and not Path(place).is_dir()):
         raise ConfigError(f"{key}={str(place)!r} must be a directory, or the name of a new one")
-    while not there.exists():
-        there = there.parent
     try:
-        with tempfile.TemporaryFile(dir=there):
-            pass
+        refuse_unwritable(place, 1)
+    except WriteError as error:
+        raise ConfigError(f"{key}={error}") from error
+
+
+def refuse_unwritable(folder: str | Path, size: int, n: int = 1) -> None:
+    """Find out before the work whether ``n`` files of ``size`` bytes can be written into a folder. Nothing is left of the trial.
+
+    Raises:
+        WriteError: they cannot; names the folder, the bytes needed and the bytes free.
+    """
+    folder = Path(folder).absolute()
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    trials = [folder / f".trial-{i}.tmp-{os.getpid()}" for i in range(n)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for trial in trials:
+            with trial.open("wb") as file:
+                _occupy(file, size)
     except OSError as error:
-        raise ConfigError(f"{key}={place}: {there} cannot be written to ({error.strerror}); choose another directory") from error
+        need = f"{n * size} bytes needed, {_free(folder)} free"
+        raise WriteError(
+            f"{folder}: cannot be written to ({error.strerror}), {need}; choose another directory, or make room"
+        ) from error
+    finally:
+        for remove in (*(trial.unlink for trial in trials), *(path.rmdir for path in missing)):
+            with contextlib.suppress(OSError):
+                remove()
+
+
+def remove_strays(folder: Path, alone: bool = False) -> None:
+    """Remove what processes that were killed while they wrote have left in a folder.
+
+    What a living process of this machine writes stays; with ``alone`` the caller knows that there is none.
+    """
+    for stray in folder.glob(".*.tmp-*"):
+        if alone or not _is_alive(stray.name.rpartition("-")[2]):
+            with contextlib.suppress(OSError):
+                stray.unlink()
 
 
 @contextlib.contextmanager
@@ -86,6 +116,37 @@ def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
     write_durably(path, (json.dumps(strict(content), indent=1, allow_nan=False) + "\n").encode())
+
+
+def _free(path: Path) -> int:
+    """Bytes that are free where a path is, or would be."""
+    return shutil.disk_usage(next(p for p in (path, *path.absolute().parents) if p.exists())).free
+
+
+def _occupy(file: BinaryIO, size: int) -> None:
+    """Take so many bytes of the disk, as quickly as the system can."""
+    try:
+        os.posix_fallocate(file.fileno(), 0, max(size, 1))
+    except (AttributeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
+        for start in range(0, size, 2**20):
+            file.write(bytes(min(2**20, size - start)))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _is_alive(pid: str) -> bool:
+    """Whether a process of this number, other than this one, runs on this machine; true where that cannot be asked."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return int(pid) != os.getpid()
 
 
 def _sync_directory(directory: Path) -> None:

@@ -3,19 +3,25 @@
 import contextlib
 import importlib.metadata
 import logging
+import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
 
-from ddpm.checkpoint import GENERATIONS, checkpoint_of, read_checkpoint
-from ddpm.command import message, typed
-from ddpm.errors import CheckpointError, ConfigError
-from ddpm.files import refuse_place
+from ddpm.checkpoint import DamagedError, checkpoint_of, read_checkpoint
+from ddpm.command import message
+from ddpm.errors import CheckpointError, ConfigError, WriteError
+from ddpm.files import refuse_place, remove_strays
+from ddpm.module import MotionDiffusion
 
 log = logging.getLogger(__name__)
 
@@ -76,19 +82,28 @@ PRODUCTS = {
 }
 """What may be in the directory of a run, and what it is."""
 
+LOG = "train.log"
+_missing: set[Path] = set()
+"""Directories that were not there when this process began, of which it may have made some."""
+
 
 def run_directory(out: str | None, resume: str | None) -> str:
-    """Where a single run goes: ``out`` if given, the directory of the run to resume, or a new one named by the time."""
-    if out is not None:
-        refuse_place("out", out)
+    """Where a single run goes: ``out`` if given, the directory of the run to resume, or a new one named by the time.
+
+    Raises:
+        ConfigError: ``out`` is no directory, or nothing can be written there.
+    """
+    if out is not None and is_first_process():
+        refuse_place("out", out)  # Hydra makes it next
     if resume is not None and resume != "auto":
         path = Path(resume)
         run = path.parent.parent if path.suffix == ".ckpt" else path
         if (run / "checkpoints").is_dir():
             return str(run)
     if out is not None:
+        _remember_missing(Path(out))
         return out
-    started = sorted(Path("outputs").glob("*/*/checkpoints/last.ckpt"), key=lambda p: p.stat().st_mtime)
+    started = sorted(Path("outputs").glob("*/*/checkpoints/*.ckpt"), key=lambda p: p.stat().st_mtime)
     if resume == "auto" and started:
         return str(started[-1].parent.parent)
     return _new_directory("outputs/%Y-%m-%d/%H-%M-%S")
@@ -118,6 +133,7 @@ def _new_directory(pattern: str) -> str:
     name = datetime.now().strftime(pattern)
     path, n = name, 1
     while is_first_process():
+        _remember_missing(Path(path))
         try:
             Path(path).mkdir(parents=True)
             break
@@ -125,6 +141,10 @@ def _new_directory(pattern: str) -> str:
             n += 1
             path = f"{name}-{n}"
     return path
+
+
+def _remember_missing(path: Path) -> None:
+    _missing.update(folder for folder in (path.absolute(), *path.absolute().parents) if not folder.exists())
 
 
 def is_first_process() -> bool:
@@ -138,48 +158,93 @@ def products(out: Path) -> str:
 
 
 @contextlib.contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """The run directory is this run's alone inside this context; its first process holds the lock for all.
-
-    Raises:
-        ConfigError: another process trains in this directory.
-    """
-    if not is_first_process():
-        yield
-        return
-    lock = FileLock(out / ".lock")
+def new_if_used(out: Path) -> Iterator[None]:
+    """A directory that this process made is removed again, with its parents, if this context ends in an error and it is empty."""
+    _remember_missing(out)
     try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ConfigError(f"out={out}: another process trains in this directory; wait for it or choose another") from error
-    try:
-        for stray in (out / "checkpoints").glob(".*.tmp-*"):
-            stray.unlink()  # of a process that was killed while it wrote
         yield
-    finally:
-        lock.release()
+    except BaseException:
+        if is_first_process():
+            with contextlib.suppress(OSError):
+                for folder in (out.absolute(), *out.absolute().parents):
+                    if folder not in _missing:
+                        break
+                    folder.rmdir()
+        raise
 
 
 @contextlib.contextmanager
-def logged(path: Path) -> Iterator[None]:
-    """Inside this context messages are also appended to a file, with time and origin, and the error that ends it too.
+def locked(out: Path) -> Iterator[None]:
+    """The run directory, which is made, is this run's alone inside this context; its first process holds the lock for all.
 
-    Hydra would open it before it is known whether the run may write there.
+    An error before anything but the log was written leaves what was there before, and of a new directory nothing.
+
+    Raises:
+        ConfigError: another process trains in this directory.
+        WriteError: it cannot be made, or nothing can be written there.
     """
     if not is_first_process():
         yield
         return
-    handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
+    with new_if_used(out):
+        lock = FileLock(out / ".lock")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            before = set(os.listdir(out))
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise ConfigError(f"out={out}: another process trains in this directory; wait for it or choose another") from error
+        except OSError as error:
+            raise WriteError(f"out={out}: cannot be written to ({error.strerror}); choose another directory") from error
+        try:
+            yield
+        except BaseException:
+            if set(os.listdir(out)) - before <= {".lock", LOG}:
+                for name in {".lock", LOG if out.absolute() in _missing else ".lock"} - before:
+                    (out / name).unlink(missing_ok=True)
+            raise
+        finally:
+            lock.release()
+
+
+@contextlib.contextmanager
+def logged(out: Path) -> Iterator[Callable[[], None]]:
+    """Inside this context messages are also appended to the log in ``out``, with time and origin, and the error that ends it too.
+
+    Nothing is written before the function that it yields is called, for a refused command leaves a run as it was; but where
+    there is nothing yet, an error is. Hydra would open the file before it is known whether the run may write there.
+    """
+    if not is_first_process():
+        yield lambda: None
+        return
+    is_new = set(os.listdir(out)) <= {".lock"}
+    file = logging.FileHandler(out / LOG, delay=True)
+    file.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
+    handler = MemoryHandler(sys.maxsize, flushLevel=sys.maxsize, target=file, flushOnClose=False)
+
+    def begin() -> None:
+        handler.flushLevel = 0
+        handler.flush()
+
     logging.getLogger().addHandler(handler)
     try:
-        yield
+        yield begin
     except Exception as error:
+        if is_new:
+            begin()
         handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, message(error), (), None))
         raise
     finally:
         logging.getLogger().removeHandler(handler)
         handler.close()
+        file.close()
+
+
+def remove_what_was_left(out: Path) -> None:
+    """Remove what processes that were killed have left in the directory of a run, whose lock this process holds."""
+    remove_strays(out / "checkpoints", alone=True)
+    for folder in (out, out / "samples"):  # where sample.py and evaluate.py may be writing too
+        remove_strays(folder)
 
 
 def checkpoint_to_resume(resume: str | None, out: Path) -> Path | None:
@@ -191,11 +256,16 @@ def checkpoint_to_resume(resume: str | None, out: Path) -> Path | None:
     if resume is None:
         return None
     if resume == "auto":
-        if any((out / "checkpoints" / f"{name}.ckpt").exists() for name in GENERATIONS):
-            return checkpoint_of(out)
-        refuse_to_overwrite(out)
-        log.info("resume=auto: there is nothing to resume in %s, starting anew", out)
-        return None
+        if not any((out / "checkpoints").glob("*.ckpt")):
+            log.info("resume=auto: there is nothing to resume in %s, starting anew", out)
+            return None
+        path = checkpoint_of(out)
+        try:
+            read_checkpoint(path)
+        except DamagedError as error:
+            log.warning("%s. There is no other in %s: starting anew", error, path.parent)
+            return None
+        return path
     path = checkpoint_of(resume)
     if not path.is_file():
         raise CheckpointError(f"resume={resume}: there is no {path}; resume=auto starts anew where there is nothing to resume")
@@ -245,8 +315,7 @@ def refuse_to_overwrite(out: Path) -> None:
     """
     there = sorted(path.name for path in (out / "checkpoints").glob("*.ckpt"))
     if there and is_first_process():
-        how = "resume=auto" if "last.ckpt" in there else typed("resume", str(out / "checkpoints" / there[0]))
-        raise ConfigError(f"out={out}: there is a run in it already; continue it with {how}, or choose another directory")
+        raise ConfigError(f"out={out}: there is a run in it already; continue it with resume=auto, or choose another directory")
 
 
 def refuse_another_run(checkpoint: Path, saved: Mapping[str, Any]) -> int:
@@ -277,6 +346,69 @@ def refuse_another_run(checkpoint: Path, saved: Mapping[str, Any]) -> int:
         why = "is of another run, or of an earlier version with other defaults; start a new one, or give what the checkpoint has"
         raise ConfigError("\n".join([f"{checkpoint} {why} (~KEY takes away what it has not):", *differences]))
     return int(content["global_step"])
+
+
+def refuse_incomplete(checkpoint: Path, module: MotionDiffusion, averages: bool) -> None:
+    """Check that a checkpoint has all that a training goes on with, and that its parts fit the module and each other.
+
+    Args:
+        checkpoint: to be resumed.
+        module: built for training.
+        averages: whether its weights are averaged.
+
+    Raises:
+        CheckpointError: something is not there, or does not fit.
+    """
+    content = read_checkpoint(checkpoint)
+    averaging = ("current_model_state", "averaging_state") if averages else ()
+    parts = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "global_step", "epoch", *averaging)
+    if missing := [key for key in parts if key not in content]:
+        fault: str | None = f"it lacks {', '.join(missing)}"
+    else:
+        try:
+            fault = _misfit(content, module, averages)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            fault = f"its parts are not what they should be ({type(error).__name__}: {error})"
+    if fault is not None:
+        raise CheckpointError(f"{checkpoint}: training cannot go on from it: {fault}; resume another checkpoint of the run")
+
+
+def _misfit(content: Mapping[str, Any], module: MotionDiffusion, averages: bool) -> str | None:
+    """What in a checkpoint does not fit the module, or another part; it may raise what comes of parts of a wrong kind."""
+    shapes = {name: value.shape for name, value in module.state_dict().items()}
+    for key in ("state_dict", "current_model_state") if averages else ("state_dict",):
+        found = {name: value.shape for name, value in content[key].items()}
+        if other := [name for name in sorted(shapes | found) if shapes.get(name) != found.get(name)]:
+            return f"its {key} does not fit its model: {other[0]}"
+    (optimizer,), parameters = content["optimizer_states"], list(module.parameters())
+    if [i for group in optimizer["param_groups"] for i in group["params"]] != list(range(len(parameters))):
+        return "its optimizer_states is of another number of weights"
+    kept = _state_of(module.optimizer)
+    for i, state in optimizer["state"].items():
+        if state.keys() != kept or any(v.shape not in ((), parameters[i].shape) for v in state.values() if isinstance(v, Tensor)):
+            return f"its optimizer_states does not fit its model: weight {i}"
+    if kept and content["global_step"] > 0 and not optimizer["state"]:
+        return "it lacks the state of the optimiser"
+    loops, progress = content["loops"]["fit_loop"], "epoch_loop.automatic_optimization.optim_progress"
+    steps = [content["global_step"], loops[progress]["optimizer"]["step"]["total"]["completed"]]
+    steps += [s["last_epoch"] for s in content["lr_schedulers"] if "last_epoch" in s]
+    if len(set(steps)) > 1:
+        return f"weights, loops and learning rate are of the steps {steps}"
+    for key in ("epoch_progress", "epoch_loop.batch_progress"):
+        if not {"ready", "started", "processed", "completed"} <= loops[key]["total"].keys() & loops[key]["current"].keys():
+            return f"its loops lack {key}"
+    if len(content["lr_schedulers"]) != (module.lr_scheduler is not None):
+        return f"it has {len(content['lr_schedulers'])} schedules of the learning rate"
+    return None
+
+
+def _state_of(make: Callable[..., torch.optim.Optimizer]) -> set[str]:
+    """What an optimiser remembers of a weight."""
+    weight = torch.nn.Parameter(torch.zeros(1))
+    weight.grad = torch.zeros(1)
+    optimizer = make([weight])
+    optimizer.step()
+    return set(optimizer.state[weight])
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -6,15 +6,18 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
 from ddpm.config import blaming, build_module, check, construct, with_channels
 from ddpm.errors import ConfigError, outside, refuse, refuse_split
+from ddpm.files import refuse_unwritable
 from ddpm.memory import refuse_beyond_memory, training_memory
 from ddpm.module import MotionDiffusion, evaluating
 from ddpm.process.condition import vector_statistics
@@ -145,16 +148,21 @@ def suitable_precision(accelerator: str) -> str:
     return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
 
 
-def rehearse(module: MotionDiffusion, batch: Mapping[str, Any]) -> None:
-    """One loss and one run of the sampler, so that what cannot work says so before anything is trained or written.
+def rehearse(module: MotionDiffusion, batch: Mapping[str, Any], has_end: bool = True) -> None:
+    """One loss, one run of the sampler and an optimiser, so that what cannot work says so before anything is trained or written.
 
     Args:
         module: to be trained.
         batch: clips in metres and their mask.
+        has_end: whether the number of steps is limited.
 
     Raises:
-        ValueError: whatever the network, the loss or the sampler has to say.
+        ValueError: whatever the network, the loss, the sampler, the optimiser or its schedule has to say.
     """
+    if module.optimizer is not None:
+        optimizer = module.optimizer(module.parameters())
+        if module.lr_scheduler is not None:
+            module.lr_scheduler(optimizer, 1000 if has_end else math.inf)
     # Without dropout, and without memory: `ddpm.process.timestep_sampling.Importance` learns from losses of the training alone.
     with torch.no_grad(), evaluating(module):
         module.loss({name: None if value is None else value[:2] for name, value in batch.items()})
@@ -209,12 +217,36 @@ def log_configuration(loggers: Iterable[Logger], saved: Mapping[str, Any]) -> No
                 logger.experiment._get_file_writer().add_summary(summary)
 
 
+def refuse_too_small(folder: Path, module: MotionDiffusion, callbacks: Iterable[Any]) -> None:
+    """Find out whether the checkpoints of a run will find room in ``folder``, beside those that are there.
+
+    Raises:
+        WriteError: they will not, see `ddpm.files.refuse_unwritable`.
+    """
+    weights = sum(value.numel() * value.element_size() for value in module.state_dict().values())
+    files = sum(max(callback.save_top_k, 1) if isinstance(callback, ModelCheckpoint) else 2 for callback in callbacks)
+    # The average, the raw weights and two values of an Adam a weight; a new file is complete before an old one goes.
+    refuse_unwritable(folder, 4 * weights + 2**20, max(files - len(list(folder.glob("*.ckpt"))), 0) + 1)
+
+
 def count_steps_in_epochs(trainer: pl.Trainer) -> None:
-    """Let a run with ``max_steps`` resume as one without.
+    """Let a run with ``max_steps`` or ``max_time`` resume as one without.
 
     Lightning would take every start with ``max_steps`` for one within an epoch, and end an epoch that is complete a second time.
+    It would validate where ``max_time`` ends a run within an epoch, and the resumed run again at the end of the epoch.
     """
     trainer.fit_loop._iteration_based_training = lambda: False  # pyright: ignore[reportAttributeAccessIssue]
+    loop = trainer.fit_loop.epoch_loop
+    is_due = loop._should_check_val_fx
+
+    def is_due_anyway(fetcher: Any) -> bool:
+        stops, trainer.should_stop = trainer.should_stop, False
+        try:
+            return is_due(fetcher)
+        finally:
+            trainer.should_stop = stops
+
+    loop._should_check_val_fx = is_due_anyway
 
 
 def description(module: MotionDiffusion) -> str:

@@ -1,6 +1,8 @@
 """A run that is stopped anywhere and resumed is the run that was never stopped, to the bit."""
 
 import contextlib
+import errno
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import torch
 
 import train as train_script
 from ddpm import runs
-from ddpm.errors import ConfigError
+from ddpm.errors import CheckpointError, ConfigError, ProjectError, WriteError
+from ddpm.runs import locked, new_if_used, refuse_incomplete, run_directory
 from tests.configs import compose
 
 SMALL = [
@@ -183,14 +186,14 @@ class Logged(pl.Callback):
 
 
 def run_logged(
-    out: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str, stop_after: int | None = None
+    out: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str, stop_after: int | None = None, spy: Spy | None = None
 ) -> dict[str, list[int]]:
     """Train; gives the steps that were logged."""
-    logged, spy = Logged(), Spy(stop_after)
+    logged, spy = Logged(), spy or Spy(stop_after)
     monkeypatch.setattr(spy, "on_fit_start", logged.on_fit_start)
-    overrides = (*CONSTANT, "logger=tensorboard", "trainer.log_every_n_steps=1", "~callbacks.motion_metrics", *overrides)
-    with pytest.raises(Stop) if stop_after else contextlib.nullcontext():
-        run(out, monkeypatch, spy, *overrides)
+    common = ("logger=tensorboard", "trainer.log_every_n_steps=1", "~callbacks.motion_metrics")
+    with pytest.raises(Stop) if spy.stop_after else contextlib.nullcontext():
+        run(out, monkeypatch, spy, *CONSTANT, *common, *overrides)
     return logged.steps
 
 
@@ -299,3 +302,216 @@ def test_auto_takes_the_newest_whole_checkpoint(
     assert f"{taken}, of step" in caplog.text and "is taken instead of last.ckpt" in caplog.text
     for key in COMPARED:
         assert_equal(state(whole)[key], state(tmp_path)[key], key)
+
+
+QUICK = ("~callbacks.motion_metrics", "~callbacks.loss_plot", *CONSTANT)
+
+
+class Worse(Spy):
+    """Validation of weights that are of no use."""
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        with torch.no_grad():
+            for parameter in pl_module.parameters():
+                parameter.mul_(30)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        with torch.no_grad():
+            for parameter in pl_module.parameters():
+                parameter.div_(30)
+
+
+def test_a_moved_run_keeps_its_best_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "SMALL", [o for o in SMALL if not o.startswith("lr_scheduler")])
+    run(tmp_path / "a", monkeypatch, Spy(), *QUICK, "trainer.max_epochs=1")
+    moved = (tmp_path / "a").rename(tmp_path / "b")
+    best = moved / "checkpoints" / "best.ckpt"
+    before = best.read_bytes()
+    run(moved, monkeypatch, Worse(), *QUICK, "resume=auto", "trainer.max_epochs=2")
+    assert best.read_bytes() == before and not (tmp_path / "a").exists()
+    best.unlink()
+    run(moved, monkeypatch, Spy(), *QUICK, "resume=auto")
+    assert best.exists(), "one that is lost is not remembered as the best"
+
+
+def test_a_damaged_file_does_not_take_the_place_of_a_good_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "SMALL", [o for o in SMALL if not o.startswith("lr_scheduler")])
+    run(tmp_path, monkeypatch, Spy(), *QUICK, "trainer.max_epochs=1")
+    last, previous = (tmp_path / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous"))
+    last.write_bytes(last.read_bytes()[:-100])
+    with pytest.raises(Stop):
+        run(tmp_path, monkeypatch, Spy(stop_after=5), *QUICK, "resume=auto", "callbacks.last.every_n_steps=1000")
+    assert torch.load(last, weights_only=True)["global_step"] == 5
+    assert torch.load(previous, weights_only=True)["global_step"] == 3
+    for name in ("previous", "best"):
+        (tmp_path / "checkpoints" / f"{name}.ckpt").unlink()
+    last.write_bytes(b"")
+    assert min(run(tmp_path, monkeypatch, Spy(), *QUICK, "resume=auto")) == 1, "nothing is whole: it starts anew"
+
+
+class TimeIsUp(Spy):
+    """The end of trainer.max_time, after the first of the two batches of a step."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        trainer.should_stop = trainer.fit_loop.epoch_loop.total_batch_idx == 5
+
+
+class StopAt(Spy):
+    """Stops before a batch."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.fit_loop.epoch_loop.total_batch_idx == self.stop_after:
+            raise Stop
+
+
+@pytest.mark.parametrize(("spy", "saved"), [(TimeIsUp(), 4), (StopAt(7), 4), (StopAt(8), 3)])
+def test_accumulated_batches_are_in_the_weights_or_not_counted(
+    spy: Spy, saved: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the middle of an epoch: the steps, what is logged at which, and the validations are of the uninterrupted run."""
+    monkeypatch.setitem(globals(), "SMALL", [o for o in SMALL if not o.startswith("lr_scheduler")])
+    options = ("trainer.accumulate_grad_batches=2", "trainer.max_epochs=2", "loader.steps_per_epoch=5")
+    options = (*options, "callbacks.last.every_n_steps=1000")
+    whole = run_logged(tmp_path / "whole", monkeypatch, *options)
+    stopped = run_logged(tmp_path / "cut", monkeypatch, *options, spy=spy)
+    assert state(tmp_path / "cut")["global_step"] == saved
+    resumed = run_logged(tmp_path / "cut", monkeypatch, *options, "resume=auto")
+    if saved == 4:
+        assert {name: steps + resumed[name] for name, steps in stopped.items()} == whole
+    for key in COMPARED:
+        assert_equal(state(tmp_path / "whole")[key], state(tmp_path / "cut")[key], key)
+
+
+def test_a_schedule_that_cannot_be_stretched_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cosine = (
+        "lr_scheduler._target_=torch.optim.lr_scheduler.CosineAnnealingLR",
+        "~lr_scheduler.warmup",
+        "~callbacks.motion_metrics",
+    )
+    cosine = (*cosine, "~lr_scheduler.final", "~callbacks.loss_plot")
+    monkeypatch.setitem(globals(), "SMALL", [o for o in SMALL if not o.startswith("lr_scheduler")])
+    run(tmp_path, monkeypatch, Spy(), *cosine, "trainer.max_epochs=1")
+    assert "T_max" not in caplog.text
+    run(tmp_path, monkeypatch, Spy(), *cosine, "trainer.max_epochs=2", "resume=auto")
+    assert "CosineAnnealingLR keeps its T_max=4, the run now has 8 steps" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda c: c.pop("optimizer_states"), "lacks optimizer_states"),
+        (lambda c: c.pop("current_model_state"), "lacks current_model_state"),
+        (lambda c: c.pop("loops"), "lacks loops"),
+        (lambda c: c.pop("callbacks"), "lacks callbacks"),
+        (lambda c: c["optimizer_states"][0].update(state={}), "lacks the state of the optimiser"),
+        (lambda c: c.update(optimizer_states=[]), "not what they should be"),
+        (lambda c: c["optimizer_states"][0]["state"][0].pop("exp_avg"), "weight 0"),
+        (lambda c: c["optimizer_states"][0]["state"][3].update(exp_avg=torch.zeros(7)), "weight 3"),
+        (lambda c: c["current_model_state"].popitem(), "current_model_state does not fit"),
+        (lambda c: c["loops"].update(fit_loop={}), "not what they should be"),
+        (lambda c: c["loops"]["fit_loop"]["epoch_progress"].update(total={}), "lack epoch_progress"),
+        (lambda c: c.update(global_step=5), r"of the steps \[5, 4, 4\]"),
+        (lambda c: c["lr_schedulers"].clear(), "0 schedules"),
+    ],
+)
+def test_a_file_that_training_cannot_go_on_from_is_refused(
+    spoil: Any, said: str, begun: tuple[Path, pl.LightningModule], tmp_path: Path
+) -> None:
+    out, module = begun
+    path, content = tmp_path / "last.ckpt", state(out)
+    spoil(content)
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=said):
+        refuse_incomplete(path, module, averages=True)
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pl.LightningModule]:
+    """A run of an epoch, and its module."""
+    out, spy = tmp_path_factory.mktemp("begun"), Spy()
+    modules: list[pl.LightningModule] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spy, "on_fit_start", lambda trainer, module: modules.append(module))
+        patch.setitem(globals(), "SMALL", [o for o in SMALL if not o.startswith("lr_scheduler")])
+        run(out, patch, spy, *QUICK, "trainer.max_epochs=1")
+    refuse_incomplete(out / "checkpoints" / "last.ckpt", modules[0], averages=True)
+    return out, modules[0]
+
+
+def snapshot(out: Path) -> dict[str, bytes | None]:
+    """All that is in a directory."""
+    return {str(path.relative_to(out)): path.read_bytes() if path.is_file() else None for path in out.rglob("*")}
+
+
+MISTAKES = (
+    "optimizer.lr=-1",
+    "T=1",
+    "+trainer.limit_train_batches=2",
+    "data=folder data.root=nowhere",
+    "loader.val_fraction=0.99 loader.split=nowhere",
+    "sampler.steps=0",
+    "trainer.max_epochs=-1 lr_scheduler=warmup_cosine",
+)
+
+
+def mistaken(out: Path, mistake: str) -> Any:
+    options = [o for o in SMALL if not o.startswith("lr_scheduler") and not (o == "data.n=40" and "data=" in mistake)]
+    options += [o for o in QUICK if not (o.startswith("lr_scheduler") and "lr_scheduler=" in mistake)]
+    return compose("config", [*options, "trainer.max_epochs=1", f"out={out}", *mistake.split()])
+
+
+REFUSED = (
+    "",
+    "locked",
+    "resume=auto T=21",
+    "resume=auto data.n=39",
+    "resume=auto optimizer.lr=-1",
+    "resume=auto sampler.steps=0",
+)
+
+
+@pytest.mark.parametrize("mistake", REFUSED)
+def test_a_refused_command_leaves_a_run_as_it_was(mistake: str, begun: tuple[Path, pl.LightningModule], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(begun[0], out)
+    (out / ".lock").unlink()
+    (out / ".config.yaml.tmp-99999999").touch()
+    with locked(out) if mistake == "locked" else contextlib.nullcontext():
+        before = snapshot(out)
+        with pytest.raises((ProjectError, ValueError)):
+            train_script.train(mistaken(out, mistake.removeprefix("locked")))
+        assert snapshot(out) == before
+
+
+@pytest.mark.parametrize("mistake", [*MISTAKES, "resume=nowhere"])
+def test_a_mistaken_command_leaves_no_directory(mistake: str, tmp_path: Path) -> None:
+    with pytest.raises((ProjectError, ValueError)):
+        train_script.train(mistaken(tmp_path / "a" / "b", mistake))
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_new_directory_that_was_not_used_is_removed_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    for given in (None, "mine", "new/deep"):
+        out = Path(run_directory(given, None))
+        with pytest.raises(Stop), new_if_used(out):
+            out.mkdir(parents=True, exist_ok=True)  # as Hydra does
+            raise Stop
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+    with pytest.raises(Stop), locked(tmp_path / "mine"):
+        raise Stop
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+
+
+def test_room_for_checkpoints_is_looked_for_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: Any, size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("ddpm.files._occupy", full)
+    with pytest.raises(WriteError, match=r"new/checkpoints: cannot be written to \(No space left.* bytes needed, \d+ free"):
+        run(tmp_path / "new", monkeypatch, Spy(), "~callbacks.motion_metrics")
+    assert not any(tmp_path.iterdir())

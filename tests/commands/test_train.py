@@ -26,10 +26,10 @@ from datamodules.pose import PoseDataModule
 from datamodules.sets.synthetic import synthetic
 from ddpm.checkpoint import load_module
 from ddpm.config import build_module, with_channels
-from ddpm.errors import CheckpointError, ConfigError
+from ddpm.errors import CheckpointError, ConfigError, WriteError
 from ddpm.learning_rate import warmup_constant, warmup_cosine
 from ddpm.module import MotionDiffusion
-from ddpm.runs import locked, run_directory
+from ddpm.runs import locked, remove_what_was_left, run_directory
 from ddpm.skeleton import Skeleton
 from tests.configs import compose
 
@@ -294,11 +294,17 @@ def test_a_file_is_no_directory(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_swept_up(tmp_path: Path) -> None:
-    stray = tmp_path / "checkpoints" / ".last.ckpt.tmp-1"
-    stray.parent.mkdir()
-    stray.touch()
-    with locked(tmp_path):
-        assert not stray.exists()
+    """Of a living one only what it may be writing there stays."""
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True).stdout.strip()
+    strays = [f"checkpoints/.last.ckpt.tmp-{os.getppid()}"]
+    strays += [f"{name}.tmp-{dead}" for name in (".config.yaml", "samples/.final.gif", "checkpoints/.trial-0")]
+    alive = f"samples/.clips.npz.tmp-{os.getppid()}"
+    for name in (*strays, alive, "samples/final.gif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    remove_what_was_left(tmp_path)
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {alive, "samples/final.gif"}
 
 
 def test_a_run_without_end_ends_when_its_time_is_up(tmp_path: Path) -> None:
@@ -369,6 +375,12 @@ def test_where_a_run_goes(
         last.touch()
         os.utime(last, (i, i))
     assert run_directory(out, resume) == expected
+
+
+def test_a_directory_that_cannot_be_written_is_found_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match=r"file/run: cannot be written to \(Not a directory\), 1 bytes needed, \d+ free"):
+        run_directory(str(tmp_path / "file" / "run"), None)
 
 
 def test_a_picture_that_fails_does_not_end_training(

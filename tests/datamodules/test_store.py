@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from torch.utils.data import DataLoader
 
 from datamodules.cache import cache_key, through_cache
@@ -264,6 +265,17 @@ def test_stores_name_what_does_not_fit(tmp_path: Path) -> None:
     rewrite(tmp_path / "t", lambda m: m.update(version=2))
     with pytest.raises(DataError, match="skeleton of the store"):
         store(Skeleton({"root": None, "tip": "root"}), str(tmp_path / "t"))
+
+
+def test_what_killed_processes_left_in_a_cache_is_removed(tmp_path: Path) -> None:
+    """What another process is writing, which holds the lock of its entry, stays."""
+    folder = tmp_path / "c"
+    cached(in_memory, folder)
+    for name in ("a.tmp-x", "b.tmp-x", f"{entry(folder).name}.tmp-x"):
+        (folder / f".{name}").mkdir()
+    with FileLock(folder / "b.lock"):
+        cached(in_memory, folder)
+    assert [path.name for path in folder.glob(".*.tmp-*")] == [".b.tmp-x"]
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
