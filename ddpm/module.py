@@ -450,6 +450,8 @@ class MotionDiffusion(pl.LightningModule):
             raise ValueError(
                 "project=bones: in pictures bones change their length with their direction; use project=none or null"
             )
+        steps = torch.zeros_like(self.normalizer.mean, dtype=torch.bool)
+        steps[self.normalizer.root, self.normalizer.travel] = True
         nothing = None if condition is None else torch.zeros(1, condition.width, device=self.device)
         weight = 1.0 if condition is None or cond is None else condition.guidance if guidance is None else guidance
 
@@ -460,7 +462,7 @@ class MotionDiffusion(pl.LightningModule):
                 here = condition.guides(alpha_bar)
                 if bool(here.any()):
                     moved = guided(found, self.diffusion.denoise(xt, t, free), weight)
-                    found = _where(here, moved.x0_hat, moved.eps_hat, found)
+                    found = _where(here & ~steps, moved.x0_hat, moved.eps_hat, found)
             return found
 
         def denoise(xt: Tensor, t: Tensor) -> Denoised:

@@ -9,13 +9,14 @@ arXiv 2311.10892). S constant is EDM; S = 1 is the velocity but for its sign.
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ddpm.process.prediction import Prediction
 
-PRIOR = 8.0
+PRIOR = 1.0
 """Clips that the variances of all count for where those of an action are measured."""
 
 FLOOR = 1e-8
@@ -36,8 +37,8 @@ class Gaussian(nn.Module, Prediction):
     Args:
         channels: joints times coords.
         frames: number of frequencies at which S is kept, the length of the clips it is measured on.
-        travel_by_label: the steps of the root are components apart from the poses, and have variances for each action that is
-            a condition: a person who stands and one who runs differ in them by a factor of a thousand.
+        travel_by_label: the steps of the root are components apart from the poses, and have a mean and variances for each action
+            that is a condition: a person who stands and one who runs differ in them by a factor of a thousand.
         emphasis: the loss of a mode is multiplied by S^emphasis over its mean. With 0 all modes count alike, also the thousand
             finest; with 1 they count as their errors do in a clip.
 
@@ -58,15 +59,23 @@ class Gaussian(nn.Module, Prediction):
         self.travel_by_label = travel_by_label
         self.travel: list[int] = []
         self.class_power: Tensor | None = None
+        self.class_mean: Tensor | None = None
         self.register_buffer("basis", torch.eye(channels))
         self.register_buffer("log_power", torch.zeros(channels, frames))
 
     def prepare(self, travel: Sequence[int], classes: int) -> None:
-        """With ``travel_by_label``, make the steps of the root the first components, with variances for each action."""
+        """With ``travel_by_label``, make the steps of the root the first components, with statistics for each action."""
         if self.travel_by_label and travel and classes:
             self.travel = list(travel)
-            del self.class_power
+            del self.class_power, self.class_mean
             self.register_buffer("class_power", self.log_power[: len(travel)].expand(classes, -1, -1).clone())
+            self.register_buffer("class_mean", self.log_power.new_zeros(classes, len(travel)))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Checkpoints of earlier versions have variances of actions without their means, which were 0."""
+        if self.class_mean is not None:
+            state_dict.setdefault(f"{prefix}class_mean", torch.zeros_like(self.class_mean))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @property
     def fitted(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -94,13 +103,20 @@ class Gaussian(nn.Module, Prediction):
         self.basis.copy_(basis)
         self.log_power.copy_(self._log_power(clips, lengths, basis))
         if self.class_power is not None and cond is not None:
+            self.class_power.copy_(self.log_power[:n_steps].expand_as(self.class_power))
             for k, mine in enumerate(cond.T > 0):
-                n = int(mine.sum())
-                measured = self._log_power(clips[mine], lengths[mine], basis) if n > 0 else self.log_power
-                self.class_power[k] = torch.lerp(self.log_power, measured.to(self.log_power), n / (n + PRIOR))[:n_steps]
+                if (n := int(mine.sum())) == 0:
+                    continue
+                own = clips[mine]
+                now = real[mine].double()
+                mean = (own[:, steps] * now[:, None]).sum((0, 2)) / now.sum() * n / (n + PRIOR)
+                self.class_mean[k] = mean
+                own = own.index_add(1, steps, -(mean[:, None] * now[:, None]))
+                measured = self._log_power(own, lengths[mine], basis, added=0)
+                self.class_power[k].lerp_(measured[:n_steps].to(self.log_power), n / (n + PRIOR))
 
-    def _log_power(self, clips: Tensor, lengths: Tensor, basis: Tensor) -> Tensor:
-        """``(component, frequency)`` logarithms of the variances of clips ``(batch, channels, frame)``."""
+    def _log_power(self, clips: Tensor, lengths: Tensor, basis: Tensor, added: int = 1) -> Tensor:
+        """``(component, frequency)`` logarithms of the variances of clips ``(batch, channels, frame)`` and of those added."""
         # Each mode counts for the two frequencies of the grid beside its own.
         bins = self.log_power.shape[1]
         count, total = clips.new_zeros(bins), clips.new_zeros(len(basis), bins)
@@ -114,7 +130,7 @@ class Gaussian(nn.Module, Prediction):
                 total.index_add_(1, place.flatten(), values)
         seen = count > 1e-6
         total = total[:, seen] / count[seen]
-        total = (len(clips) * total + total.mean(0)) / (len(clips) + 1)
+        total = (len(clips) * total + added * total.mean(0)) / (len(clips) + added)
         log_power = total.clamp(min=FLOOR * float(total.mean())).log()
         # Frequencies that no clip was long enough to have lie on the line between their neighbours.
         known = seen.nonzero().flatten()
@@ -140,7 +156,7 @@ class GaussianModes(Prediction):
     """The modes of clips of certain lengths, and their variances ``power``, ``(batch or 1, channels, frame)``."""
 
     def __init__(self, gaussian: Gaussian, like: Tensor, mask: Tensor | None, cond: Tensor | None) -> None:
-        flat = like.flatten(1, -2)
+        flat, self.mean = like.flatten(1, -2), None
         lengths = _lengths(flat if mask is not None else flat[:1], mask)
         dtype = torch.promote_types(like.dtype, torch.float32)
         low, share = gaussian.place(lengths, like.shape[-1])
@@ -149,6 +165,10 @@ class GaussianModes(Prediction):
             n_steps = gaussian.class_power.shape[1]
             own = torch.einsum("bk,kcf->bcf", cond.to(dtype), gaussian.class_power.to(dtype) - table[:, :n_steps])
             table = torch.cat([table[:, :n_steps] + own, table[:, n_steps:].expand(len(own), -1, -1)], dim=1)
+            real = torch.arange(like.shape[-1], device=like.device) < lengths[:, None]
+            steps = (cond.to(dtype) @ gaussian.class_mean.to(dtype))[..., None] * real[:, None]
+            self.mean = flat.new_zeros(len(steps), *flat.shape[1:], dtype=dtype)
+            self.mean[:, gaussian.travel] = steps
         high = (low + 1).clamp(max=table.shape[2] - 1)
         size = (max(len(table), len(low)), table.shape[1], -1)
         below, above = (table.expand(size).gather(2, at[:, None].expand(size)) for at in (low, high))
@@ -162,6 +182,10 @@ class GaussianModes(Prediction):
         with torch.autocast(x.device.type, enabled=False):
             return self.basis.T @ (x.flatten(1, -2).to(self.basis) @ self.cosines.mT)
 
+    def around(self, x: Tensor, signal: Tensor | float = 1.0) -> Tensor:
+        """The modes of what clips ``(batch, ..., frame)`` are beside ``signal``, shaped like alpha_bar, times their mean."""
+        return self.of(x if self.mean is None else x - signal * self.mean.reshape(-1, *x.shape[1:]))
+
     def back(self, y: Tensor, like: Tensor) -> Tensor:
         """``(batch, component, frequency)`` -> shaped like ``like``."""
         with torch.autocast(y.device.type, enabled=False):
@@ -173,17 +197,18 @@ class GaussianModes(Prediction):
 
     def network_input(self, xt: Tensor, alpha_bar: Tensor) -> Tensor:
         """xt with every mode scaled to variance 1."""
-        return self.back(self.of(xt) / self.total(_per_clip(alpha_bar)).sqrt(), xt)
+        return self.back(self.around(xt, alpha_bar.sqrt()) / self.total(_per_clip(alpha_bar)).sqrt(), xt)
 
     def convert(self, output: Tensor, xt: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
         """The linear estimate plus the scaled output, and the noise that explains xt."""
-        alpha_bar = _per_clip(alpha_bar)
+        alpha, alpha_bar = alpha_bar, _per_clip(alpha_bar)
         power, total = self.power, self.total(alpha_bar)
         signal, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
-        y, output = self.of(xt), self.of(output)
+        y, output = self.around(xt, alpha.sqrt()), self.of(output)
         scale = (power / total).sqrt()
-        x0_hat = signal * power / total * y + sigma * scale * output
-        return self.back(x0_hat, xt), self.back(sigma / total * y - signal * scale * output, xt)
+        x0_hat = self.back(signal * power / total * y + sigma * scale * output, xt)
+        x0_hat = x0_hat if self.mean is None else x0_hat + self.mean.reshape(-1, *xt.shape[1:]).to(x0_hat)
+        return x0_hat, self.back(sigma / total * y - signal * scale * output, xt)
 
     def error(self, output: Tensor, x0: Tensor, eps: Tensor, alpha_bar: Tensor, weighting: Callable[[Tensor], Tensor]) -> Tensor:
         """Squared errors of x0_hat mode by mode, each with the weight of its own signal-to-noise ratio over its variance.
@@ -193,7 +218,7 @@ class GaussianModes(Prediction):
         """
         alpha_bar, power, emphasis = _per_clip(alpha_bar), self.power, self.gaussian.emphasis
         root, total = power.sqrt(), self.total(alpha_bar)
-        target = ((1 - alpha_bar).sqrt() / root * self.of(x0) - alpha_bar.sqrt() * root * self.of(eps)) / total.sqrt()
+        target = ((1 - alpha_bar).sqrt() / root * self.around(x0) - alpha_bar.sqrt() * root * self.of(eps)) / total.sqrt()
         snr = power * alpha_bar / (1 - alpha_bar)
         share = power**emphasis / (emphasis * self.gaussian.log_power).exp().mean()
         return (share * weighting(snr) / (1 + snr) * (self.of(output) - target).square()).reshape(x0.shape)

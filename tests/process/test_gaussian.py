@@ -776,11 +776,39 @@ def apart(still: bool = False) -> Gaussian:
 def labelled() -> tuple[Gaussian, Tensor, Tensor]:
     """A Gaussian fitted to clips of two actions, the clips, and the condition that names their actions; a third has no clips."""
     clips = torch.cat([designed(apart(still), BINS).repeat(6, 1, 1, 1) for still in (False, True)])
+    clips[: len(clips) // 2].flatten(1, 2)[:, STEPS] += 2 * apart().basis[STEPS, :1]  # along a component
     cond = F.one_hot(torch.arange(2).repeat_interleave(len(clips) // 2), 3).double()
     fitted = Gaussian(6, BINS, travel_by_label=True).double()
     fitted.prepare(STEPS, 3)
     fitted.fit(clips, None, cond)
     return fitted, clips, cond
+
+
+def mean_of(fitted: Gaussian, cond: Tensor) -> Tensor:
+    """``(batch, 2, 3, BINS)`` the constant steps that an action has on average."""
+    assert fitted.class_mean is not None
+    steps = torch.zeros(len(cond), 6, BINS, dtype=torch.float64)
+    steps[:, STEPS] = (cond @ fitted.class_mean)[..., None].expand(-1, -1, BINS)
+    return steps.unflatten(1, (2, 3))
+
+
+def test_steps_have_a_mean_for_each_action() -> None:
+    """As far as its clips count beside the one of the prior, which is 0, the mean of all."""
+    fitted, clips, _ = labelled()
+    n = len(clips) // 2
+    means = clips.flatten(1, 2)[:, STEPS].unflatten(0, (2, n)).mean((1, 3))
+    assert fitted.class_mean is not None and means[0].norm() > 1
+    expected = torch.cat([means * n / (n + PRIOR), 0 * means[:1]])
+    torch.testing.assert_close(fitted.class_mean, expected, atol=1e-12, rtol=1e-9)
+
+
+def test_variances_of_earlier_versions_had_no_means() -> None:
+    fitted, _, _ = labelled()
+    state = fitted.state_dict()
+    del state["class_mean"]
+    other, _, _ = labelled()
+    other.load_state_dict(state)
+    assert other.class_mean is not None and not other.class_mean.any() and torch.equal(other.class_power, fitted.class_power)
 
 
 def test_steps_have_variances_for_each_action_and_poses_one_for_all() -> None:
@@ -795,10 +823,10 @@ def test_steps_have_variances_for_each_action_and_poses_one_for_all() -> None:
     for k in range(2):
         alone = Gaussian(6, BINS, travel_by_label=True).double()
         alone.prepare(STEPS, 3)
-        alone.fit(clips[cond[:, k] > 0], None, None)
+        alone.fit((clips - mean_of(fitted, cond))[cond[:, k] > 0], None, None)
         expected = torch.lerp(fitted.log_power[:2], alone.log_power[:2], n / (n + PRIOR))
         torch.testing.assert_close(powers[k, :2].log(), expected, rtol=0, atol=1e-6)
-    assert (powers[1, :2] < 0.2 * powers[0, :2]).all()
+    assert (powers[1, :2, 1:] < 0.2 * powers[0, :2, 1:]).all()
     torch.testing.assert_close(powers[:, 2:], pooled[:, 2:].expand(3, -1, -1))
     torch.testing.assert_close(powers[2], pooled[0])
     torch.testing.assert_close(fitted.for_clips(one, None, torch.zeros(3, 3).double()).power, pooled.expand(3, -1, -1))
@@ -811,23 +839,26 @@ def test_an_action_is_sampled_with_its_variances() -> None:
     for k in range(3):
         cond = F.one_hot(torch.tensor([k]), 3).double()
         own = fitted.for_clips(torch.zeros(1, 2, 3, BINS).double(), None, cond)
-        denoise = partial(diffusion.denoise, cond=cond.expand(len(noise), -1))
-        clips = unipc(denoise, noise, diffusion.alpha_bar, randn=lambda: noise, steps=40)
-        gain = modes(fitted, clips).flatten(1).diagonal()
+        denoise = partial(diffusion.denoise, cond=cond.expand(len(noise) + 1, -1))
+        clips = unipc(denoise, torch.cat([noise, 0 * noise[:1]]), diffusion.alpha_bar, randn=lambda: noise, steps=40)
+        gain = modes(fitted, clips[:-1] - clips[-1:]).flatten(1).diagonal()
         torch.testing.assert_close(gain, own.power[0].flatten().sqrt(), rtol=0.01, atol=0)
+        # The last step of the schedule holds a little signal, which noise has not.
+        torch.testing.assert_close(clips[-1:], mean_of(fitted, cond), rtol=0, atol=0.02)
 
 
 def test_the_loss_uses_the_variances_of_the_action() -> None:
     """The loss of no output for an action, and for clips whose label is hidden, is that of a process with these variances."""
     fitted, clips, cond = labelled()
-    diffusion, clips = silent(fitted, weighting=partial(min_snr, gamma=0.7)), clips[-64:]
+    diffusion, clips = silent(fitted, weighting=partial(min_snr, gamma=0.7)), clips[:64]
     eps = torch.randn(clips.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     t = torch.full((len(clips),), 400)
-    for told in (cond[-len(clips) :], torch.zeros(len(clips), 3).double()):
+    for told in (cond[: len(clips)], torch.zeros(len(clips), 3).double()):
         one = Gaussian(6, BINS).double()
         one.basis.copy_(fitted.basis)
         one.log_power.copy_(fitted.for_clips(clips[:1], None, told[:1]).power[0].log())
-        expected = silent(one, weighting=partial(min_snr, gamma=0.7)).clip_losses(clips, eps, t=t).total
+        around = clips - mean_of(fitted, told)
+        expected = silent(one, weighting=partial(min_snr, gamma=0.7)).clip_losses(around, eps, t=t).total
         torch.testing.assert_close(diffusion.clip_losses(clips, eps, t=t, cond=told).total, expected)
 
 
