@@ -302,7 +302,7 @@ def check(config: Any, key: str = "", trust: Sequence[str] | None = None) -> Non
             if name not in named and len(named) == len(parameters):
                 near = difflib.get_close_matches(name, named, 1)
                 meant = f", did you mean {path}.{near[0]}?" if near else ""
-                raise ConfigError(f"{path}.{name}={value!r}: {target} takes no such argument{meant}; it takes {sorted(named)}")
+                raise ConfigError(f"{path}.{name}: {target} takes no such argument; it takes {sorted(named)}{meant}")
             if value == "" and name.endswith(("dir", "dirpath", "root", "filename")):
                 raise ConfigError(f"{path}.{name}='' is empty: give the name of a place")
             leaves = list(_leaves(value))

@@ -40,7 +40,7 @@ def record_start(out: Path, data: Mapping[str, Any]) -> None:
         before = starts[-1].get(key)
         for name in now[key] if isinstance(before, dict) else ():
             if before.get(name) != now[key][name]:
-                log.warning("resumed with another %s %s: %s, before %s", key, name, now[key][name], before.get(name))
+                log.warning("%s.%s=%s now, %s at the last start", key, name, now[key][name], before.get(name))
     write_json(out / NAME, {"starts": [*starts, now]})
 
 

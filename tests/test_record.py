@@ -43,7 +43,7 @@ def test_what_differs_at_the_next_start_is_said_in_a_line(
     with caplog.at_level(logging.WARNING):
         record.record_start(tmp_path, DATA)
     (said,) = (entry.getMessage() for entry in caplog.records)
-    assert f"{key} {name}" in said and str(value) in said and "\n" not in said
+    assert f"{key}.{name}=" in said and str(value) in said and "\n" not in said
 
 
 @pytest.mark.parametrize(

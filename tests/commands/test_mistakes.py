@@ -68,8 +68,8 @@ train | optimizer.betas=[a,b] | tuple[float
 train | optimizer.weight_decay=-1 | at least 0
 train | optimizer.weight_decay=nan | finite
 train | optimizer.eps=-1 | at least 0
-train | optimizer.wd=1 | weight_decay
-train | optimizer.weight_decy=1 | did you mean optimizer.weight_decay
+train | optimizer.wd=1 | ~ weight_decay
+train | optimizer.weight_decy=1 | ~ did you mean optimizer.weight_decay
 train | optimizer._target_=torch.optim.Foo | does not exist
 train | optimizer=none | node
 train | lr_scheduler.warmup=-1 | at least 0
@@ -99,7 +99,7 @@ train | trainer.devices=-2 | at least 1
 train | trainer.accelerator=cpu trainer.devices=100000 | at most
 train | trainer.precision=64-true | one of
 train | trainer.strategy=foo | invalid strategy
-train | trainer.nosuch=1 | no such argument
+train | trainer.nosuch=1 | ~ no such argument
 train | trainer.limit_val_batches=-1 | in [0.0, 1.0]
 train | trainer.val_check_interval=0 | above 0
 train | trainer.fast_dev_run=-1 | 0
@@ -162,7 +162,7 @@ train | model.in_channels=3 | 20 joints x 3 coords
 train | model=transformer model.depth=0 | positive
 train | model=transformer model.num_heads=3 | ~ multiple of 6
 train | model=transformer model.mlp_ratio=-1 | at least
-train | schedule.power=1 | beta_max
+train | schedule.power=1 | ~ beta_max
 train | schedule=linear schedule.beta_start=-1 | 0 < beta_start
 train | schedule=sigmoid schedule.tau=0 | tau > 0
 train | prediction.emphasis=2 | in [0, 1]
