@@ -402,7 +402,7 @@ def _misfit(content: Mapping[str, Any], module: MotionDiffusion, averages: bool)
     return None
 
 
-def _state_of(make: Callable[..., torch.optim.Optimizer]) -> set[str]:
+def _state_of(make: Any) -> set[str]:
     """What an optimiser remembers of a weight."""
     weight = torch.nn.Parameter(torch.zeros(1))
     weight.grad = torch.zeros(1)
