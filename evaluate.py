@@ -14,7 +14,7 @@ from datamodules.cache import through_cache
 from ddpm.checkpoint import load_run
 from ddpm.clips import Clips
 from ddpm.command import command
-from ddpm.config import construct, construct_data, own_clips
+from ddpm.config import construct, construct_data, own_clips, own_split
 from ddpm.errors import DataError, below, refuse
 from ddpm.files import write_json
 from ddpm.metrics import suite
@@ -140,7 +140,7 @@ def measured(config: Mapping[str, Any]) -> tuple[Clips, Any, Reference, dict[str
     if config["clips"] is not None:
         generated = Clips.load(config["clips"], recordings.skeleton, recordings.fps).of_rate(recordings.fps, config["clips"])
         frames = generated.positions.shape[1]
-    data = make({**run["loader"], "frames": frames}, "loader")(clips=recordings)
+    data = own_split({**run["loader"], "frames": frames}, recordings, make)
     real = reference(data, config["reference"])
     if why := too_little(data, real):
         raise DataError(why)

@@ -3,18 +3,22 @@
 Not by Hydra's instantiate: its errors name neither key nor type, and it resolves interpolations inside a checkpoint's strings.
 """
 
+import contextlib
 import functools
 import importlib
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from ddpm.errors import ConfigError
+from ddpm.errors import ConfigError, ProjectError
+from ddpm.memory import refuse_beyond_memory
 from ddpm.module import MotionDiffusion
 from ddpm.motion_losses import MotionLoss
 from ddpm.networks.transformer import MotionTransformer
@@ -59,6 +63,9 @@ RESUMED = (
 )
 """What else the command line in a checkpoint may construct when its run is resumed."""
 
+
+LIMITS = {"T": (2, 100_000), "frames": (1, 100_000)}
+"""Least and most that a configuration may ask for; joints: `ddpm.skeleton.MAX_JOINTS`, networks: see theirs."""
 
 MOVED = {
     **{f"ddpm.{name}.": f"ddpm.process.{name}." for name in ("schedules", "prediction", "gaussian", "weighting", "samplers")},
@@ -115,7 +122,19 @@ def construct_part(config: Any, key: str, trust: Sequence[str] | None = ()) -> A
 
 def construct_data(config: Any, key: str, trust: Sequence[str] = ()) -> Any:
     """Build a checkpoint's clips or data module; for arguments and errors see `construct`."""
-    return construct_part(config, key, (*DATA, *trust))
+    with built_from_file(key):
+        return construct_part(config, key, (*DATA, *trust))
+
+
+@contextlib.contextmanager
+def built_from_file(where: str) -> Iterator[None]:
+    """Whatever values that nobody thought of lead to inside this context is a ConfigError."""
+    try:
+        yield
+    except (ProjectError, KeyError):
+        raise
+    except Exception as error:
+        raise ConfigError(f"{where}: the checkpoint's configuration cannot be built: {error or type(error).__name__}") from error
 
 
 def own_clips(
@@ -132,7 +151,7 @@ def own_clips(
         ConfigError: a run that does not name its data, or a key that they do not have; see `construct`.
         DataError: data that are not there, or cannot be used.
     """
-    if not config.get("data") or not config.get("loader"):
+    if not isinstance(config.get("data"), Mapping) or not isinstance(config.get("loader"), Mapping):
         raise ConfigError("the checkpoint does not say what data it was trained on")
     changes = {key: value for key, value in changes.items() if value is not None}
     unknown = sorted(changes.keys() - config["data"].keys())
@@ -145,8 +164,13 @@ def own_data(
     config: Mapping[str, Any], changes: Mapping[str, Any], construct: Callable[[Mapping[str, Any], str], Any] = construct_data
 ) -> Any:
     """The data module of these recordings, split as they were in training; for arguments and errors see `own_clips`."""
-    clips = own_clips(config, changes, construct)
-    return construct(config["loader"], "loader")(clips=clips)
+    return own_split(config["loader"], own_clips(config, changes, construct), construct)
+
+
+def own_split(node: Mapping[str, Any], clips: Any, construct: Callable[[Mapping[str, Any], str], Any] = construct_data) -> Any:
+    """The data module that a run's ``loader`` makes of clips; for errors see `construct`."""
+    with built_from_file("loader"):
+        return construct(node, "loader")(clips=clips)
 
 
 def build_module(
@@ -157,6 +181,7 @@ def build_module(
     vectors: Mapping[str, Tensor] | None = None,
     trainable: bool = False,
     trust: Sequence[str] | None = None,
+    numbers: float = math.inf,
 ) -> MotionDiffusion:
     """The untrained module that a configuration describes.
 
@@ -168,17 +193,20 @@ def build_module(
         vectors: of the training recordings, see `ddpm.process.condition.vector_statistics`; None where there are none.
         trainable: also build optimiser and learning rate schedule, which sampling does not need.
         trust: see `construct`.
+        numbers: that there are to fill it with; a module of more is refused before it is built.
 
     Raises:
-        ConfigError: see `check`.
+        ConfigError: see `check`; or a module that needs more memory than there is.
     """
 
     def part(name: str) -> Any:
         return construct_part(config[name], name, trust)
 
-    for key, least in (("T", 2), ("frames", 1)):
-        if not _fits(config[key], int) or config[key] < least:
-            raise ConfigError(f"{key}={config[key]!r} must be a whole number of at least {least}")
+    for key, (least, most) in LIMITS.items():
+        if not _fits(config[key], int) or not least <= config[key] <= most:
+            raise ConfigError(f"{key}={config[key]!r} must be a whole number from {least} to {most}")
+    if not _fits(fps, float) or not 0 < fps < math.inf:
+        raise ConfigError(f"fps={fps!r} must be a positive number")
     skeleton: Skeleton = part("skeleton")
     project = config.get("project")
     if project not in (None, "none", "bones"):
@@ -186,9 +214,10 @@ def build_module(
     travel = config.get("travel", "positions")  # what runs of earlier versions had
     if travel not in ("steps", "positions"):
         raise ConfigError(f"travel={travel!r} must be steps or positions")
-    if not _fits(label_counts, Sequence[int]):
-        raise ConfigError(f"label_counts={label_counts!r} must be a list of numbers")
-    condition, model, prediction = None, config["model"], part("prediction")
+    for key, value, hint in (("label_counts", label_counts, Sequence[int]), ("class_names", class_names, Sequence[str])):
+        if not _fits(value, hint):
+            raise ConfigError(f"{key}={value!r} must be a list of {'numbers' if hint == Sequence[int] else 'names'}")
+    condition, model = None, config["model"]
     kind = part("condition") if config.get("condition") else None
     if isinstance(kind, functools.partial) and kind.func is VectorCondition:
         if vectors is None:
@@ -206,7 +235,10 @@ def build_module(
         model = {**model, "clip_dim": len(class_names)}
     ground = skeleton.ground_axes if travel == "steps" else ()
     steps = [skeleton.root * skeleton.coords + axis for axis in ground]
-    prediction.prepare(steps, len(class_names) if isinstance(condition, LabelCondition) else 0)
+    classes = len(class_names) if isinstance(condition, LabelCondition) else 0
+    _refuse_large({"model": model, **{key: config[key] for key in ("prediction", "timesteps")}}, (steps, classes), trust, numbers)
+    prediction = part("prediction")
+    prediction.prepare(steps, classes)
     diffusion = DenoiseDiffusion(
         construct_part(model, "model", trust),
         config["T"],
@@ -233,6 +265,29 @@ def build_module(
         seed=config["seed"],
     )
     return module
+
+
+def _refuse_large(
+    nodes: Mapping[str, Any], classes: tuple[Sequence[int], int], trust: Sequence[str] | None, numbers: float
+) -> None:
+    """Build the project's own parts without memory, and refuse them if they hold too much; for the rest see `build_module`."""
+    held = 0
+    for key, node in nodes.items():
+        check(node, key, trust)
+        if not isinstance(node, Mapping) or node.get("_target_") not in PARTS:
+            continue
+        try:
+            with torch.device("meta"):
+                sketch = construct_part(node, key, trust)
+                if key == "prediction":
+                    sketch.prepare(*classes)
+        except (RuntimeError, OverflowError) as error:  # more than a tensor can have
+            raise ConfigError(f"{key}: too large to be built ({str(error).splitlines()[0][:100]})") from error
+        if isinstance(sketch, nn.Module):
+            held += sum(tensor.numel() for tensor in (*sketch.parameters(), *sketch.buffers()))
+        if held > numbers:
+            raise ConfigError(f"{key}: needs {held} numbers, there are only {numbers}; it is of another run, or damaged")
+        refuse_beyond_memory(4 * held, f"{key}: {held} numbers", f"make it smaller, {node}")
 
 
 def with_channels(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -395,14 +450,15 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is bool:
         return isinstance(value, bool)
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
     if hint in (str, Path):
         return isinstance(value, str)
     container = origin or hint
     if inspect.isclass(container) and issubclass(container, Mapping):
-        return isinstance(value, Mapping)
+        key, element = args or (Any, Any)
+        return isinstance(value, Mapping) and all(_fits(k, key) and _fits(v, element) for k, v in value.items())
     if inspect.isclass(container) and issubclass(container, Sequence | list | tuple):
         element = args[0] if args else Any
         return isinstance(value, list | tuple) and all(_fits(v, element) for v in value)

@@ -14,7 +14,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from ddpm.checkpoint import GENERATIONS, checkpoint_of, read_checkpoint
 from ddpm.command import message, typed
-from ddpm.errors import CheckpointError, ConfigError
+from ddpm.errors import CheckpointError, ConfigError, EscapedFormatter
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ def logged(path: Path) -> Iterator[None]:
         yield
         return
     handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
+    handler.setFormatter(EscapedFormatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
     logging.getLogger().addHandler(handler)
     try:
         yield
