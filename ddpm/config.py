@@ -62,6 +62,8 @@ RESUMED = (
     *("pytorch_lightning.Trainer", "pytorch_lightning.trainer.trainer.Trainer"),
 )
 """What else the command line in a checkpoint may construct when its run is resumed."""
+WRITERS, WRITING = ("callbacks.", "pytorch_lightning."), ("callbacks", "logger", "trainer")
+"""What of it may write files, and where alone in the configuration: `ddpm.runs.refuse_outside` looks at what places it names."""
 
 
 LIMITS = {"T": (2, 100_000), "frames": (1, 100_000)}
@@ -287,7 +289,7 @@ def _refuse_large(
             held += sum(tensor.numel() for tensor in (*sketch.parameters(), *sketch.buffers()))
         if held > numbers:
             raise ConfigError(f"{key}: needs {held} numbers, there are only {numbers}; it is of another run, or damaged")
-        refuse_beyond_memory(4 * held, f"{key}: {held} numbers", f"make it smaller, {node}")
+        refuse_beyond_memory(f"{key}: its {held} numbers", 4 * held, f"make it smaller: {node}")
 
 
 def with_channels(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -368,6 +370,8 @@ def located(
                 f"{path}._target_={name!r} is no part of this project, and a checkpoint may name no other code; "
                 f"if the package is your own, give trust=[{package}]"
             )
+        if trust is not None and name.startswith(WRITERS) and path.partition(".")[0] not in WRITING:
+            raise ConfigError(f"{path}._target_={name!r}: a checkpoint may name this below {' and '.join(WRITING)} only")
     return [(path, node, _locate(node["_target_"], path, trust)) for path, node in nodes]
 
 

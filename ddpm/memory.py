@@ -1,23 +1,23 @@
-"""How much this process may hold, asked before something large is begun."""
+"""How much memory something takes, before it takes it, and how much there is."""
 
-import math
 import os
 
 from ddpm.errors import ConfigError
 
 
-def limit() -> float:
-    """Bytes of memory of the machine, or of this process where it has a limit of its own; inf where nobody knows."""
-    try:
-        import resource  # not on Windows
+def machine_memory() -> int:
+    """Bytes of memory of this machine, or of this process where it may have less."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")] if hasattr(os, "sysconf") else [2**63]
+    if os.name == "posix":
+        import resource
 
         own = resource.getrlimit(resource.RLIMIT_AS)[0]
-        return min(math.inf if own < 0 else own, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (ImportError, AttributeError, ValueError, OSError):
-        return math.inf
+        found += [own] if own > 0 else []
+    return min(found)
 
 
-def refuse_beyond_memory(needed: float, what: str, remedy: str) -> None:
-    """Raise a ConfigError if ``what`` needs more bytes than there are."""
-    if needed > (most := limit()):
-        raise ConfigError(f"{what} need {needed / 1e9:.3g} GB of memory, there are {most / 1e9:.3g} GB: {remedy}")
+def refuse_beyond_memory(what: str, needed: float, remedy: str) -> None:
+    """Raise a ConfigError if something takes more bytes than there are."""
+    there = machine_memory()
+    if needed > there:
+        raise ConfigError(f"{what} takes about {needed / 1e9:,.0f} GB, this machine has {there / 1e9:.0f} GB; {remedy}")
