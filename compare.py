@@ -94,6 +94,7 @@ def compare(cfg: DictConfig) -> Path:
     refuse(below(values, {"n": 32, "seed": 0, "batch_size": 1, "gif_clips": 0, "gif_steps": 1}))
     refuse([(not cfg.samplers or not cfg.steps, f"samplers={cfg.samplers} and steps={cfg.steps} must name at least one each")])
     module, run = load_run(cfg.ckpt, cfg.trust)
+    module.refuse_large(cfg.n)
     module.to(choose_device(cfg.device))
     wanted = [(name, steps, sampler_of(name, steps, cfg.spacing)) for name in cfg.samplers for steps in cfg.steps]
     wanted += [("ddpm", None, sampler_of("ddpm", None, None))] if cfg.ancestral else []

@@ -132,6 +132,7 @@ def measured(config: Mapping[str, Any]) -> tuple[Clips, Any, Reference, dict[str
         make, run, changes = construct, {"data": real, "loader": loader | split}, {}
     else:
         model, run = load_run(config["ckpt"], config["trust"])
+        model.refuse_large(config["n"], config["frames"])
         make = partial(construct_data, trust=config["trust"])
         changes = {key: value for key, value in config["data"].items() if value is not None}
     recordings = own_clips(run, changes, through_cache(make, config["cache"]))

@@ -1,6 +1,7 @@
 """Joints of files -> joints of the skeleton: by name, by another name of the same joint, or as the mean of several."""
 
 import contextlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -111,7 +112,7 @@ def plan(
             "or name the file's joints in their order (data.joints=[...], or data.joints= and one of these skeletons)"
         )
     if names is not None and (len(names) != count or len(set(names)) != count):
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, number in Counter(names).items() if number > 1)
         raise DataError(
             f"{recording.source}: {count} joints and {len(set(names))} different names for them"
             f"{f', {twice} more than once' if twice else ''}; every joint needs a name of its own (data.joints or the file)"
