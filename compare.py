@@ -104,6 +104,7 @@ def compare(cfg: DictConfig) -> Path:
     refuse([(not cfg.samplers or not cfg.steps, f"samplers={cfg.samplers} and steps={cfg.steps} must name at least one each")])
     refuse_unwritable(cfg.out, 2**20)
     module, run = load_run(cfg.ckpt, cfg.trust)
+    module.refuse_large(cfg.n)
     module.to(choose_device(cfg.device))
     if max(cfg.steps) > module.diffusion.n_steps:
         log.warning("steps=%s: the model has T=%d; more are as many as that", max(cfg.steps), module.diffusion.n_steps)

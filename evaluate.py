@@ -19,7 +19,7 @@ from datamodules.cache import through_cache
 from ddpm.checkpoint import load_run
 from ddpm.clips import Clips
 from ddpm.command import command
-from ddpm.config import construct, construct_data, own_clips
+from ddpm.config import construct, construct_data, own_clips, own_split
 from ddpm.errors import DataError, outside, refuse, refuse_split
 from ddpm.files import refuse_unwritable, write_json
 from ddpm.memory import refuse_clips_beyond_memory
@@ -149,6 +149,7 @@ def measured(config: Mapping[str, Any]) -> tuple[Clips, Any, Reference, dict[str
         make, run, changes = construct, {"data": real, "loader": loader | split}, {}
     else:
         model, run = load_run(config["ckpt"], config["trust"])
+        model.refuse_large(config["n"], config["frames"])
         make = partial(construct_data, trust=config["trust"])
         changes = {key: value for key, value in config["data"].items() if value is not None}
     recordings = own_clips(run, changes, through_cache(make, config["cache"]))
@@ -157,7 +158,7 @@ def measured(config: Mapping[str, Any]) -> tuple[Clips, Any, Reference, dict[str
     if config["clips"] is not None:
         generated = Clips.load(config["clips"], recordings.skeleton, recordings.fps).of_rate(recordings.fps, config["clips"])
         frames = generated.positions.shape[1]
-    data = make({**run["loader"], "frames": frames}, "loader")(clips=recordings)
+    data = own_split({**run["loader"], "frames": frames}, recordings, make)
     real = reference(data, config["reference"])
     if why := too_little(data, real):
         raise DataError(why)

@@ -81,6 +81,7 @@ def sample(cfg: DictConfig) -> Path:
     """
     check_values(cfg)
     model, run = load_run(cfg.ckpt, cfg.trust)
+    model.refuse_large(cfg.n, cfg.frames)
     model.to(choose_device(cfg.device))
     if cfg.export and model.skeleton.coords != 3:
         raise ConfigError(f"export={cfg.export}: rotations need three dimensions, the skeleton has {model.skeleton.coords}")

@@ -205,8 +205,7 @@ def main(cfg: DictConfig) -> float:
         begun = runs.checkpoint_to_resume(resume, Path(out))
         if begun is not None:
             overrides = runs.overrides_of(begun, overrides)
-            own = ("out", "resume", "cache", "trust")  # of this command line alone
-            cfg = hydra.compose("config", overrides=[o for o in overrides if runs.override_key(o) not in own])
+            cfg = hydra.compose("config", overrides=[o for o in overrides if runs.override_key(o) not in runs.OWN])
         cfg.out, cfg.resume, cfg.cache, cfg.trust = out, resume, cache, trust
         # The command line in a checkpoint names no code but ours and that of trusted packages.
         return train(cfg, overrides, None if begun is None else (*RESUMED, *trust))

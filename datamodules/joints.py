@@ -1,6 +1,7 @@
 """Joints of files -> joints of the skeleton: by name, by another name of the same joint, or as the mean of several."""
 
 import contextlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -113,7 +114,7 @@ def plan(
             f"or name the file's joints in their order (data.joints=[...]{''.join(f', data.joints={f}' for f in fit)})"
         )
     if names is not None and (len(names) != count or len(set(names)) != count):
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, number in Counter(names).items() if number > 1)
         raise DataError(
             f"{recording.source}: {count} joints and {len(set(names))} different names for them"
             f"{f', {twice} more than once' if twice else ''}; every joint needs a name of its own (data.joints or the file)"

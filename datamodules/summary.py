@@ -9,6 +9,7 @@ import numpy as np
 
 from datamodules.clip_set import ClipSet
 from datamodules.flaws import SET, bone_statistics, find_flaws, find_outliers, look
+from ddpm.errors import escaped
 
 BARS = " ▁▂▃▄▅▆▇█"
 
@@ -21,9 +22,9 @@ class Summary:
     flaws: tuple[str, ...]
 
     def text(self) -> str:
-        """All of it, the flaws last."""
+        """All of it, the flaws last, without control characters of names in it."""
         flaws = [f"  ! {flaw}" for flaw in self.flaws] or ["  none found"]
-        return "\n".join([*self.lines, "flaws", *flaws])
+        return escaped("\n".join([*self.lines, "flaws", *flaws]))
 
 
 def summarise(clips: ClipSet, frames: int, split: str) -> Summary:
@@ -80,7 +81,7 @@ def _counts(names: Sequence[str | None]) -> str:
     """``3: walk 10, run 5, jump 2``, the commonest first."""
     counts = Counter(name for name in names if name is not None)
     unknown = len(names) - counts.total()
-    shown = [f"{name} {number}" for name, number in counts.most_common(12)]
+    shown = [f"{escaped(name, '')[:60]} {number}" for name, number in counts.most_common(12)]
     more = [f"{len(counts) - 12} others"] if len(counts) > 12 else []
     return f"{len(counts)}: {', '.join([*shown, *more, *([f'unknown {unknown}'] if unknown else [])])}" if counts else "unknown"
 

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from ddpm.config import build_module, of_today
+from ddpm.config import build_module, built_from_file, of_today
 from ddpm.errors import CheckpointError
 from ddpm.files import write_durably
 from ddpm.module import MotionDiffusion
@@ -21,6 +22,10 @@ log = logging.getLogger(__name__)
 LEARNED = ("state_dict", "current_model_state", "averaging_state", "optimizer_states")
 """What of a checkpoint is learned: the average that is sampled from, the raw weights, and the state of the optimiser."""
 SAMPLING_KEYS = ("state_dict", "hyper_parameters", "motion")
+MAX_PICKLE = 8 << 20
+"""Bytes of all that is no tensor; a run of the project has a tenth of a megabyte."""
+MAX_VALUES, MAX_DEPTH = 1_000_000, 100
+"""Values of a checkpoint, each counted wherever it stands, and containers inside each other."""
 
 
 class DamagedError(CheckpointError):
@@ -91,6 +96,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             for member in archive.infolist():
                 if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 or member.external_attr:
                     raise zipfile.BadZipFile(f"{member.filename} is not stored as torch does")
+                if member.filename.endswith("data.pkl") and member.file_size > MAX_PICKLE:
+                    raise zipfile.BadZipFile(f"{member.file_size} bytes beside the tensors, at most {MAX_PICKLE} are read")
+            if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
+                raise zipfile.BadZipFile("its parts overlap")
             damaged = archive.testzip()
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
@@ -101,11 +110,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a hostile or foreign archive
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        # Not the advice to load it unsafely, with which torch begins.
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it names {named[1]}" if named else type(error).__name__
         raise CheckpointError(f"{path}: refused, it holds more than tensors and plain values ({reason})") from error
+    if foreign := _foreign(content):
+        raise CheckpointError(f"{path}: refused, it holds {foreign}; use another checkpoint")
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: not a checkpoint of this project: it holds a {type(content).__name__}")
-    if "hyper_parameters" in content:
+    if isinstance(content.get("hyper_parameters"), dict):
         content["hyper_parameters"] = of_today(content["hyper_parameters"])
     return content
 
@@ -168,25 +181,52 @@ def load_run(path: str | Path, trust: Sequence[str] = ()) -> tuple[MotionDiffusi
     for key in SAMPLING_KEYS:
         if not isinstance(content[key], dict):
             raise CheckpointError(f"{path}: not a checkpoint of this project: its {key} is a {type(content[key]).__name__}")
-    motion: Mapping[str, Any] = content["motion"]
+    motion, config = content["motion"], content["hyper_parameters"]
+    for key in ("data", "loader"):
+        if not isinstance(config.get(key) or {}, dict):
+            raise CheckpointError(f"{path}: not a checkpoint of this project: its {key} is a {type(config[key]).__name__}")
     try:
-        module = build_module(
-            content["hyper_parameters"],
-            motion["fps"],
-            motion["class_names"],
-            motion.get("label_counts", ()),
-            motion.get("vectors"),
-            trust=[trust] if isinstance(trust, str) else trust,
-        )
+        with built_from_file(str(path)):
+            module = build_module(
+                config,
+                motion["fps"],
+                motion["class_names"],
+                motion.get("label_counts", ()),
+                motion.get("vectors"),
+                trust=[trust] if isinstance(trust, str) else trust,
+                numbers=sum(value.numel() for _, value in _numbers(content["state_dict"])),
+            )
     except KeyError as error:
         raise CheckpointError(
             f"{path}: of another version or another project, its configuration lacks {error}; train anew"
         ) from error
     try:
         module.load_state_dict(content["state_dict"], strict=True)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path}: its weights do not fit its own configuration: {error}") from error
-    return module.eval(), content["hyper_parameters"]
+    except Exception as error:  # torch raises others for what is no table of tensors
+        first = "; ".join(line.strip() for line in str(error).splitlines()[1:4]) or str(error)
+        raise CheckpointError(f"{path}: its weights do not fit its own configuration: {first}") from error
+    return module.eval(), config
+
+
+def _foreign(content: Any) -> str | None:
+    """What of a file no checkpoint has: more values than it has bytes, by repeating them, or deeper ones; None: nothing."""
+    left, waiting = MAX_VALUES, [(content, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        if isinstance(value, Tensor):
+            if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
+                return f"a tensor that is {value.layout} on {value.device}"
+            if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+                return f"a tensor of shape {tuple(value.shape)} with fewer numbers than that"
+        elif isinstance(value, Mapping | list | tuple | set):
+            parts = [*value, *value.values()] if isinstance(value, Mapping) else list(value)
+            left -= len(parts)
+            if left < 0 or depth >= MAX_DEPTH:
+                return f"over {MAX_VALUES} values, or values inside each other more than {MAX_DEPTH} deep"
+            waiting += [(part, depth + 1) for part in parts]
+        elif isinstance(value, int) and abs(value) >= 2**64:
+            return "a number of more than 64 bits"
+    return None
 
 
 def _numbers(content: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -104,7 +104,8 @@ class Clips:
         ``.bvh``: a file a clip, ``NAME_000.bvh`` and so on.
 
         Raises:
-            ValueError: another ending, or what the format cannot hold, such as a BVH file of two dimensions.
+            ValueError: another ending, what the format cannot hold, such as a BVH file of two dimensions, or, but for pictures,
+                numbers that are not finite.
             WriteError: the file cannot be written.
         """
         from ddpm.viz import bvh_out, render
@@ -112,6 +113,9 @@ class Clips:
         path, positions, lengths = Path(path), self.positions.numpy(), self.lengths.tolist()
         match path.suffix.lower():
             case ".npz":
+                self.require_finite()
+                if bad := [key for key, values in (arrays or {}).items() if not np.isfinite(values).all()]:
+                    raise ValueError(f"{path}: not written, {bad[0]} is not finite: the model has diverged")
                 content = io.BytesIO()
                 named: dict[str, np.ndarray] = {
                     "fps": np.float64(self.fps),  # type: ignore[dict-item]
@@ -130,6 +134,7 @@ class Clips:
                 frames = render.draw_clips(positions, self.skeleton, titles=titles, lengths=lengths)
                 write_durably(path, (render.gif_bytes if ending == ".gif" else render.mp4_bytes)(frames, self.fps))
             case ".bvh":
+                self.require_finite()
                 return list(bvh_out.write_bvh_files(path, self))
             case ending:
                 raise ValueError(f"{path}: unknown ending {ending!r}; clips are written as {', '.join(ENDINGS)}")

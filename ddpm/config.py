@@ -18,9 +18,10 @@ from typing import Any
 
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddpm.errors import ConfigError, ProjectError
+from ddpm.memory import refuse_beyond_memory
 from ddpm.module import MotionDiffusion
 from ddpm.motion_losses import MotionLoss
 from ddpm.networks.transformer import MotionTransformer
@@ -64,7 +65,12 @@ RESUMED = (
     *("pytorch_lightning.Trainer", "pytorch_lightning.trainer.trainer.Trainer"),
 )
 """What else the command line in a checkpoint may construct when its run is resumed."""
+WRITERS, WRITING = ("callbacks.", "pytorch_lightning."), ("callbacks", "logger", "trainer")
+"""What of it may write files, and where alone in the configuration: `ddpm.runs.refuse_outside` looks at what places it names."""
 
+
+LIMITS = {"T": (2, 100_000), "frames": (1, 100_000)}
+"""Least and most that a configuration may ask for; joints: `ddpm.skeleton.MAX_JOINTS`, networks: see theirs."""
 
 MOVED = {
     **{f"ddpm.{name}.": f"ddpm.process.{name}." for name in ("schedules", "prediction", "gaussian", "weighting", "samplers")},
@@ -121,7 +127,19 @@ def construct_part(config: Any, key: str, trust: Sequence[str] | None = ()) -> A
 
 def construct_data(config: Any, key: str, trust: Sequence[str] = ()) -> Any:
     """Build a checkpoint's clips or data module; for arguments and errors see `construct`."""
-    return construct_part(config, key, (*DATA, *trust))
+    with built_from_file(key):
+        return construct_part(config, key, (*DATA, *trust))
+
+
+@contextlib.contextmanager
+def built_from_file(where: str) -> Iterator[None]:
+    """Whatever values that nobody thought of lead to inside this context is a ConfigError."""
+    try:
+        yield
+    except (ProjectError, KeyError):
+        raise
+    except Exception as error:
+        raise ConfigError(f"{where}: the checkpoint's configuration cannot be built: {error or type(error).__name__}") from error
 
 
 def own_clips(
@@ -138,7 +156,7 @@ def own_clips(
         ConfigError: a run that does not name its data, or a key that they do not have; see `construct`.
         DataError: data that are not there, or cannot be used.
     """
-    if not config.get("data") or not config.get("loader"):
+    if not isinstance(config.get("data"), Mapping) or not isinstance(config.get("loader"), Mapping):
         raise ConfigError("the checkpoint does not say what data it was trained on")
     changes = {key: value for key, value in changes.items() if value is not None}
     unknown = sorted(changes.keys() - config["data"].keys())
@@ -151,8 +169,13 @@ def own_data(
     config: Mapping[str, Any], changes: Mapping[str, Any], construct: Callable[[Mapping[str, Any], str], Any] = construct_data
 ) -> Any:
     """The data module of these recordings, split as they were in training; for arguments and errors see `own_clips`."""
-    clips = own_clips(config, changes, construct)
-    return construct(config["loader"], "loader")(clips=clips)
+    return own_split(config["loader"], own_clips(config, changes, construct), construct)
+
+
+def own_split(node: Mapping[str, Any], clips: Any, construct: Callable[[Mapping[str, Any], str], Any] = construct_data) -> Any:
+    """The data module that a run's ``loader`` makes of clips; for errors see `construct`."""
+    with built_from_file("loader"):
+        return construct(node, "loader")(clips=clips)
 
 
 def build_module(
@@ -164,6 +187,7 @@ def build_module(
     trainable: bool = False,
     trust: Sequence[str] | None = None,
     device: str | None = None,
+    numbers: float = math.inf,
 ) -> MotionDiffusion:
     """The untrained module that a configuration describes.
 
@@ -176,17 +200,20 @@ def build_module(
         trainable: also build optimiser and learning rate schedule, which sampling does not need.
         trust: see `construct`.
         device: that the network is made on; "meta" for one without weights.
+        numbers: that there are to fill it with; a module of more is refused before it is built.
 
     Raises:
-        ConfigError: see `check`.
+        ConfigError: see `check`; or a module that needs more memory than there is.
     """
 
     def part(name: str) -> Any:
         return construct_part(config[name], name, trust)
 
-    for key, least in (("T", 2), ("frames", 1)):
-        if not _fits(config[key], int) or config[key] < least:
-            raise ConfigError(f"{key}={config[key]!r} must be a whole number of at least {least}")
+    for key, (least, most) in LIMITS.items():
+        if not _fits(config[key], int) or not least <= config[key] <= most:
+            raise ConfigError(f"{key}={config[key]!r} must be a whole number from {least} to {most}")
+    if not _fits(fps, float) or not 0 < fps < math.inf:
+        raise ConfigError(f"fps={fps!r} must be a positive number")
     skeleton: Skeleton = part("skeleton")
     project = config.get("project")
     if project not in (None, "none", "bones"):
@@ -194,9 +221,10 @@ def build_module(
     travel = config.get("travel", "positions")  # what runs of earlier versions had
     if travel not in ("steps", "positions"):
         raise ConfigError(f"travel={travel!r} must be steps or positions")
-    if not _fits(label_counts, Sequence[int]):
-        raise ConfigError(f"label_counts={label_counts!r} must be a list of numbers")
-    condition, model, prediction = None, config["model"], part("prediction")
+    for key, value, hint in (("label_counts", label_counts, Sequence[int]), ("class_names", class_names, Sequence[str])):
+        if not _fits(value, hint):
+            raise ConfigError(f"{key}={value!r} must be a list of {'numbers' if hint == Sequence[int] else 'names'}")
+    condition, model = None, config["model"]
     kind = part("condition") if config.get("condition") else None
     if isinstance(kind, functools.partial) and kind.func is VectorCondition:
         if vectors is None:
@@ -214,7 +242,10 @@ def build_module(
         model = {**model, "clip_dim": len(class_names)}
     ground = skeleton.ground_axes if travel == "steps" else ()
     steps = [skeleton.root * skeleton.coords + axis for axis in ground]
-    prediction.prepare(steps, len(class_names) if isinstance(condition, LabelCondition) else 0)
+    classes = len(class_names) if isinstance(condition, LabelCondition) else 0
+    _refuse_large({"model": model, **{key: config[key] for key in ("prediction", "timesteps")}}, (steps, classes), trust, numbers)
+    prediction = part("prediction")
+    prediction.prepare(steps, classes)
     with contextlib.nullcontext() if device is None else torch.device(device):
         network = construct_part(model, "model", trust)
     diffusion = DenoiseDiffusion(
@@ -243,6 +274,29 @@ def build_module(
         seed=config["seed"],
     )
     return module
+
+
+def _refuse_large(
+    nodes: Mapping[str, Any], classes: tuple[Sequence[int], int], trust: Sequence[str] | None, numbers: float
+) -> None:
+    """Build the project's own parts without memory, and refuse them if they hold too much; for the rest see `build_module`."""
+    held = 0
+    for key, node in nodes.items():
+        check(node, key, trust)
+        if not isinstance(node, Mapping) or node.get("_target_") not in PARTS:
+            continue
+        try:
+            with torch.device("meta"):
+                sketch = construct_part(node, key, trust)
+                if key == "prediction":
+                    sketch.prepare(*classes)
+        except (RuntimeError, OverflowError) as error:  # more than a tensor can have
+            raise ConfigError(f"{key}: too large to be built ({str(error).splitlines()[0][:100]})") from error
+        if isinstance(sketch, nn.Module):
+            held += sum(tensor.numel() for tensor in (*sketch.parameters(), *sketch.buffers()))
+        if held > numbers:
+            raise ConfigError(f"{key}: needs {held} numbers, there are only {numbers}; it is of another run, or damaged")
+        refuse_beyond_memory(f"{key}: its {held} numbers", 4 * held, f"make it smaller: {node}")
 
 
 def with_channels(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -331,6 +385,8 @@ def located(
                 f"{path}._target_={name!r} is no part of this project, and a checkpoint may name no other code; "
                 f"if the package is your own, give trust=[{package}]"
             )
+        if trust is not None and name.startswith(WRITERS) and path.partition(".")[0] not in WRITING:
+            raise ConfigError(f"{path}._target_={name!r}: a checkpoint may name this below {' and '.join(WRITING)} only")
     return [(path, node, _locate(node["_target_"], path, trust)) for path, node in nodes]
 
 
@@ -435,14 +491,15 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is bool:
         return isinstance(value, bool)
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
     if hint in (str, Path):
         return isinstance(value, str)
     container = origin or hint
     if inspect.isclass(container) and issubclass(container, Mapping):
-        return isinstance(value, Mapping)
+        key, element = args or (Any, Any)
+        return isinstance(value, Mapping) and all(_fits(k, key) and _fits(v, element) for k, v in value.items())
     if container is tuple and args and args[-1] is not Ellipsis:
         return isinstance(value, list | tuple) and len(value) == len(args) and all(map(_fits, value, args))
     if inspect.isclass(container) and issubclass(container, Sequence | list | tuple):

@@ -1,5 +1,6 @@
 """All errors of the project: input that cannot be used, named so that its owner can mend it."""
 
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,23 @@ LONGEST = 4000
 """Characters of a message; beyond, its middle is left out."""
 
 
+def escaped(text: str, kept: str = "\n") -> str:
+    """A text that a terminal can be trusted with: what controls it, but for ``kept``, is escaped."""
+    return "".join(c if c.isprintable() or c in kept else ascii(c)[1:-1] for c in text)
+
+
+class EscapedFormatter(logging.Formatter):
+    """For log messages, which quote names of files and what files hold."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, escaped."""
+        return escaped(super().format(record))
+
+
 def printable(message: str) -> str:
-    """A message that a terminal can be trusted with: control characters but line ends are escaped, and its length is limited."""
-    text = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message)
+    """A message of limited length, escaped."""
     half = LONGEST // 2
-    return text if len(text) <= LONGEST else f"{text[:half]} [...] {text[-half:]}"
+    return escaped(message if len(message) <= LONGEST else f"{message[:half]} [...] {message[-half:]}")
 
 
 class ProjectError(Exception):

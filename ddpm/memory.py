@@ -19,7 +19,7 @@ OPTIMISED = 5 * 4
 
 
 def machine_memory(accelerator: str = "cpu") -> int:
-    """Bytes of memory of the first GPU if that is what computes, else of this machine or what its container may have of it."""
+    """Bytes of memory of the first GPU if that is what computes, else of this machine, or what its container or this process may have of it."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return torch.cuda.get_device_properties(0).total_memory
     found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")] if hasattr(os, "sysconf") else [2**63]
@@ -27,10 +27,15 @@ def machine_memory(accelerator: str = "cpu") -> int:
         path = Path("/sys/fs/cgroup", limit)
         text = path.read_text().strip() if path.is_file() else ""
         found += [int(text)] if text.isdigit() else []
+    if os.name == "posix":
+        import resource
+
+        own = resource.getrlimit(resource.RLIMIT_AS)[0]
+        found += [own] if own > 0 else []
     return min(found)
 
 
-def refuse_beyond_memory(what: str, needed: int, remedy: str, accelerator: str = "cpu") -> None:
+def refuse_beyond_memory(what: str, needed: float, remedy: str, accelerator: str = "cpu") -> None:
     """Warn about what takes more than half of the memory there is.
 
     Raises:

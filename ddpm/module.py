@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from ddpm.bones import rigid_bones
 from ddpm.clips import Clips
 from ddpm.errors import ConfigError
+from ddpm.memory import refuse_beyond_memory
 from ddpm.motion_losses import MotionLoss
 from ddpm.normalizer import Normalizer
 from ddpm.process.condition import LabelCondition, VectorCondition, guided
@@ -283,6 +284,9 @@ class MotionDiffusion(pl.LightningModule):
                 number, or not finite; labels, vectors or guidance for a network without such a condition; a script beside
                 another action or length, or too short; a device that is not there; or what the sampler refuses of ``steps``.
         """
+        length = self._length(frames, loop, script)
+        if isinstance(seeds, int | Sized):
+            self.refuse_large(len(seeds) if isinstance(seeds, Sized) else seeds, length)
         seeds = seeds_of(seeds)
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
@@ -300,7 +304,7 @@ class MotionDiffusion(pl.LightningModule):
             self.to(choose_device(device))
         sampler = self.sampler if sampler is None else sampler
         sampler = sampler if steps is None else functools.partial(sampler, steps=steps)
-        length, windows = self._windows(frames, loop, script)
+        windows = Windows(length, self.frames, loop) if loop or script is not None or length > self.frames else None
         if script is None or windows is None:
             labels = self.labels(seeds) if labels is None else labels
             cond = self.conditions(seeds, labels)
@@ -319,19 +323,26 @@ class MotionDiffusion(pl.LightningModule):
         clips = self.in_batches(generate, seeds, length, cond, sampler, batch_size, text, observer=observer)
         return self.as_clips(clips, torch.tensor(seeds), labels)
 
-    def _windows(self, frames: int | None, loop: bool, script: Sequence[tuple[str, float]] | None) -> tuple[int, Windows | None]:
-        """The length of the clips of `sample`, and the windows that they are made of, None for clips of one window."""
+    def _length(self, frames: int | None, loop: bool, script: Sequence[tuple[str, float]] | None) -> int:
+        """The length of the clips of `sample`."""
         length = self.frames if frames is None else frames
         if script is not None:
             seconds = [number for _, number in script]
-            length = round(sum(seconds) * self.fps)
-            if min(seconds, default=0) <= 0 or length < self.frames:
+            total = sum(seconds) * self.fps
+            length = round(total) if total < math.inf else 0
+            if not min(seconds, default=0) > 0 or length < self.frames:
                 raise ValueError(
                     f"script={list(script)} needs positive seconds, and {self.frames / self.fps:g} in all, the clip of training"
                 )
         if loop and length < self.frames:
             raise ValueError(f"loop: frames={length} must be at least {self.frames}, the clip of training")
-        return length, Windows(length, self.frames, loop) if loop or script is not None or length > self.frames else None
+        return length
+
+    def refuse_large(self, n: int, frames: int | None = None) -> None:
+        """Raise a ConfigError for more clips, or longer ones, than memory holds."""
+        frames = self.frames if frames is None else frames
+        size = len(self.skeleton.names) * self.skeleton.coords * frames
+        refuse_beyond_memory(f"{n} clips of {frames} frames", 20 * n * (size + 100), "ask for fewer, or for shorter ones")
 
     def in_batches(
         self,

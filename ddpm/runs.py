@@ -5,6 +5,7 @@ import importlib.metadata
 import logging
 import os
 import platform
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -19,7 +20,8 @@ from torch import Tensor
 
 from ddpm.checkpoint import DamagedError, checkpoint_of, read_checkpoint
 from ddpm.command import message
-from ddpm.errors import CheckpointError, ConfigError, WriteError
+from ddpm.config import WRITING
+from ddpm.errors import CheckpointError, ConfigError, EscapedFormatter, WriteError
 from ddpm.files import refuse_place, remove_strays
 from ddpm.module import MotionDiffusion
 
@@ -63,6 +65,9 @@ EARLIER = {
     **{"data.subject": "None", "loader.draws": "equal"},
 }
 """What runs had that began when there were no such keys."""
+
+OWN = ("out", "resume", "cache", "trust")
+"""Keys of the present command line alone."""
 
 RENAMED = {"variance=learnt": "variance=learned"}
 """Options of groups that earlier versions called otherwise."""
@@ -219,7 +224,7 @@ def logged(out: Path) -> Iterator[Callable[[], None]]:
         return
     is_new = set(os.listdir(out)) <= {".lock"}
     file = logging.FileHandler(out / LOG, delay=True)
-    file.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
+    file.setFormatter(EscapedFormatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
     handler = MemoryHandler(sys.maxsize, flushLevel=sys.maxsize, target=file, flushOnClose=False)
 
     def begin() -> None:
@@ -252,9 +257,11 @@ def checkpoint_to_resume(resume: str | None, out: Path) -> Path | None:
 
     Raises:
         CheckpointError: it was named and is not there.
+        ConfigError: see `refuse_links`.
     """
     if resume is None:
         return None
+    refuse_links(out)
     if resume == "auto":
         if not any((out / "checkpoints").glob("*.ckpt")):
             log.info("resume=auto: there is nothing to resume in %s, starting anew", out)
@@ -277,7 +284,11 @@ def checkpoint_to_resume(resume: str | None, out: Path) -> Path | None:
 
 
 def overrides_of(checkpoint: Path, overrides: Sequence[str]) -> list[str]:
-    """The command line that a run was begun with, changed by another one."""
+    """The command line that a run was begun with, changed by another one.
+
+    Raises:
+        CheckpointError: it is none, or does more than to choose and to set values.
+    """
     begun: list[str] = read_checkpoint(checkpoint).get("hyper_parameters", {}).get("overrides", [])
     if not isinstance(begun, list) or not all(isinstance(o, str) for o in begun):
         raise CheckpointError(f"{checkpoint}: not a checkpoint of this project: its overrides are no list of texts")
@@ -285,6 +296,15 @@ def overrides_of(checkpoint: Path, overrides: Sequence[str]) -> list[str]:
     foreign = [o for o in begun if override_key(o).strip().startswith("hydra")]
     if foreign:  # the search path of the configuration imports packages
         raise CheckpointError(f"{checkpoint}: its command line has {foreign[0]!r}; no run is resumed with options of Hydra")
+    # A resolver may read the environment or make a directory, and an option may be a file anywhere.
+    applied = [o for o in begun if override_key(o) not in (*OWN, "finetune")]  # the last is not read again
+    calls = [o for o in applied if "${" in re.sub(r"\$\{[\w.]+\}", "", o)]
+    files = [o for o in applied if "." not in override_key(o) and re.search(r"\.\.|=[\s\['\"]*/", o)]
+    if calls or files:
+        raise CheckpointError(
+            f"{checkpoint}: its command line has {(calls + files)[0]!r}; a run is resumed with values and with options of conf/ "
+            "alone, and not with functions and files; give this key yourself"
+        )
     given = {override_key(o) for o in overrides}
     return [o for o in begun if override_key(o) not in given] + list(overrides)
 
@@ -295,16 +315,33 @@ def override_key(override: str) -> str:
 
 
 def refuse_outside(config: Mapping[str, Any], out: Path) -> None:
-    """Check that callbacks and loggers of a resumed run write below its directory.
+    """Check that what writes files in a resumed run writes below its directory.
 
     Raises:
-        ConfigError: one does not.
+        ConfigError: a directory elsewhere, or a text that leads out of one.
     """
-    for group in ("callbacks", "logger"):
+    for group in WRITING:
         for key, value in flat(config[group], f"{group}.").items():
-            if key.endswith(("dirpath", "save_dir", "root_dir", ".dir")) and isinstance(value, str) and value != "None":
-                if not Path(value).resolve().is_relative_to(out.resolve()):
-                    raise ConfigError(f"{key}={value}: a resumed run writes below its own directory, {out}; give {key}={out}")
+            if not isinstance(value, str) or value == "None" or key.endswith("._target_"):
+                continue
+            # What is no directory is a name, a file in one or a metric: val/loss.
+            place = Path(value) if key.endswith(("dir", "dirpath", "uri")) else out / value
+            if ".." in place.parts or not place.resolve().is_relative_to(out.resolve()):
+                raise ConfigError(f"{key}={value}: a resumed run writes below its own directory, {out}; give {key}={out}")
+
+
+def refuse_links(out: Path) -> None:
+    """Check that all that is in the directory of a run lies there: who sent it may have put links to other files in it.
+
+    Raises:
+        ConfigError: a link that leads out of it, or what is no file and no directory.
+    """
+    for folder, folders, names in os.walk(out):
+        for path in (Path(folder, name) for name in (*folders, *names)):
+            inside = path.resolve().is_relative_to(out.resolve())
+            if not inside or not (path.is_file() or path.is_dir()):
+                where = f"links to {path.resolve()}" if path.is_symlink() else "is no file and no directory"
+                raise ConfigError(f"{path}: {where}; all of a resumed run lies in its own directory: replace it by what it names")
 
 
 def refuse_to_overwrite(out: Path) -> None:

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 AXES = ("x", "y", "z")
 UNITS = {"m": 1.0, "dm": 0.1, "cm": 0.01, "mm": 0.001, "in": 0.0254, "ft": 0.3048, "px": None}
 """Unit of length -> metres, which a pixel has not."""
+MAX_JOINTS = 1000
+"""Joints of a skeleton; the largest in use have 144, with hands and face 543."""
+LONGEST_NAME = 200
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,12 @@ class Skeleton:
 
     def __post_init__(self) -> None:
         names = tuple(self.joints)
+        if len(names) > MAX_JOINTS or any(len(group) > 10 * MAX_JOINTS for group in (self.left_right, self.feet, self.parts)):
+            raise ValueError(f"skeleton: {len(names)} joints, at most {MAX_JOINTS} are possible; leave some out")
         mentioned = [j for j in (*self.joints.values(), *self.feet) if j is not None]
         mentioned += [j for group in (*self.left_right, *self.parts.values()) for j in group]
+        if bad := next((j for j in (*names, *mentioned) if not isinstance(j, str) or len(j) > LONGEST_NAME), None):
+            raise ValueError(f"skeleton: {bad!r} must be a name of at most {LONGEST_NAME} characters")
         unknown = sorted(set(mentioned) - set(names))
         if unknown:
             raise ValueError(f"skeleton: {unknown} are mentioned but are not among its joints {list(names)}")
@@ -57,19 +64,24 @@ class Skeleton:
             raise ValueError(f"skeleton: up must be one of {AXES[: self.coords]} or its negative, got {self.up!r}")
         if self.units not in UNITS:
             raise ValueError(f"skeleton: units must be one of {list(UNITS)}, got {self.units!r}")
-        lines: dict[str, list[str]] = {}  # joint -> itself, its parent, and so on up to the root
+        lines: dict[str, dict[str, None]] = {}  # joint -> itself, its parent, and so on up to the root
         for name in names:
-            lines[name] = [name]
-            while (parent := self.joints[lines[name][-1]]) is not None:
+            lines[name], parent = {name: None}, self.joints[name]
+            while parent is not None:
                 if parent in lines[name]:
                     raise ValueError(f"skeleton: the parents of {name!r} form a cycle")
-                lines[name].append(parent)
+                lines[name][parent], parent = None, self.joints[parent]
         kept = set(names) if self.keep is None else self._kept(self.keep)
-        joints = {name: next((joint for joint in lines[name][1:] if joint in kept), None) for name in names if name in kept}
+        joints = {
+            name: next((above for above in lines[name] if above in kept and above != name), None)
+            for name in names
+            if name in kept
+        }
         tops = [name for name, parent in joints.items() if parent is None]
         if len(tops) > 1:
             common = next(joint for joint in lines[tops[0]] if all(joint in lines[top] for top in tops))
             raise ValueError(f"skeleton.keep={list(self.keep or ())} leaves {tops} without a common root; keep {common!r} too")
+        place = {name: k for k, name in enumerate(joints)}
         parts = {part: tuple(joint for joint in members if joint in kept) for part, members in self.parts.items()}
         # One form whatever it was built with, so that equal skeletons compare equal.
         for name, value in {
@@ -79,7 +91,7 @@ class Skeleton:
             "parts": {part: members for part, members in parts.items() if members},
             "keep": None,
             "names": tuple(joints),
-            "parents": tuple(-1 if parent is None else list(joints).index(parent) for parent in joints.values()),
+            "parents": tuple(-1 if parent is None else place[parent] for parent in joints.values()),
         }.items():
             object.__setattr__(self, name, value)
 

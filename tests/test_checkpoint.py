@@ -7,6 +7,7 @@ import math
 import os
 import pickle
 import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Tensor
 from ddpm import load
 from ddpm.checkpoint import DurableCheckpointIO, checkpoint_of, load_module, load_run, read_checkpoint
 from ddpm.config import build_module
-from ddpm.errors import CheckpointError, ConfigError, WriteError
+from ddpm.errors import CheckpointError, ConfigError, ProjectError, WriteError
 from ddpm.files import keeping, write_durably
 from ddpm.module import MotionDiffusion
 from ddpm.process.samplers import ddpm
@@ -527,3 +528,83 @@ def test_a_file_is_kept_only_if_it_was_replaced(tmp_path: Path) -> None:
             write_durably(path, text.encode())
         assert path.read_text() == now and (other.read_text() if other.exists() else None) == then
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last", "previous"]
+
+
+# --- what a file may ask for
+
+
+VALUES = (None, math.nan, math.inf, -1, 10**9, 10**30, "", [], {}, [1], [None], "x" * 5000, True, "${oc.env:HOME}")
+
+
+def places(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to every value, at any depth."""
+    yield path
+    items = node.items() if isinstance(node, dict) else enumerate(node[:2]) if isinstance(node, list) else ()
+    for key, value in items:
+        yield from places(value, (*path, key))
+
+
+def replaced(node: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """A copy with another value at a place."""
+    if not path:
+        return value
+    pairs = list(node.items() if isinstance(node, dict) else enumerate(node))
+    pairs = [(key, replaced(old, path[1:], value) if key == path[0] else old) for key, old in pairs]
+    return dict(pairs) if isinstance(node, dict) else [new for _, new in pairs]
+
+
+def test_no_value_of_a_file_escapes(content: dict[str, Any], tmp_path: Path) -> None:
+    """Every value of configuration and motion turned into another one: it is built, or refused as this file."""
+    random = np.random.default_rng(0)
+    content["hyper_parameters"]["condition"] = {"_target_": "ddpm.process.condition.LabelCondition", "_partial_": True}
+    content["motion"]["label_counts"] = [3, 4, 0]
+    cases = [(s, path, value) for s in ("hyper_parameters", "motion") for path in places(content[s]) for value in VALUES]
+    for k in random.permutation(len(cases))[:150].tolist():
+        section, path, value = cases[k]
+        (tmp_path / "x.ckpt").write_bytes(saved({**content, section: replaced(content[section], path, value)}))
+        with contextlib.suppress(ProjectError):
+            load_run(tmp_path / "x.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        (("T",), 10**9, "T=1000000000"),
+        (("frames",), 10**9, "frames=1000000000"),
+        (("model", "model_channels"), 4 * 10**9, "too large to be built"),
+        (("model", "model_channels"), 4096, "there are only"),
+        (("model", "num_res_blocks"), 10**9, "num_res_blocks"),
+        (("model", "channel_mult"), [1] * 10**5, "channel_mult"),
+        (("skeleton", "joints"), {"0": None, **{str(k): str(k - 1) for k in range(1, 10**5)}}, "100000 joints"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_file_asks_for_no_more_than_it_holds(
+    path: tuple[str, ...], value: Any, named: str, content: dict[str, Any], tmp_path: Path
+) -> None:
+    content["hyper_parameters"] = replaced(content["hyper_parameters"], path, value)
+    (tmp_path / "x.ckpt").write_bytes(saved(content))
+    began = time.monotonic()
+    with pytest.raises(ProjectError, match=named) as e:
+        load_run(tmp_path / "x.ckpt")
+    assert time.monotonic() - began < 5 and str(e.value).count("\n") <= 2
+
+
+def test_a_file_that_repeats_itself_is_refused(tmp_path: Path) -> None:
+    """A list in itself, one that doubles 60 times, and a tensor that is larger than its numbers."""
+    endless: list[Any] = []
+    endless.append(endless)
+    doubled: list[Any] = [1]
+    for _ in range(60):
+        doubled = [doubled, doubled]
+    for value in (endless, doubled, torch.zeros(1).expand(10**9), 10**4000):
+        torch.save({"hyper_parameters": {"x": value}}, tmp_path / "x.ckpt")
+        with pytest.raises(CheckpointError, match=r"x\.ckpt: refused, it holds"):
+            read_checkpoint(tmp_path / "x.ckpt")
+
+
+def test_nobody_is_told_to_load_a_file_unsafely(tmp_path: Path) -> None:
+    torch.save({"x": Payload(tmp_path / "canary")}, tmp_path / "x.ckpt")
+    with pytest.raises(CheckpointError, match="refused, it holds more than tensors and plain values") as e:
+        read_checkpoint(tmp_path / "x.ckpt")
+    assert "weights_only" not in str(e.value) and "safe_globals" not in str(e.value)

@@ -54,10 +54,16 @@ def test_what_does_not_belong_together_is_refused(skeleton: Skeleton, change: di
         Clips(**{**good, **change})
 
 
-def test_a_position_that_is_not_finite_is_named(motions: Clips) -> None:
+def test_a_position_that_is_not_finite_is_named_and_not_saved(motions: Clips, tmp_path: Path) -> None:
     x = motions.positions.clone()
     x[7, 2, 4, 1] = torch.inf
     broken = motions.replace(x)
+    for ending in ("npz", "bvh"):
+        with pytest.raises(ValueError, match="clip 7, frame 2"):
+            broken.save(tmp_path / f"x.{ending}")
+    with pytest.raises(ValueError, match="noise is not finite"):
+        motions.save(tmp_path / "x.npz", arrays={"noise": np.array([np.nan])})
+    assert not list(tmp_path.iterdir())
     assert broken.finite.tolist() == [i != 7 for i in range(40)]
     assert motions.finite.all() and motions.require_finite() is motions
     for measured in (Clips.require_finite, Measured.of, lambda clips: nearest(clips, motions)):

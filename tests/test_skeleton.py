@@ -52,6 +52,8 @@ def test_the_order_of_joints_is_free() -> None:
         ({"joints": {"a": None}, "coords": 4}, "4"),
         ({"joints": {"a": None}, "units": "inch"}, "'inch'"),
         ({"joints": {"a": None}, "parts": {"tail": ["b"]}}, r"\['b'\]"),
+        ({"joints": {"0": None, **{str(k): str(k - 1) for k in range(1, 1001)}}}, "1001 joints, at most 1000"),
+        ({"joints": {"a": None, "b" * 201: "a"}}, "at most 200 characters"),
     ],
 )
 def test_what_is_no_skeleton_is_named(arguments: dict, named: str) -> None:

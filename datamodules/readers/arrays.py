@@ -1,6 +1,5 @@
 """NumPy files: ``.npy`` with one clip or several, ``.npz`` with names, lengths and labels besides, as ``sample.py`` writes it."""
 
-import io
 import math
 import tokenize
 import zipfile
@@ -8,7 +7,7 @@ import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ import torch
 from datamodules.clip_set import Recording
 from datamodules.joints import plan, presets
 from datamodules.prepare import BODY, SIZES
-from datamodules.readers.files import read_bytes
+from datamodules.readers.files import check_file
 from datamodules.readers.refused import ROTATIONS, pickled
 from ddpm.clips import Clips
 from ddpm.errors import DataError
@@ -177,11 +176,12 @@ def _skeleton(path: Path, recording: Recording, parents: np.ndarray | None) -> S
 
 def _arrays(path: Path, more: Sequence[str] = ()) -> dict[str, np.ndarray]:
     """The arrays of a file that have a meaning, and those named in ``more``, each checked before it is unpacked."""
-    content = read_bytes(path, MAX_BYTES)
+    check_file(path, MAX_BYTES)
     try:
-        if path.suffix.lower() == ".npz":
-            return _unpack(content, path, more)
-        return {"clips": _array(io.BytesIO(content), len(content), path)}
+        with path.open("rb") as stream:
+            if path.suffix.lower() == ".npz":
+                return _unpack(stream, path, more)
+            return {"clips": _array(stream, path.stat().st_size, path)}
     except DataError:
         raise
     except BROKEN as e:
@@ -189,13 +189,14 @@ def _arrays(path: Path, more: Sequence[str] = ()) -> dict[str, np.ndarray]:
                         "it is damaged or truncated, replace or remove it") from e  # fmt: skip
 
 
-def _unpack(content: bytes, path: Path, more: Sequence[str]) -> dict[str, np.ndarray]:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+def _unpack(stream: IO[bytes], path: Path, more: Sequence[str]) -> dict[str, np.ndarray]:
+    packed = path.stat().st_size
+    with zipfile.ZipFile(stream) as archive:
         members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
         total = sum(member.file_size for member in archive.infolist())
-        if total > MAX_BYTES or (total > UNSUSPICIOUS and total > MAX_RATIO * len(content)):
+        if total > MAX_BYTES or (total > UNSUSPICIOUS and total > MAX_RATIO * packed):
             raise DataError(
-                f"{path}: {len(content)} bytes that unpack to {total}; at most {MAX_BYTES} are read, and at most {MAX_RATIO} "
+                f"{path}: {packed} bytes that unpack to {total}; at most {MAX_BYTES} are read, and at most {MAX_RATIO} "
                 "times the size of the file; remove it"
             )
         name = next((name for name in CLIPS if name in members), None)
@@ -217,8 +218,8 @@ def _unpack(content: bytes, path: Path, more: Sequence[str]) -> dict[str, np.nda
         sources = sources if rate is None else {"fps": rate} | sources
         arrays = {}
         for key, source in {"clips": name, **sources}.items():
-            with archive.open(members[source]) as stream:
-                arrays[key] = _array(stream, members[source].file_size, path, source)
+            with archive.open(members[source]) as member:
+                arrays[key] = _array(member, members[source].file_size, path, source)
         joints = arrays["clips"].shape[-2] if arrays["clips"].ndim > 2 else 0
         if "joint_names" not in arrays and name == "posed_joints" and joints == len(SOMA30):
             arrays["joint_names"] = np.array(SOMA30)
@@ -237,7 +238,7 @@ def _array(stream: IO[bytes], size: int, path: Path, key: str = "") -> np.ndarra
     shape, fortran, dtype = HEADERS[version](stream)
     if dtype.hasobject and key in ("", *CLIPS):
         load = f"numpy.load({str(path)!r}, allow_pickle=True)" + (f"[{key!r}]" if key else "")
-        raise pickled(path, key.encode() + stream.read(), where, load, several=shape != ())
+        raise pickled(path, key.encode() + stream.read(UNSUSPICIOUS), where, load, several=shape != ())
     if dtype.hasobject or dtype.kind not in "fiubUS":
         kind = "str" if key in ("joint_names", "labels", "class_names", "subjects", "units") else "'float32'"
         raise DataError(
@@ -251,7 +252,10 @@ def _array(stream: IO[bytes], size: int, path: Path, key: str = "") -> np.ndarra
         )
     if promised == 0:
         return np.empty(shape, dtype) if max(shape, default=0) <= 1 << 20 else np.empty(0, dtype)
-    return np.frombuffer(stream.read(promised), dtype).reshape(shape, order="F" if fortran else "C")
+    order: Literal["F", "C"] = "F" if fortran else "C"
+    if not key:  # a file of its own, of up to 4 GiB
+        return np.memmap(path, dtype, "r", stream.tell(), shape, order)
+    return np.frombuffer(stream.read(promised), dtype).reshape(shape, order=order)
 
 
 def _laid_out(path: Path, clips: np.ndarray, coords: int, joints: Collection[int]) -> np.ndarray:
@@ -327,7 +331,7 @@ def _recordings(path: Path, arrays: Mapping[str, np.ndarray], coords: int, expec
             shape = f"{vectors.dtype} {vectors.shape}"
             raise DataError(f"{path}: condition must be numbers (clips, width) = ({n}, width), a vector a clip, found {shape}")
     with np.errstate(over="ignore"):  # what becomes infinite is named later, with its frame and joint
-        positions = [clip[:length].astype(np.float32) for clip, length in zip(clips, lengths, strict=True)]
+        positions = [clip[:length].astype(np.float32, copy=False) for clip, length in zip(clips, lengths, strict=True)]
         told = None if vectors is None else vectors.astype(np.float32)
     return [
         Recording(

@@ -34,14 +34,20 @@ def read_bytes(path: Path, limit: int = MAX_TEXT) -> bytes:
     Raises:
         DataError: no such file, a device or pipe, more bytes than the limit, or an error of the operating system.
     """
+    check_file(path, limit)
+    with path.open("rb") as stream:
+        return stream.read(limit)
+
+
+def check_file(path: Path, limit: int = MAX_TEXT) -> None:
+    """Raise the errors of `read_bytes`."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise DataError(f"{path}: not a regular file, it cannot be read; remove it from the data")
         if status.st_size > limit:
             raise DataError(f"{path}: {status.st_size} bytes, at most {limit} are read; cut it into shorter files, or remove it")
-        with path.open("rb") as stream:
-            return stream.read(limit)
+        path.open("rb").close()
     except OSError as e:
         raise DataError(f"{path}: cannot be read ({e.strerror}); check the path and its permissions") from e
 

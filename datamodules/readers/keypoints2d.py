@@ -183,7 +183,7 @@ def _scored(path: Path, frames: Frames, coords: int) -> Frames:
     for bodies in frames.values():
         for k, (body, identity) in enumerate(bodies):
             body = np.concatenate([body, np.ones((len(body), 1))], axis=1) if spatial and body.shape[1] == 3 else body
-            body[:, -1] = np.clip(np.nan_to_num(body[:, -1], nan=0.0), 0, 1)
+            body[:, -1] = np.fmin(np.fmax(body[:, -1], 0), 1)  # nan becomes 0
             bodies[k] = body, identity
     return frames
 
@@ -278,7 +278,7 @@ def _body(path: Path, i: int, values: Any, scores: Any = None) -> np.ndarray:
         body = body.reshape(-1, 3)
     if body.ndim != 2 or body.shape[1] not in (2, 3, 4) or not body.size:
         raise DataError(f"{path}: frame {i}: expected keypoints x, y, confidence of every joint; correct or remove the file")
-    return np.concatenate([body, np.ones((len(body), max(0, 3 - body.shape[1])))], axis=1)
+    return np.concatenate([body, np.ones((len(body), 1))], axis=1) if body.shape[1] == 2 else body
 
 
 def _by_number(path: Path, by_image: Mapping[str, list[Body]]) -> Frames:
@@ -356,11 +356,14 @@ def _tracks(frames: Frames) -> list[dict[int, np.ndarray]]:
         alive = [person for person in alive if frame - person[1] <= LONGEST_ABSENCE]
         bodies = frames[frame]
         free, taken = set(range(len(bodies))), set[int]()
-        far = _distances([track[last] for track, last, _ in alive], [body for body, _ in bodies])
+        far = np.full((len(alive), len(bodies)), np.inf)
+        rows = [a for a, (_, _, identity) in enumerate(alive) if identity is None]
+        columns = [b for b, (_, identity) in enumerate(bodies) if identity is None]
+        if rows and columns:
+            far[np.ix_(rows, columns)] = _distances([alive[a][0][alive[a][1]] for a in rows], [bodies[b][0] for b in columns])
         for a, (_, _, identity) in enumerate(alive):
-            for b, (_, other) in enumerate(bodies):
-                if identity is not None or other is not None:
-                    far[a, b] = 0.0 if identity == other else np.inf
+            if identity is not None:
+                far[a, [b for b, (_, other) in enumerate(bodies) if other == identity]] = 0.0
         for index in np.argsort(far, axis=None, kind="stable").tolist():
             a, b = divmod(index, len(bodies))
             if far[a, b] > REACH:

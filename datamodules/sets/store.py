@@ -117,11 +117,25 @@ def open_store(directory: str | Path) -> StoredClips:
         if meta["version"] != VERSION:
             raise ValueError(f"it has version {meta['version']}, expected {VERSION}")
         for name, expected in meta["files"].items():
+            if name not in (FRAMES, INDEX, SUBJECTS, SOURCES, CONDITIONS) or not (directory / name).is_file():
+                raise ValueError(f"{name} is no file of a store")
             if _size_and_checksum(directory / name) != expected:
                 raise ValueError(f"{name} was cut short or changed")
         skeleton = Skeleton(**meta["skeleton"])
         frames = np.memmap(directory / FRAMES, dtype="<f4", mode="r").reshape(-1, len(skeleton.names), skeleton.coords)
         index, subjects, sources = (np.load(directory / name, mmap_mode="r") for name in (INDEX, SUBJECTS, SOURCES))
+        places = np.asarray(index)
+        rows, kinds = len(frames), (len(meta["class_names"]), len(subjects), len(sources))
+        if (
+            not np.issubdtype(places.dtype, np.int64) or places.ndim != 2 or places.shape[1] != 5 or not len(places)
+            or places[:, 0].min() < 0 or places[:, 1].min() < 1 or (places[:, 0] > rows - places[:, 1]).any()
+            or places[:, 2:].min() < -1 or (places[:, 2:] >= kinds).any() or {subjects.dtype.kind, sources.dtype.kind} != {"U"}
+        ):  # fmt: skip
+            raise ValueError(f"{INDEX} names frames, labels or names that are not there")
+        if not isinstance(meta["fps"], float) or not 0 < meta["fps"] < np.inf:
+            raise ValueError(f"fps is {meta['fps']!r}")
+        if not all(isinstance(text, str) for key in ("class_names", "notes", "flaws") for text in meta.get(key) or ()):
+            raise ValueError(f"class_names, notes and flaws of {META} must be texts")
         # Mapped writable, Linux would count all of it as memory in use.
         with warnings.catch_warnings(action="ignore", category=UserWarning):
             start, length, label, subject, source = torch.from_numpy(index).unbind(1)
@@ -132,7 +146,8 @@ def open_store(directory: str | Path) -> StoredClips:
                 conditions=torch.from_numpy(np.load(directory / CONDITIONS)) if CONDITIONS in meta["files"] else None,
             )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{directory}: no usable store of clips ({error}); write it with {__name__}.write_store") from error
+        reason = "Python objects" if "pickle" in str(error) else error  # not NumPy's advice to load them
+        raise DataError(f"{directory}: no usable store of clips ({reason}); write it with {__name__}.write_store") from error
 
 
 def _size_and_checksum(path: Path) -> list[int | str | None]:

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from datamodules.clip_set import ClipSet, Recording
+from ddpm.memory import refuse_beyond_memory
 from ddpm.skeleton import Skeleton
 
 PERSONS = 24
@@ -422,10 +423,12 @@ def synthetic(skeleton: Skeleton, n: int = 895, fps: float = 20.0, seed: int = 0
     Recording k depends on (seed, k, fps) alone, not on n.
 
     Raises:
-        ValueError: n < 1, fps <= 0, or a skeleton that is not 3-D, y-up, with some joints of ``kinect20``, in any order.
+        ConfigError: more than memory holds.
+        ValueError: a value below its least, or a skeleton that is not 3-D, y-up, with some joints of ``kinect20``, in any order.
     """
-    if n < 1 or fps <= 0:
-        raise ValueError(f"synthetic: n must be at least 1 and fps positive, got n={n}, fps={fps}")
+    if n < 1 or not 0 < fps < np.inf or seed < 0:
+        raise ValueError(f"synthetic: n must be at least 1, fps positive and seed at least 0, got n={n}, fps={fps}, seed={seed}")
+    refuse_beyond_memory(f"data.n={n} at data.fps={fps}", n * (500 + 4 * fps * 700), "make fewer")
     if skeleton.coords != 3 or skeleton.up != "y":
         raise ValueError(f"synthetic: needs a 3-D skeleton with up=y, got coords={skeleton.coords}, up={skeleton.up!r}")
     people = _people(np.random.default_rng([seed, 0]))

@@ -1,5 +1,6 @@
 """An evaluation as lines of text, at most 120 characters wide."""
 
+from ddpm.errors import escaped
 from ddpm.metrics.classifier import Classification
 from ddpm.metrics.suite import Evaluation, Metric
 from ddpm.metrics.verdict import is_far
@@ -76,7 +77,7 @@ def _classified(j: Classification) -> list[str]:
     for k in (j.generated - j.real).abs().argsort(descending=True, stable=True)[:5].tolist():
         shares = f"{100 * float(j.generated[k]):>5.1f} % of generated, {100 * float(j.real[k]):>5.1f} % of real clips"
         accuracy = f"right on {int(j.right[k])} of {int(j.tested[k])}"
-        found.append(f"  {j.names[k][:32]:<32} {shares}; {accuracy}")
+        found.append(f"  {escaped(j.names[k], '')[:32]:<32} {shares}; {accuracy}")
     return found
 
 

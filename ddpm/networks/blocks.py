@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 Layer = TypeVar("Layer", nn.Conv1d, nn.Linear)
+MOST = {"in_channels": 10_000, "out_channels": 20_000, "depth": 1000, "num_res_blocks": 100, "padding": 1000}
+"""Of what is built piece by piece, or tried out; widths are limited by memory."""
 
 
 class TimeEmbedding(nn.Module):

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddpm.networks.blocks import (
+    MOST,
     InputAmplitude,
     TimeEmbedding,
     attend,
@@ -55,14 +56,9 @@ class MotionTransformer(nn.Module):
         input_amplitude: bool = False,
     ) -> None:
         super().__init__()
-        sizes = {
-            "frames": frames,
-            "in_channels": in_channels,
-            "out_channels": out_channels,
-            "depth": depth,
-            "num_heads": num_heads,
-        }
-        for key, value in sizes.items():
+        for key, value in {"in_channels": in_channels, "out_channels": out_channels, "depth": depth}.items():
+            require(0 < value <= MOST[key], key, value, f"positive, and at most {MOST[key]}")
+        for key, value in {"frames": frames, "num_heads": num_heads}.items():
             require(value > 0, key, value, "positive")
         even = model_channels > 0 and model_channels % (2 * num_heads) == 0
         require(even, "model_channels", model_channels, f"a positive multiple of {2 * num_heads}, 2 x num_heads")

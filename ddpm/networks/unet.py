@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm.networks.blocks import (
+    MOST,
     Conv3,
     Downsample,
     GroupNorm,
@@ -68,20 +69,20 @@ class MDM_UNetModel(nn.Module):
         input_amplitude: bool = False,
     ) -> None:
         super().__init__()
+        require(len(channel_mult) <= 16, "channel_mult", len(channel_mult), "at most 16 levels")
         self.stride = 2 ** (len(channel_mult) - 1)
         enough = f"at least {self.stride}, the stride of the network: give more frames, or fewer levels in model.channel_mult"
         require(image_size >= self.stride, "image_size", image_size, enough)
-        require(in_channels > 0, "in_channels", in_channels, "positive")
-        require(out_channels > 0, "out_channels", out_channels, "positive")
+        sizes = {"in_channels": in_channels, "out_channels": out_channels, "num_res_blocks": num_res_blocks, "padding": padding}
+        for key, value in sizes.items():
+            require(0 < value <= MOST[key], key, value, f"positive, and at most {MOST[key]}")
         require(model_channels > 0 and model_channels % 4 == 0, "model_channels", model_channels, "a positive multiple of 4")
-        require(num_res_blocks > 0, "num_res_blocks", num_res_blocks, "positive")
         require(0 <= dropout < 1, "dropout", dropout, "in [0, 1)")
         require(len(channel_mult) > 0 and min(channel_mult) > 0, "channel_mult", channel_mult, "a list of positive numbers")
         rates = [2**level for level in range(len(channel_mult))]
         among = f"among {rates}, the rates of the levels in model.channel_mult"
         require(set(attention_resolutions) <= set(rates), "attention_resolutions", attention_resolutions, among)
         require(num_heads > 0, "num_heads", num_heads, "positive")
-        require(padding > 0, "padding", padding, "positive: a convolution without padding would lose frames")
         require(padding_mode in get_args(PaddingMode), "padding_mode", padding_mode, f"one of {get_args(PaddingMode)}")
         require(clip_dim is None or clip_dim > 0, "clip_dim", clip_dim, "positive, or null")
         fits = not input_amplitude or out_channels >= in_channels

@@ -61,7 +61,8 @@ def spaced_steps(alpha_bar: Tensor, steps: int | None, spacing: str) -> list[int
     scale[-1] = scale[-2] if scale[-1].isinf() else scale[-1]
     scale = scale if spacing == "logsnr" else (scale / (-2 * KARRAS_RHO)).exp()
     wanted = torch.linspace(float(scale[-1]), float(scale[0]), steps, dtype=torch.float64)
-    nearest = (scale[None] - wanted[:, None]).abs().argmin(dim=1).tolist()
+    parts = wanted.split(max(1, 10**7 // T))  # all at once would be steps x T numbers
+    nearest = torch.cat([(scale[None] - part[:, None]).abs().argmin(dim=1) for part in parts]).tolist()
     chosen = [T - 1]
     for i, t in enumerate(nearest[1:], start=1):
         chosen.append(max(min(t, chosen[-1] - 1), steps - 1 - i))

@@ -143,7 +143,8 @@ def plot_classification(classification: Classification, limit: int = 40) -> "Fig
     x = np.arange(len(shown))
     axes.bar(x - 0.2, 100 * classification.real[shown].numpy(), 0.4, color=REAL, label="real")
     axes.bar(x + 0.2, 100 * classification.generated[shown].numpy(), 0.4, color=GENERATED, label="generated")
-    axes.set_xticks(x, [classification.names[i].replace("_", " ") for i in shown], rotation=40, ha="right", fontsize=7)
+    names = [classification.names[i].replace("_", " ")[:60] for i in shown]
+    axes.set_xticks(x, names, rotation=40, ha="right", fontsize=7, parse_math=False)
     _finish_small(axes, "", "% of clips")
     axes.legend(frameon=False, fontsize=7)
     return figure

@@ -59,7 +59,7 @@ def draw_skeleton(path: str | Path, skeleton: Skeleton, poses: np.ndarray) -> No
             axes.plot([start, bend, flat[joint, 0]], [y, y, flat[joint, 1]], color="0.72", linewidth=0.6, zorder=1)
             align = "left" if side > 0 else "right"
             text = f"{joint}  {skeleton.names[joint]}" if side > 0 else f"{skeleton.names[joint]}  {joint}"
-            axes.text(edge, y, text, color=colours[joint], fontsize=8, ha=align, va="center")
+            axes.text(edge, y, text, color=colours[joint], fontsize=8, ha=align, va="center", parse_math=False)
     marks = [("left", "left"), ("right", "right"), ("centre", "neither")] if skeleton.left_right else []
     for k, (side, word) in enumerate(marks):
         figure.text(0.36 + 0.14 * k, 0.03, f"● {word}", color=_rgb(side), fontsize=8, ha="center")

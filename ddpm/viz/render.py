@@ -8,7 +8,9 @@ import imageio.v3 as iio
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ddpm.errors import escaped
 from ddpm.files import write_durably
+from ddpm.memory import refuse_beyond_memory
 from ddpm.skeleton import Skeleton
 
 # Blue and vermilion stay apart for every common kind of colour blindness; the spine is neutral.
@@ -228,6 +230,7 @@ def draw_clips(
     if columns < 1 or size < 32:
         raise ValueError(f"columns must be at least 1 and size at least 32, got {columns} and {size}")
 
+    refuse_beyond_memory(f"a picture of {n} clips of {frames} frames", 3 * n * frames * size**2, "draw fewer, or smaller ones")
     last = np.minimum(np.arange(frames), np.array(ends)[:, None] - 1)
     view = _project(clips[np.arange(n)[:, None], last], skeleton, size)
     font = ImageFont.load_default(max(9, size // 15))
@@ -237,6 +240,7 @@ def draw_clips(
     sheet = Image.new("RGB", (columns * size, rows * (size + strip)), PAPER)
     write = ImageDraw.Draw(sheet)
     for i, title in enumerate(titles or ()):
+        title = escaped(title[:200], "")  # a name of a file: a line end cannot be measured, and shortening takes a step a letter
         while title and write.textlength(title, font) > 0.94 * size:
             title = title.rstrip("…")[:-1] + "…" if len(title) > 2 else ""
         x, y = i % columns * size + size / 2, i // columns * (size + strip) + strip * 0.62

@@ -1,5 +1,6 @@
 """The command that looks at data: what it writes, what it finds out by itself, and how it ends."""
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from ddpm.errors import ConfigError, DataError
+from ddpm.errors import ConfigError, DataError, EscapedFormatter
 from ddpm.viz.figure import _spread, draw_skeleton
 from inspect_data import Config, inspect_data, with_fitting_skeleton, with_path
 from tests.configs import compose
@@ -30,6 +31,18 @@ def test_a_summary_and_two_pictures(tmp_path: Path) -> None:
     with Image.open(out / "skeleton.png") as png:
         colours = {colour for _, colour in png.convert("RGB").getcolors(1 << 20)}
         assert {(0, 114, 178), (213, 94, 0), (64, 68, 75)} <= colours, "left, right and centre"
+
+
+def test_no_name_of_a_file_controls_the_terminal(tmp_path: Path) -> None:
+    label = "wa\x1b[31m\nlk\u202e"
+    np.savez(tmp_path / "a.npz", clips=people(2, 15.0)[:2], labels=[label, label], fps=15)
+    out = inspect_data(compose("inspect", ["data=folder", f"data.root={tmp_path / 'a.npz'}", f"out={tmp_path / 'out'}"]))
+    text = (out / "summary.txt").read_text()
+    assert "wa\\x1b[31m\\nlk\\u202e 2" in text and text.replace("\n", "").isprintable()
+    record = logging.makeLogRecord({"msg": "%s", "args": (label,)})
+    assert EscapedFormatter("%(message)s").format(record) == "wa\\x1b[31m\nlk\\u202e"
+    logged = OmegaConf.load(Path(__file__).parents[2] / "conf" / "hydra" / "job_logging" / "plain.yaml")
+    assert logged.formatters.screen["class"] == f"{EscapedFormatter.__module__}.{EscapedFormatter.__qualname__}"
 
 
 def test_the_keys_are_those_of_the_schema() -> None:

@@ -1,12 +1,14 @@
 """A network and a callback of the user's own package, found from the current directory, without an edit of this project."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ddpm.checkpoint import DurableCheckpointIO, read_checkpoint
-from ddpm.errors import ConfigError
-from ddpm.runs import overrides_of, refuse_outside
+from ddpm.config import RESUMED, check
+from ddpm.errors import CheckpointError, ConfigError
+from ddpm.runs import checkpoint_to_resume, overrides_of, refuse_outside
 from tests.commands.test_train import SMALL, command
 
 MY_PACKAGE = """
@@ -113,6 +115,66 @@ def test_nothing_outside_of_a_run_is_written_or_removed(tmp_path: Path) -> None:
     for path in (inside, outside, tmp_path / "run" / ".." / "b.ckpt", folder):
         DurableCheckpointIO(tmp_path / "run").remove_checkpoint(path)
     assert not inside.exists() and outside.exists() and folder.exists()
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "T=${sweep_dir:canary,null}",
+        "frames=${oc.env:HOME}",
+        "experiment=../../evil",
+        "+data@x=/tmp/evil",
+        "hydra.run.dir=canary",
+        "callbacks={best:{dirpath:../x}}",
+    ],
+)
+def test_the_command_line_in_a_checkpoint_chooses_and_sets_values_alone(override: str, tmp_path: Path) -> None:
+    content = {"state_dict": {}, "hyper_parameters": {"overrides": ["out=../x", override]}, "global_step": 1}
+    DurableCheckpointIO().save_checkpoint(content, tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match="its command line has"):
+        overrides_of(tmp_path / "last.ckpt", [])
+    content["hyper_parameters"] = {"overrides": ["frames=${loader.frames}", "data.root=../data", "data=folder", "model.depth=2"]}
+    DurableCheckpointIO().save_checkpoint(content, tmp_path / "last.ckpt")
+    assert len(overrides_of(tmp_path / "last.ckpt", [])) == 4
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("dirpath", "elsewhere"), ("save_dir", ".."), ("name", "../x"), ("version", "/tmp/x"), ("filename", "a/../../b")),
+        *(("tracking_uri", "http://example.invalid"), ("tracking_uri", "file:x"), ("log_dir", "x")),
+    ],
+)
+def test_what_writes_is_told_no_place_outside(key: str, value: str, tmp_path: Path) -> None:
+    config: dict[str, dict[str, Any]] = {"callbacks": {}, "logger": {}, "trainer": {}}
+    fine = {"monitor": "val/loss", "dirpath": str(tmp_path / "a"), "filename": "best", "name": "", "version": None}
+    for group in config:
+        refuse_outside({**config, group: {"x": fine}}, tmp_path)
+        with pytest.raises(ConfigError, match=rf"{group}\.x\.{key}=.*writes below its own directory"):
+            refuse_outside({**config, group: {"x": fine | {key: value}}}, tmp_path)
+
+
+def test_what_may_write_stands_where_it_is_looked_at() -> None:
+    node = {"_target_": "pytorch_lightning.loggers.CSVLogger", "save_dir": "canary"}
+    for key in ("skeleton", "model", "data.skeleton"):
+        with pytest.raises(ConfigError, match="below callbacks and logger and trainer only"):
+            check(node, key, RESUMED)
+    check(node, "logger.x", RESUMED)
+
+
+def test_a_run_with_links_out_of_it_is_not_resumed(tmp_path: Path) -> None:
+    """train.log would be written through one, .lock would empty what it names."""
+    out = tmp_path / "run"
+    (out / "checkpoints").mkdir(parents=True)
+    (out / "checkpoints" / "last.ckpt").touch()
+    (out / "inside").symlink_to(out / "checkpoints")
+    assert checkpoint_to_resume(str(out), out) == out / "checkpoints" / "last.ckpt"
+    for name in ("train.log", ".lock", "samples"):
+        (out / name).symlink_to(tmp_path / "elsewhere")
+        for resume in ("auto", str(out)):
+            with pytest.raises(ConfigError, match=rf"{name}: links to .*elsewhere"):
+                checkpoint_to_resume(resume, out)
+        (out / name).unlink()
 
 
 def test_an_option_of_another_name_is_that_of_today(tmp_path: Path) -> None:

@@ -220,6 +220,16 @@ def test_a_member_that_is_longer_than_it_says_is_refused(tmp_path: Path) -> None
         read(path)
 
 
+def test_a_file_of_one_array_is_mapped(tmp_path: Path) -> None:
+    """Of up to 4 GiB: nothing of it is in memory before it is used."""
+    for order in ("C", "F"):
+        motion = np.asarray(np.arange(8 * 20 * 3, dtype=np.float32).reshape(8, 20, 3), order=order)  # type: ignore[call-overload]
+        np.save(tmp_path / "a.npy", motion)
+        (recording,) = read(tmp_path / "a.npy")
+        assert np.array_equal(recording.positions, motion) and not recording.positions.flags.owndata
+        assert isinstance(recording.positions, np.memmap)
+
+
 def test_truncated_archives(tmp_path: Path) -> None:
     whole = saved(tmp_path / "a.npz", clips=CLIPS, fps=20).read_bytes()
     for length in range(0, len(whole), 97):

@@ -245,6 +245,29 @@ def test_what_is_damaged_is_refused_and_a_cache_makes_it_again(
     assert len(made) == 2
 
 
+@pytest.mark.parametrize("column", range(5))
+@pytest.mark.parametrize("value", [-2, 10**6, 2**62])
+def test_an_index_that_leads_elsewhere_is_refused(column: int, value: int, tmp_path: Path) -> None:
+    """With the right checksum, as whoever made it can give."""
+    written(tmp_path / "s")
+    path = tmp_path / "s" / "index.npy"
+    index = np.load(path)
+    index[0, column] = value
+    np.save(path, index)
+    expected = [path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()]
+    rewrite(tmp_path / "s", lambda m: m["files"].update({path.name: expected}))
+    with pytest.raises(DataError, match="names frames, labels or names that are not there"):
+        open_store(tmp_path / "s")
+
+
+def test_a_store_names_no_other_files(tmp_path: Path) -> None:
+    written(tmp_path / "s")
+    for name in ("/dev/zero", "../s/meta.json"):
+        rewrite(tmp_path / "s", lambda m, name=name: m["files"].update({name: [0, None]}))
+        with pytest.raises(DataError, match="is no file of a store"):
+            open_store(tmp_path / "s")
+
+
 def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
     written(tmp_path / "s")
     path = tmp_path / "s" / SOURCES

@@ -178,7 +178,9 @@ def test_grid_shape_and_one_figure_per_cell() -> None:
     assert (painted.ravel()[:5] > 20).all() and painted.ravel()[5] == 0
     assert len(set(painted.ravel()[:5])) == 1  # equal clips, equal cells
     assert render.draw_clips(clips, SKELETON, size=80, columns=5).shape == (8, 80, 400, 3)
-    titled = render.draw_clips(clips, SKELETON, size=80, columns=2, titles=["a title far too long for it"] * 5)
+    titled = render.draw_clips(
+        clips, SKELETON, size=80, columns=2, titles=["a title far too long for it", "a\nb", "\x1b[31m", "$x$", "x" * 10**6]
+    )
     assert titled.shape[1] > 240 and titled.shape[2] == 160
     assert np.array_equal(frames, render.draw_clips(clips, SKELETON, size=80))
 
