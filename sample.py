@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from datamodules.cache import through_cache
 from datamodules.readers.arrays import read_vectors
 from datamodules.source import read_source, read_whole, refuse_beyond
 from ddpm.checkpoint import load_run
-from ddpm.clips import Clips
+from ddpm.clips import FASTEST, TEMPO, Clips
 from ddpm.command import command
 from ddpm.config import construct, construct_data, own_data
 from ddpm.errors import ConfigError, below, printable, refuse
@@ -46,6 +46,8 @@ class Config:
     vector: str | None
     guidance: float | None
     project: str | None
+    fps: float | None
+    tempo: float
     interpolate: Any
     vary: float | None
     edit: str | None
@@ -89,7 +91,7 @@ def sample(cfg: DictConfig) -> Path:
             raise ConfigError(f"vector={cfg.vector}: {str(error).removeprefix('condition: ')}") from error
     turned = (run.get("loader") or {}).get("facing", False)
     source = None if cfg.source is None else source_of(cfg, model, run, turned).positions.float()
-    seeds, arrays, shown, titles = range(cfg.seed, cfg.seed + cfg.n), {}, None, None
+    seeds, arrays, drawn, titles = range(cfg.seed, cfg.seed + cfg.n), {}, None, None
     project = {"none": None, None: ""}.get(cfg.project, cfg.project)  # the empty string is the model's own
     options = {"labels": labels, "guidance": cfg.guidance, "project": project, "sampler": sampler, "batch_size": cfg.batch_size}
     began = time.monotonic()
@@ -104,17 +106,18 @@ def sample(cfg: DictConfig) -> Path:
         )  # fmt: skip
         arrays = {"noise": noise.numpy()}
         again = clips.positions[: cfg.gif_clips]
-        shown = torch.stack([source[: len(again)], again], dim=1).flatten(0, 1)  # each beside its source
+        drawn = model.as_clips(torch.stack([source[: len(again)], again], dim=1).flatten(0, 1))  # each beside its source
         titles = [text for i in range(len(again)) for text in (f"source {cfg.source_clip + i}", "sampled again")]
     elif cfg.vary is not None and source is not None:
         clips = vary(model, source[0], cfg.vary, seeds, **options)
-        shown = torch.cat([source[:1], clips.positions[: cfg.gif_clips]])
+        drawn = model.as_clips(torch.cat([source[:1], clips.positions[: cfg.gif_clips]]))
         titles = ["the source", *(clips.titles or [])[: cfg.gif_clips]]
     elif cfg.edit is not None:
         clip, floor = read_whole(cfg.edit, model.skeleton, model.fps, cfg.source_clip)
         given = given_by(cfg.keep, model.skeleton, len(clip))
         clips = edit(model, clip, given, seeds, facing=turned, floor=floor, **options)
-        shown = torch.cat([clip[None], clips.positions[: cfg.gif_clips]])
+        drawn = model.as_clips(torch.cat([clip[None], clips.positions[: cfg.gif_clips]]))
+        drawn = replace(drawn, given=given & (torch.arange(len(drawn)) > 0)[:, None, None, None])
         titles = ["the clip", *(clips.titles or [])[: cfg.gif_clips]]
     elif cfg.interpolate is not None:
         clips = interpolate(model, cfg.interpolate, cfg.n, frames=cfg.frames, **options)
@@ -128,11 +131,12 @@ def sample(cfg: DictConfig) -> Path:
         raise ValueError(
             f"{bad} of {len(clips)} sampled clips are not finite, none is written: the model has diverged, train it anew"
         )
-    out = Path(cfg.out)
+    pace = partial(Clips.resampled, fps=cfg.fps, tempo=cfg.tempo, cycle=model.normalizer.travel if cfg.loop else None)
+    clips, out = pace(clips), Path(cfg.out)
     (path,) = clips.save(out / "clips.npz", arrays=arrays)
-    log.info("%s: %d clips of %d frames at %g fps, sampled in %.1f s", path, *clips.positions.shape[:2], model.fps, seconds)
+    log.info("%s: %d clips of %d frames at %g fps, sampled in %.1f s", path, *clips.positions.shape[:2], clips.fps, seconds)
     if cfg.gif_clips > 0:
-        drawn = clips.take(slice(cfg.gif_clips)) if shown is None else model.as_clips(shown)
+        drawn = clips.take(slice(cfg.gif_clips)) if drawn is None else pace(drawn)
         drawn.save(out / "clips.gif", titles=titles)
         log.info("%s: %d of them", out / "clips.gif", min(cfg.gif_clips, len(clips)))
     if cfg.export == "bvh":
@@ -183,6 +187,8 @@ def check_values(cfg: DictConfig) -> None:
         ("guidance", 0 <= (cfg.guidance or 0) < math.inf, "a number, and not negative; 1 is none, more exaggerates the action"),
         ("project", cfg.project in (None, "bones", "none"), "bones, none, or null for that of the run"),
         ("vary", cfg.vary is None or 0 < cfg.vary <= 1, "in (0, 1]: 1 keeps nothing of the clip"),
+        ("fps", cfg.fps is None or 1 <= cfg.fps <= FASTEST, f"a number from 1 to {FASTEST:g}, or null for that of the run"),
+        ("tempo", 1 / TEMPO <= cfg.tempo <= TEMPO, f"a number from {1 / TEMPO:g} to {TEMPO:g}: 2 is twice as fast"),
         ("interpolate", ends is None or two_seeds, "two seeds, [a,b]"),
     ):
         refuse([(not good, f"{key}={cfg[key]} must be {limit}")])
@@ -196,6 +202,7 @@ def check_values(cfg: DictConfig) -> None:
         (len(modes) > 1, f"{' and '.join(modes)} cannot be combined: give one of them"),
         ((cfg.source is None) == (varies or inverts), sourced),
         (inverts and given, f"{given}: clips are inverted without; leave it away"),
+        (inverts and (cfg.fps or cfg.tempo != 1), "clips are inverted as they are: leave fps and tempo away"),
         (inverts and (cfg.sampler or cfg.steps), "invert samples with DDIM in as many calls: leave sampler and steps away"),
         (varies and cfg.guidance is not None and cfg.action is cfg.vector is None, towards),
         (several and ends is not None, f"action={cfg.action}: all clips between two seeds have one action; give one, or none"),

@@ -241,6 +241,8 @@ class MotionDiffusion(pl.LightningModule):
         guidance: float | None = None,
         cost: Cost | None = None,
         project: str | None = "",
+        fps: float | None = None,
+        tempo: float = 1.0,
         sampler: Sampler | None = None,
         steps: int | None = None,
         batch_size: int = 64,
@@ -263,6 +265,8 @@ class MotionDiffusion(pl.LightningModule):
             cost: of clips in metres, a function that samples are led to make small, see `ddpm.process.constraints.Cost`.
             guidance: weight, 1 for none; None for that of the condition.
             project: ``bones`` or None; the empty string for the module's own.
+            fps: frames per second to which clips are resampled; None for those of training, in which ``frames`` counts.
+            tempo: 2 makes the motion twice as fast.
             sampler: None for the module's own.
             steps: of the sampler, None for its own number; a step is one network call, and two where guidance acts.
             batch_size: clips per network call.
@@ -312,7 +316,7 @@ class MotionDiffusion(pl.LightningModule):
 
         text = progress if isinstance(progress, str) else "sampling" if progress else None
         clips = self.in_batches(generate, seeds, length, cond, sampler, batch_size, text, observer=observer)
-        return self.as_clips(clips, torch.tensor(seeds), labels)
+        return self.as_clips(clips, torch.tensor(seeds), labels).resampled(fps, tempo, self.normalizer.travel if loop else None)
 
     def _windows(self, frames: int | None, loop: bool, script: Sequence[tuple[str, float]] | None) -> tuple[int, Windows | None]:
         """The length of the clips of `sample`, and the windows that they are made of, None for clips of one window."""

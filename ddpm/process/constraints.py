@@ -80,8 +80,8 @@ class Known(Posterior):
         self.given, self.values = given, clip[given]
         if len(self.values) > LARGEST or clip.shape[-1] > LONGEST:
             raise ValueError(
-                f"keep: {len(self.values)} coordinates of a clip of {clip.shape[-1]} frames, at most {LARGEST} of {LONGEST} frames "
-                "are possible; keep fewer frames or joints, or take a shorter clip"
+                f"keep: {len(self.values)} coordinates of a clip of {clip.shape[-1]} frames, at most {LARGEST} of {LONGEST} "
+                "frames are possible; keep fewer frames or joints, or take a shorter clip"
             )
         linear = copy.deepcopy(self.normalizer)
         linear.mean.zero_()
@@ -145,7 +145,8 @@ class Known(Posterior):
                 used = poses.any(1)
                 time = (wave[:, frames].T * variance[used, None]) @ wave_too[:, times]
                 total += poses[used].T @ time.flatten(1)
-            block = total.reshape(len(coords), len(others), len(frames), len(times)).transpose(1, 2).reshape(len(here), len(there))
+            block = total.reshape(len(coords), len(others), len(frames), len(times)).transpose(1, 2)
+            block = block.reshape(len(here), len(there))
             out[here[:, None], there], out[there[:, None], here] = block, block.T
         return out
 

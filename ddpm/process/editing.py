@@ -1,6 +1,7 @@
 """Clips between two seeds, variations of a clip, clips of which a part is given, and the noise from which clips come."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -237,7 +238,7 @@ def edit(
     made = model.in_batches(generate, seeds, len(clip), model.conditions(seeds, labels), sampler, batch_size, "editing")
     made = made + anchor if angle is None else rotated(made + anchor, skeleton, -angle)
     made[:, given] = clip[given].to(made)  # turned there and back they would differ in the last digit
-    return model.as_clips(made, torch.tensor(seeds), labels)
+    return replace(model.as_clips(made, torch.tensor(seeds), labels), given=given.cpu().expand(len(made), -1, -1, -1))
 
 
 def invert(model: MotionDiffusion, clips: Tensor, steps: int, batch_size: int = 64) -> tuple[Clips, Tensor]:

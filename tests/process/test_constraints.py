@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ddpm.module import MotionDiffusion
 from ddpm.normalizer import Normalizer
-from ddpm.process.constraints import LARGEST, Known, Towards
+from ddpm.process.constraints import LARGEST, LONGEST, Known, Towards
 from ddpm.process.diffusion import DenoiseDiffusion
 from ddpm.process.editing import edit, given_by
 from ddpm.process.gaussian import Gaussian
@@ -202,9 +202,10 @@ def test_what_cannot_be_kept_is_named(keep: list[str | int], named: str) -> None
         given_by(keep, BODY, FRAMES)
 
 
-def test_too_much_of_too_long_a_clip_is_refused_before_it_is_computed() -> None:
+@pytest.mark.parametrize(("frames", "kept"), [(LARGEST // (J * C) + 1, LARGEST), (LONGEST + 1, 1)])
+def test_too_much_of_too_long_a_clip_is_refused_before_it_is_computed(frames: int, kept: int) -> None:
     model = module()
-    frames = int((LARGEST / (J * C) ** 2) ** 0.5) + 2
-    given = torch.ones(J, C, frames, dtype=torch.bool)
+    given = torch.zeros(J, C, frames, dtype=torch.bool)
+    given[..., :kept] = True
     with pytest.raises(ValueError, match=f"clip of {frames} frames.*keep fewer"):
         Known(torch.zeros(J, C, frames).double(), given, model.normalizer, model.diffusion.prediction, BODY)
