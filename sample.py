@@ -151,7 +151,7 @@ def sample(cfg: DictConfig) -> Path:
 def script_of(script: Any) -> list[tuple[str, float]]:
     """``walk:3,wave:2`` or ``[walk:3,wave:2]`` -> [("walk", 3.0), ("wave", 2.0)]."""
     acts = []
-    for item in script.split(",") if isinstance(script, str) else script:
+    for item in script if OmegaConf.is_list(script) else str(script).split(","):
         name, _, seconds = str(item).rpartition(":")
         try:
             acts.append((name.strip(), float(seconds)))
@@ -195,6 +195,7 @@ def check_values(cfg: DictConfig) -> None:
     modes = [key for key in ("interpolate", "vary", "invert", "edit", "script") if cfg[key] is not None]
     varies, inverts = "vary" in modes, "invert" in modes
     given = next((f"{key}={cfg[key]}" for key in ("action", "vector", "guidance", "project") if cfg[key] is not None), None)
+    keeps_none = cfg.keep is None or cfg.keep == []
     several = OmegaConf.is_list(cfg.action) and len(cfg.action) != 1
     sourced = f"source={cfg.source}: vary and invert need one, a file of clips or val, and nothing else does"
     towards = f"guidance={cfg.guidance}: with vary there is something to guide towards only with action= or vector="
@@ -207,7 +208,7 @@ def check_values(cfg: DictConfig) -> None:
         (varies and cfg.guidance is not None and cfg.action is cfg.vector is None, towards),
         (several and ends is not None, f"action={cfg.action}: all clips between two seeds have one action; give one, or none"),
         ((cfg.source or cfg.edit) and cfg.frames, f"frames={cfg.frames}: clips of a file keep their own length"),
-        ((cfg.edit is None) == bool(cfg.keep), f"keep={cfg.keep}: edit=FILE and keep=[...], what of it stays, need each other"),
+        ((cfg.edit is None) != keeps_none, f"keep={cfg.keep}: edit=FILE and keep=[...], what of it stays, need each other"),
         (cfg.loop and modes, f"loop cannot be combined with {' and '.join(modes)}"),
         (cfg.script and (cfg.frames or cfg.action), "script says which actions and how long: leave frames and action away"),
         (cfg.vector and (cfg.script or cfg.action), "vector cannot be combined with action or script: give one of them"),

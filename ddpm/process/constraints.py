@@ -177,18 +177,32 @@ class Towards(Posterior):
 
     def __init__(self, like: Tensor, normalizer: Normalizer, prediction: Prediction, cost: Cost, steps: int = 20) -> None:
         super().__init__(like, normalizer, prediction)
+        if not callable(cost):
+            raise ValueError(f"cost={cost!r} must be a function of positions (clips, frames, joints, coords)")
         self.cost, self.steps = cost, steps
 
     @torch.enable_grad()
     def __call__(self, x0_hat: Tensor, alpha_bar: Tensor) -> Tensor:
-        """Normalised estimates ``(batch, joint, coord, frame)``, all at one noise level -> those at which the cost is lower."""
+        """Normalised estimates ``(batch, joint, coord, frame)``, all at one noise level -> those at which the cost is lower.
+
+        A ValueError for a cost that is not ``(batch,)``, or of which value or slope is not finite or not known.
+        """
         noise = 1 - alpha_bar.flatten()[0].to(x0_hat)
         deviation = (noise * self.variance(alpha_bar)).sqrt().to(x0_hat)
         x0_hat = x0_hat.detach()
 
         def total(u: Tensor) -> Tensor:
             clips = self.normalizer.inverse(x0_hat + self.back(deviation * u, x0_hat[0]))
-            return u.square().sum((1, 2)) / 2 + self.cost(clips.permute(0, 3, 1, 2))
+            cost = self.cost(clips.permute(0, 3, 1, 2))
+            if not isinstance(cost, Tensor) or cost.shape != u.shape[:1] or not cost.is_floating_point():
+                got = f"{cost.dtype} {tuple(cost.shape)}" if isinstance(cost, Tensor) else repr(cost)
+                raise ValueError(f"cost: returned {got}, expected one number a clip, a tensor of floats of shape ({len(u)},)")
+            if not cost.requires_grad:
+                raise ValueError(
+                    "cost: cannot be differentiated; compute it from the positions with operations of torch, without detach, "
+                    "numpy, comparisons or rounding"
+                )
+            return u.square().sum((1, 2)) / 2 + cost
 
         def value_and_slope(u: Tensor) -> tuple[Tensor, Tensor]:
             u = u.detach().requires_grad_()
@@ -197,10 +211,18 @@ class Towards(Posterior):
 
         u, rate = x0_hat.new_zeros(len(x0_hat), *deviation.shape), x0_hat.new_ones(len(x0_hat), 1, 1)
         value, slope = value_and_slope(u)
+        bad = ~(value.flatten().isfinite() & slope.isfinite().flatten(1).all(1)) & x0_hat.isfinite().flatten(1).all(1)
+        if bad.any():
+            k = int(bad.nonzero()[0])
+            what = "the slope" if value[k].isfinite().all() else f"it is {value[k].item()}, which"
+            raise ValueError(
+                f"cost: of clip {k} {what} is not finite; keep away from square roots, divisions and logarithms at 0, and "
+                "from values beyond 1e38"
+            )
         for _ in range(self.steps):
             tried = u - rate * slope
             found, ascent = value_and_slope(tried)
-            better = found <= value
+            better = (found <= value) & ascent.isfinite().flatten(1).all(1)[:, None, None]
             # Barzilai & Borwein 1988: the step that fits the curvature met on the last one.
             way, change = -rate * slope, ascent - slope
             curvature = (way * change).sum((1, 2), keepdim=True)

@@ -146,6 +146,8 @@ def test_inversion_is_undone_by_sampling(run: Path, tmp_path: Path, caplog: pyte
         (["invert=5", "source=x.npz", "action=walk"], "action=walk: clips are inverted without"),
         (["edit=x.npz"], "keep=None: edit=FILE and keep"),
         (["keep=[:8]"], "edit=FILE and keep"),
+        (["keep=0"], "edit=FILE and keep"),
+        (["edit=x.npz", "keep=[]"], "edit=FILE and keep"),
         (["edit=x.npz", "keep=[:8]", "frames=9"], "frames=9"),
         (["edit=x.npz", "keep=[:8]", "loop=true"], "loop cannot be combined with edit"),
         (["fps=0"], r"fps=0\.0 must be a number from 1 to 1000"),
@@ -227,7 +229,12 @@ def test_a_script_is_as_long_as_its_actions(shaken: Path, tmp_path: Path) -> Non
     acted = sampled(shaken, tmp_path / "c", f"action={first}", "frames=32", "n=2", "gif_clips=0")["clips"]
     np.testing.assert_allclose(alone, acted, atol=1e-5)
     assert np.abs(got - alone).max() > 1e-3
-    for script, named in (("[a3]", "a3 is no ACTION:SECONDS"), (f"[{first}:0.01]", "in all"), ("[fly:9]", "action=fly")):
+    for script, named in (
+        ("7", "7 is no ACTION:SECONDS"),
+        ("[a3]", "a3 is no ACTION:SECONDS"),
+        (f"[{first}:0.01]", "in all"),
+        ("[fly:9]", "action=fly"),
+    ):
         with pytest.raises(ValueError, match=named):
             sampled(shaken, tmp_path / "d", f"script={script}")
 

@@ -288,6 +288,36 @@ def test_a_clip_does_not_depend_on_its_neighbours() -> None:
         torch.testing.assert_close(module.sample([i]).positions[0], together[i], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"labels": torch.tensor([0, 3])}, r"labels=\[0, 3\].*from 0 to 2, or -1 for any action: walk, bow, wave"),
+        ({"labels": torch.tensor([0, -2])}, "from 0 to 2"),
+        ({"labels": torch.tensor([0])}, "one for each of 2 clips"),
+        ({"labels": [0.0, 1.0]}, "must be int64"),
+        ({"guidance": float("nan")}, "guidance=nan must be a number"),
+        ({"guidance": -1}, "guidance=-1 must be a number"),
+        ({"script": [("walk", 3.0)], "loop": True}, "neither frames nor loop"),
+        ({"script": [("walk", float("nan"))]}, "pairs of an action and its seconds"),
+        ({"script": [("walk", float("inf"))]}, "pairs of an action and its seconds"),
+        ({"script": [("walk", 1e9)]}, "to 5000"),
+        ({"script": [("walk", "3")]}, "pairs of an action"),
+        ({"script": "walk:3"}, "pairs of an action"),
+        ({"script": [("fly", 3.0)]}, "action=fly: the model knows walk, bow, wave"),
+        ({"frames": 0}, "frames=0 must be a whole number from 1 to 100000"),
+        ({"frames": 2.5}, "frames=2.5"),
+        ({"frames": 10**9}, "frames=1000000000"),
+    ],
+)
+def test_a_wrong_request_is_named(arguments: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        knowing().sample(2, **arguments)
+
+
+def test_labels_may_be_a_list() -> None:
+    assert torch.equal(knowing().sample(2, labels=[1, -1]).positions, knowing().sample(2, labels=torch.tensor([1, -1])).positions)
+
+
 # --- training
 
 
