@@ -236,13 +236,13 @@ def test_what_was_given_is_grey_and_its_nearest_frames_are_ghosts() -> None:
     colours = [*render.SIDE_COLOURS.values(), render.GIVEN, render.GHOST]
     ink = {c: close_to(frames, c, 3).reshape(8, -1, 3, 200).sum(axis=(1, 3)) for c in colours}
     left, right = render.SIDE_COLOURS["left"], render.SIDE_COLOURS["right"]
-    assert ink[left][0, 0] == ink[right][0, 0] == ink[render.GHOST][0, 0] == 0 and ink[render.GIVEN][0, 0] > 300
+    assert ink[left][0, 0] == ink[right][0, 0] == 0 and ink[render.GHOST][0, 0] < 50 and ink[render.GIVEN][0, 0] > 200
     assert (ink[render.GHOST][4:, 0] > 100).all(), "it stands where the body was"
-    assert (ink[left][1:, 0] < 0.7 * ink[left][1:, 1]).all() and (ink[right][1:, 0] > 0.9 * ink[right][1:, 1]).all()
+    assert (ink[left][1:, 0] < ink[left][1:, 1] - 30).all() and (ink[right][1:, 0] > 0.8 * ink[right][1:, 1]).all()
     view = render._project(clips, SKELETON, 200)
     x, y = view.joints[0, 5, arm[:2]].mean(axis=0).astype(int)
     assert close_to(frames[5, y - 2 : y + 3, x - 2 : x + 3], render.GIVEN).any()
-    assert ink[render.GIVEN][:, 1].max() < 5 and (ink[render.GIVEN][:, 2] > ink[render.GIVEN][:, 1] + 10).all(), "the way ahead"
+    assert ink[render.GIVEN][0, 2] > ink[render.GIVEN][0, 1] + 50, "the way ahead"
     plain = render.draw_clips(clips, SKELETON, size=200, columns=3)[:, :-2]
     assert np.array_equal(plain[:, :, 200:400], frames[:, :, 200:400])
 
