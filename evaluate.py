@@ -22,7 +22,6 @@ from ddpm.command import command
 from ddpm.config import construct, construct_data, own_clips, own_split
 from ddpm.errors import DataError, outside, refuse, refuse_split
 from ddpm.files import refuse_unwritable, write_json
-from ddpm.memory import refuse_clips_beyond_memory
 from ddpm.metrics import suite
 from ddpm.metrics.classifier import classification, classifier_of
 from ddpm.metrics.memorisation import memorisation
@@ -165,7 +164,6 @@ def measured(config: Mapping[str, Any]) -> tuple[Clips, Any, Reference, dict[str
     if generated is None:
         node = config["sampler"] or run["sampler"]
         sampler = construct(node, "sampler") if config["sampler"] else model.sampler
-        refuse_clips_beyond_memory(config["n"], frames, len(model.skeleton.names), model.skeleton.coords)
         cost(sampler, model.diffusion.alpha_bar)
         seeds = range(config["seed"], config["seed"] + config["n"])
         options = {"batch_size": config["batch_size"], "device": config["device"], "progress": True}

@@ -8,7 +8,7 @@ if __name__ == "__main__":
 import logging
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,11 @@ from datamodules.cache import through_cache
 from datamodules.readers.arrays import read_vectors
 from datamodules.source import read_source, read_whole, refuse_beyond
 from ddpm.checkpoint import load_run
-from ddpm.clips import Clips
+from ddpm.clips import FASTEST, TEMPO, Clips
 from ddpm.command import command
 from ddpm.config import construct, construct_data, own_data
 from ddpm.errors import ConfigError, outside, printable, refuse
 from ddpm.files import refuse_unwritable
-from ddpm.memory import refuse_clips_beyond_memory
 from ddpm.module import MotionDiffusion, choose_device
 from ddpm.process.editing import edit, given_by, interpolate, invert, vary
 from ddpm.process.samplers import cost
@@ -54,6 +53,8 @@ class Config:
     vector: str | None
     guidance: float | None
     project: str | None
+    fps: float | None
+    tempo: float
     interpolate: Any
     vary: float | None
     edit: str | None
@@ -94,7 +95,6 @@ def sample(cfg: DictConfig) -> Path:
         refuse(outside({"steps": cfg.steps}, {"steps": f"in [1, {model.diffusion.n_steps}]"}))
         sampler = partial(sampler, steps=cfg.steps)
     cost(sampler, model.diffusion.alpha_bar)
-    refuse_clips_beyond_memory(cfg.n, cfg.frames or model.frames, len(model.skeleton.names), model.skeleton.coords)
     wanted = cfg.action if cfg.action is None or OmegaConf.is_list(cfg.action) else [cfg.action]
     labels = None if wanted is None else model.find_labels([str(name) for name in wanted], cfg.n)
     if cfg.vector is not None:
@@ -104,7 +104,7 @@ def sample(cfg: DictConfig) -> Path:
             raise ConfigError(f"vector={cfg.vector}: {str(error).removeprefix('condition: ')}") from error
     turned = (run.get("loader") or {}).get("facing", False)
     source = None if cfg.source is None else source_of(cfg, model, run, turned).positions.float()
-    seeds, arrays, shown, titles = range(cfg.seed, cfg.seed + cfg.n), {}, None, None
+    seeds, arrays, drawn, titles = range(cfg.seed, cfg.seed + cfg.n), {}, None, None
     project = {"none": None, None: ""}.get(cfg.project, cfg.project)  # the empty string is the model's own
     options = {"labels": labels, "guidance": cfg.guidance, "project": project, "sampler": sampler, "batch_size": cfg.batch_size}
     began = time.monotonic()
@@ -119,17 +119,18 @@ def sample(cfg: DictConfig) -> Path:
         )  # fmt: skip
         arrays = {"noise": noise.numpy()}
         again = clips.positions[: cfg.gif_clips]
-        shown = torch.stack([source[: len(again)], again], dim=1).flatten(0, 1)  # each beside its source
+        drawn = model.as_clips(torch.stack([source[: len(again)], again], dim=1).flatten(0, 1))  # each beside its source
         titles = [text for i in range(len(again)) for text in (f"source {cfg.source_clip + i}", "sampled again")]
     elif cfg.vary is not None and source is not None:
         clips = vary(model, source[0], cfg.vary, seeds, **options)
-        shown = torch.cat([source[:1], clips.positions[: cfg.gif_clips]])
+        drawn = model.as_clips(torch.cat([source[:1], clips.positions[: cfg.gif_clips]]))
         titles = ["the source", *(clips.titles or [])[: cfg.gif_clips]]
     elif cfg.edit is not None:
         clip, floor = read_whole(cfg.edit, model.skeleton, model.fps, cfg.source_clip)
         given = given_by(cfg.keep, model.skeleton, len(clip))
         clips = edit(model, clip, given, seeds, facing=turned, floor=floor, **options)
-        shown = torch.cat([clip[None], clips.positions[: cfg.gif_clips]])
+        drawn = model.as_clips(torch.cat([clip[None], clips.positions[: cfg.gif_clips]]))
+        drawn = replace(drawn, given=given & (torch.arange(len(drawn)) > 0)[:, None, None, None])
         titles = ["the clip", *(clips.titles or [])[: cfg.gif_clips]]
     elif cfg.interpolate is not None:
         clips = interpolate(model, cfg.interpolate, cfg.n, frames=cfg.frames, **options)
@@ -143,11 +144,12 @@ def sample(cfg: DictConfig) -> Path:
         raise ValueError(
             f"{bad} of {len(clips)} sampled clips are not finite, none is written: the model has diverged, train it anew"
         )
-    out = Path(cfg.out)
+    pace = partial(Clips.resampled, fps=cfg.fps, tempo=cfg.tempo, cycle=model.normalizer.travel if cfg.loop else None)
+    clips, out = pace(clips), Path(cfg.out)
     (path,) = clips.save(out / "clips.npz", arrays=arrays)
-    log.info("%s: %d clips of %d frames at %g fps, sampled in %.1f s", path, *clips.positions.shape[:2], model.fps, seconds)
+    log.info("%s: %d clips of %d frames at %g fps, sampled in %.1f s", path, *clips.positions.shape[:2], clips.fps, seconds)
     if cfg.gif_clips > 0:
-        drawn = clips.take(slice(cfg.gif_clips)) if shown is None else model.as_clips(shown)
+        drawn = clips.take(slice(cfg.gif_clips)) if drawn is None else pace(drawn)
         drawn.save(out / "clips.gif", titles=titles)
         log.info("%s: %d of them", out / "clips.gif", min(cfg.gif_clips, len(clips)))
     if cfg.export == "bvh":
@@ -162,7 +164,7 @@ def sample(cfg: DictConfig) -> Path:
 def script_of(script: Any) -> list[tuple[str, float]]:
     """``walk:3,wave:2`` or ``[walk:3,wave:2]`` -> [("walk", 3.0), ("wave", 2.0)]."""
     acts = []
-    for item in script.split(",") if isinstance(script, str) else script:
+    for item in script if OmegaConf.is_list(script) else str(script).split(","):
         name, _, seconds = str(item).rpartition(":")
         try:
             acts.append((name.strip(), float(seconds)))
@@ -202,12 +204,15 @@ def check_values(cfg: DictConfig) -> None:
         ("guidance", 0 <= (cfg.guidance or 0) < math.inf, "a number, and not negative; 1 is none, more exaggerates the action"),
         ("project", cfg.project in (None, "bones", "none"), "bones, none, or null for that of the run"),
         ("vary", cfg.vary is None or 0 < cfg.vary <= 1, "in (0, 1]: 1 keeps nothing of the clip"),
+        ("fps", cfg.fps is None or 1 <= cfg.fps <= FASTEST, f"a number from 1 to {FASTEST:g}, or null for that of the run"),
+        ("tempo", 1 / TEMPO <= cfg.tempo <= TEMPO, f"a number from {1 / TEMPO:g} to {TEMPO:g}: 2 is twice as fast"),
         ("interpolate", ends is None or two_seeds, "two seeds, [a,b]"),
     ):
         refuse([(not good, f"{key}={cfg[key]} must be {limit}")])
     modes = [key for key in ("interpolate", "vary", "invert", "edit", "script") if cfg[key] is not None]
     varies, inverts = "vary" in modes, "invert" in modes
     given = next((f"{key}={cfg[key]}" for key in ("action", "vector", "guidance", "project") if cfg[key] is not None), None)
+    keeps_none = cfg.keep is None or cfg.keep == []
     several = OmegaConf.is_list(cfg.action) and len(cfg.action) != 1
     sourced = f"source={cfg.source}: vary and invert need one, a file of clips or val, and nothing else does"
     towards = f"guidance={cfg.guidance}: with vary there is something to guide towards only with action= or vector="
@@ -215,11 +220,12 @@ def check_values(cfg: DictConfig) -> None:
         (len(modes) > 1, f"{' and '.join(modes)} cannot be combined: give one of them"),
         ((cfg.source is None) == (varies or inverts), sourced),
         (inverts and given, f"{given}: clips are inverted without; leave it away"),
+        (inverts and (cfg.fps or cfg.tempo != 1), "clips are inverted as they are: leave fps and tempo away"),
         (inverts and (cfg.sampler or cfg.steps), "invert samples with DDIM in as many calls: leave sampler and steps away"),
         (varies and cfg.guidance is not None and cfg.action is cfg.vector is None, towards),
         (several and ends is not None, f"action={cfg.action}: all clips between two seeds have one action; give one, or none"),
         ((cfg.source or cfg.edit) and cfg.frames, f"frames={cfg.frames}: clips of a file keep their own length"),
-        ((cfg.edit is None) == bool(cfg.keep), f"keep={cfg.keep}: edit=FILE and keep=[...], what of it stays, need each other"),
+        ((cfg.edit is None) != keeps_none, f"keep={cfg.keep}: edit=FILE and keep=[...], what of it stays, need each other"),
         (cfg.loop and modes, f"loop cannot be combined with {' and '.join(modes)}"),
         (cfg.script and (cfg.frames or cfg.action), "script says which actions and how long: leave frames and action away"),
         (cfg.vector and (cfg.script or cfg.action), "vector cannot be combined with action or script: give one of them"),

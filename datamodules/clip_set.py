@@ -143,9 +143,11 @@ class ClipSet:
             yield Recording(self.recording(i).numpy(), source or "", name, subject, condition=vector)
 
     def fingerprint(self) -> str:
-        """SHA-256 of all positions and lengths, little-endian: the same for the same motion, wherever its files are."""
+        """SHA-256 of all positions, lengths and vectors, little-endian: the same for the same motion, wherever its files are."""
         digest = hashlib.sha256(self.frames.numpy().astype("<f4").tobytes())
         digest.update(self.lengths.numpy().astype("<i8").tobytes())
+        if self.conditions is not None:
+            digest.update(self.conditions.numpy().astype("<f4").tobytes())
         return digest.hexdigest()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ddpm.errors import DataError
 from ddpm.files import write_durably
@@ -17,6 +18,8 @@ from ddpm.skeleton import Skeleton
 
 ENDINGS = (".npz", ".gif", ".bvh", ".mp4")
 """What `Clips.save` can write."""
+FASTEST, TEMPO = 1000.0, 10.0
+"""Frames per second, and times as fast or as slow, that `Clips.resampled` makes at most."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Clips:
         skeleton: of all clips.
         seeds: ``(n,)`` int64 from which they were sampled, None if they were not.
         labels: name of the action of each clip, ``""`` where unknown; None if no clip has one.
+        given: bool, shaped like ``positions``, True where they were not sampled but given; None if none was.
 
     Raises:
         ValueError: shapes that do not belong together, no clips, a length outside 1..frames, or fps that is not positive.
@@ -41,6 +45,7 @@ class Clips:
     skeleton: Skeleton
     seeds: Tensor | None = None
     labels: tuple[str, ...] | None = None
+    given: Tensor | None = None
 
     def __post_init__(self) -> None:
         x, lengths = self.positions.detach().cpu().double(), self.lengths.detach().cpu().long()
@@ -53,6 +58,8 @@ class Clips:
         for name, values in (("lengths", lengths), ("seeds", self.seeds), ("labels", self.labels)):
             if values is not None and (len(values) != len(x) or (isinstance(values, Tensor) and values.ndim != 1)):
                 raise ValueError(f"clips: {len(x)} clips need as many {name}, got {len(values)}")
+        if self.given is not None and self.given.shape != x.shape:
+            raise ValueError(f"clips: given has shape {tuple(self.given.shape)}, expected that of positions, {tuple(x.shape)}")
         if lengths.min() < 1 or lengths.max() > x.shape[1]:
             raise ValueError(f"clips: lengths run from {lengths.min()} to {lengths.max()}, they must be in 1..{x.shape[1]}")
         if not 0 < self.fps < math.inf:
@@ -131,7 +138,8 @@ class Clips:
                 write_durably(path, content.getbuffer())
             case ".gif" | ".mp4" as ending:
                 titles = self.titles if titles is None else titles
-                frames = render.draw_clips(positions, self.skeleton, titles=titles, lengths=lengths)
+                given = None if self.given is None else self.given.numpy()
+                frames = render.draw_clips(positions, self.skeleton, titles=titles, lengths=lengths, given=given)
                 write_durably(path, (render.gif_bytes if ending == ".gif" else render.mp4_bytes)(frames, self.fps))
             case ".bvh":
                 self.require_finite()
@@ -148,7 +156,8 @@ class Clips:
         """The clips at ``index``: int64 numbers, a bool for each clip, or a slice."""
         seeds = None if self.seeds is None else self.seeds[index]
         labels = None if self.labels is None else tuple(self.labels[i] for i in torch.arange(len(self))[index].tolist())
-        return replace(self, positions=self.positions[index], lengths=self.lengths[index], seeds=seeds, labels=labels)
+        chosen = {"seeds": seeds, "labels": labels, "given": None if self.given is None else self.given[index]}
+        return replace(self, positions=self.positions[index], lengths=self.lengths[index], **chosen)
 
     def replace(self, positions: Tensor) -> "Clips":
         """The same with other positions."""
@@ -159,6 +168,45 @@ class Clips:
         if not math.isclose(self.fps, fps, rel_tol=1e-3):
             raise DataError(f"{source}: {self.fps:g} frames per second, the real motion has {fps:g}; resample one of them")
         return replace(self, fps=fps)
+
+    def resampled(self, fps: float | None = None, tempo: float = 1.0, cycle: Sequence[int] | None = None) -> "Clips":
+        """The same motion at another rate, and faster or slower, from the same first frames (`datamodules.cleaning.resample`).
+
+        Args:
+            fps: frames per second, None for the present ones.
+            tempo: 2 is twice as fast, with half as many frames.
+            cycle: of clips whose last frame leads to the first, the coordinates along which the next turn goes on where the last
+                one ended; a turn then lasts a whole number of frames. None for clips that end.
+
+        Raises:
+            ValueError: a rate that is not in 1..`FASTEST`, or a tempo that is not in 1/`TEMPO`..`TEMPO`.
+        """
+        from datamodules.cleaning import resample
+
+        fps = self.fps if fps is None else float(fps)
+        if fps == self.fps and tempo == 1:
+            return self
+        if not 1 <= fps <= FASTEST:
+            raise ValueError(f"fps={fps} must be in 1..{FASTEST:g} frames per second")
+        if not 1 / TEMPO <= tempo <= TEMPO:
+            raise ValueError(f"tempo={tempo} must be in {1 / TEMPO:g}..{TEMPO:g}; 2 is twice as fast")
+        ratio, made = self.fps * tempo / fps, []
+        for clip, length in zip(self.positions, self.lengths.tolist(), strict=True):
+            clip, frames = clip[:length], length
+            if cycle is not None and length > 1:
+                frames = max(round(length / ratio), 1)
+                next_turn = clip[:2].clone()
+                root = clip[:, self.skeleton.root, list(cycle)]
+                next_turn[..., list(cycle)] += root[-1] + (root[-1] - root[-2] + root[1] - root[0]) / 2 - root[0]
+                clip = torch.from_numpy(resample(torch.cat([clip, next_turn]).numpy(), length / frames, 1.0))[:frames]
+            else:
+                clip = torch.from_numpy(resample(clip.numpy(), ratio, 1.0))
+            made.append(clip)
+        lengths = torch.tensor([len(clip) for clip in made])
+        given = self.given
+        if given is not None:
+            given = given[:, (torch.arange(int(lengths.max())) * ratio).round().long().clamp(max=given.shape[1] - 1)]
+        return replace(self, positions=pad_sequence(made, batch_first=True), lengths=lengths, fps=fps, given=given)
 
     @property
     def titles(self) -> list[str] | None:

@@ -49,11 +49,6 @@ def refuse_beyond_memory(what: str, needed: float, remedy: str, accelerator: str
         log.warning("%s; if that is too little, %s", said, remedy)
 
 
-def refuse_clips_beyond_memory(n: int, frames: int, joints: int, coords: int) -> None:
-    """`refuse_beyond_memory` for sampled clips, which are float32 and held four times."""
-    refuse_beyond_memory(f"sampling n={n} clips of frames={frames}", 16 * n * frames * joints * coords, "give less of either")
-
-
 def training_memory(network: nn.Module, inputs: Mapping[str, Tensor | None], batch: int) -> int:
     """Bytes that training a network takes: parameters, and what the backward pass needs of a batch.
 

@@ -36,6 +36,9 @@ CHECK_EVERY = 50
 RIGID_SNR = 8.0
 """Signal-to-noise ratio from which on ``project=bones`` acts; where there is more noise, x0_hat is no body yet."""
 
+LONGEST = 100_000
+"""Frames of a clip, at most."""
+
 WINDOWS = 256
 """Windows of long clips per network call."""
 
@@ -247,6 +250,8 @@ class MotionDiffusion(pl.LightningModule):
         guidance: float | None = None,
         cost: Cost | None = None,
         project: str | None = "",
+        fps: float | None = None,
+        tempo: float = 1.0,
         sampler: Sampler | None = None,
         steps: int | None = None,
         batch_size: int = 64,
@@ -269,6 +274,8 @@ class MotionDiffusion(pl.LightningModule):
             cost: of clips in metres, a function that samples are led to make small, see `ddpm.process.constraints.Cost`.
             guidance: weight, 1 for none; None for that of the condition.
             project: ``bones`` or None; the empty string for the module's own.
+            fps: frames per second to which clips are resampled; None for those of training, in which ``frames`` counts.
+            tempo: 2 makes the motion twice as fast.
             sampler: None for the module's own.
             steps: of the sampler, None for its own number; a step is one network call, and two where guidance acts.
             batch_size: clips per network call.
@@ -282,7 +289,8 @@ class MotionDiffusion(pl.LightningModule):
         Raises:
             ValueError: no seeds, or some that are none; an action that the model does not know; vectors of another width or
                 number, or not finite; labels, vectors or guidance for a network without such a condition; a script beside
-                another action or length, or too short; a device that is not there; or what the sampler refuses of ``steps``.
+                another action or length, or too short; a length or guidance that cannot be; a cost that is not ``(clips,)``,
+                finite and differentiable; a device that is not there; or what the sampler refuses of ``steps``.
         """
         length = self._length(frames, loop, script)
         if isinstance(seeds, int | Sized):
@@ -298,8 +306,10 @@ class MotionDiffusion(pl.LightningModule):
             if labels is not None:
                 raise ValueError("condition and action or labels cannot be combined: give one of them")
             labels = self.find_vectors(condition, len(seeds))
-        if script is not None and not (frames is action is labels is None):
-            raise ValueError("a script says which actions and how long: give neither frames nor action nor labels with it")
+        if script is not None and (loop or not (frames is action is labels is None)):
+            raise ValueError(
+                "a script says which actions and how long: give neither frames nor loop nor action nor labels with it"
+            )
         if device is not None:
             self.to(choose_device(device))
         sampler = self.sampler if sampler is None else sampler
@@ -321,19 +331,22 @@ class MotionDiffusion(pl.LightningModule):
 
         text = progress if isinstance(progress, str) else "sampling" if progress else None
         clips = self.in_batches(generate, seeds, length, cond, sampler, batch_size, text, observer=observer)
-        return self.as_clips(clips, torch.tensor(seeds), labels)
+        return self.as_clips(clips, torch.tensor(seeds), labels).resampled(fps, tempo, self.normalizer.travel if loop else None)
 
     def _length(self, frames: int | None, loop: bool, script: Sequence[tuple[str, float]] | None) -> int:
         """The length of the clips of `sample`."""
         length = self.frames if frames is None else frames
         if script is not None:
-            seconds = [number for _, number in script]
-            total = sum(seconds) * self.fps
-            length = round(total) if total < math.inf else 0
-            if not min(seconds, default=0) > 0 or length < self.frames:
+            pairs = [item for item in script if isinstance(item, Sequence) and len(item) == 2]
+            seconds = [number for _, number in pairs if isinstance(number, int | float) and 0 < number <= LONGEST / self.fps]
+            length = round(sum(seconds) * self.fps)
+            if len(seconds) != len(script) or not self.frames <= length <= LONGEST:
                 raise ValueError(
-                    f"script={list(script)} needs positive seconds, and {self.frames / self.fps:g} in all, the clip of training"
+                    f"script={script!r:.200} must be pairs of an action and its seconds, as [('walk', 3.0), ('wave', 2.0)], in "
+                    f"all from {self.frames / self.fps:g}, the clip of training, to {LONGEST / self.fps:g}"
                 )
+        if not isinstance(length, int) or not 1 <= length <= LONGEST:
+            raise ValueError(f"frames={length} must be a whole number from 1 to {LONGEST}")
         if loop and length < self.frames:
             raise ValueError(f"loop: frames={length} must be at least {self.frames}, the clip of training")
         return length
@@ -392,8 +405,10 @@ class MotionDiffusion(pl.LightningModule):
         labels = self.labels(seeds) if labels is None else labels
         if labels is None:
             return None
+        labels = torch.as_tensor(labels)
         if self.condition is None:
             raise ValueError("action: this model knows no actions, it was trained without labels (condition=labels)")
+        self.condition.check(labels, len(seeds))
         return self.condition.encode(labels).to(self.device)
 
     def noise(self, seeds: Sequence[int], frames: int | None = None) -> SeededNoise:
@@ -455,6 +470,8 @@ class MotionDiffusion(pl.LightningModule):
         condition, table = self.condition, self.diffusion.alpha_bar
         if condition is None and guidance not in (None, 1):
             raise ValueError(f"guidance={guidance}: this model has no condition to guide towards, it was trained without labels")
+        if guidance is not None and not 0 <= guidance < math.inf:
+            raise ValueError(f"guidance={guidance} must be a number that is not negative; 1 is none")
         if project not in (None, "bones"):
             raise ValueError(f"project={project!r} must be bones or null")
         if project == "bones" and self.skeleton.coords == 2:
@@ -504,7 +521,7 @@ class MotionDiffusion(pl.LightningModule):
         """
         names = None
         if labels is not None and isinstance(self.condition, LabelCondition):
-            names = tuple(self.condition.names[label] if label >= 0 else "" for label in labels.tolist())
+            names = tuple(self.condition.names[label] if label >= 0 else "" for label in torch.as_tensor(labels).tolist())
         return replace(Clips.whole(positions, self.fps, self.skeleton), seeds=seeds, labels=names)
 
     def normalised(self, clips: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ LAYERS = [
 """Lowest first; a module imports only from lower layers."""
 
 LAZY = {
-    "ddpm.clips": {"ddpm.viz", "datamodules.readers.arrays"},
+    "ddpm.clips": {"ddpm.viz", "datamodules.cleaning", "datamodules.readers.arrays"},
     "ddpm.module": {"ddpm.checkpoint"},
 }
 """What lies above and is imported inside functions, so that clips save and load themselves, and a module its checkpoint."""

@@ -96,13 +96,56 @@ def test_what_is_taken_keeps_its_seed_label_and_length(motions: Clips) -> None:
     known = replace(motions, seeds=torch.arange(100, 140), labels=labels)
     for index in (torch.tensor([5, 3]), torch.arange(40) == 7, slice(2, 9, 2)):
         numbers = torch.arange(40)[index].tolist()
-        some = known.take(index)
+        some = replace(known, given=known.positions > 0).take(index)
+        assert torch.equal(some.given, some.positions > 0)
         assert some.seeds.tolist() == [100 + i for i in numbers] and some.labels == tuple(labels[i] for i in numbers)
         assert torch.equal(some.positions, motions.positions[numbers]) and torch.equal(some.lengths, motions.lengths[numbers])
     assert known.replace(known.positions + 1).labels == labels
     assert known.titles[:2] == ["seed 100", "seed 101 walk"] and motions.titles is None
     assert replace(motions, labels=labels).titles[:2] == ["", "walk"]
     assert known.label_codes(("run", "walk")).tolist() == [1 if i % 3 else -1 for i in range(40)]
+
+
+def test_another_rate_and_tempo_show_the_same_motion(skeleton: Skeleton) -> None:
+    """A straight way at even speed is met exactly, and lasts as long as it should; frames that were given stay marked."""
+    way = torch.arange(9.0)[None, :, None, None].expand(2, 9, 20, 3).double()
+    given = torch.zeros(way.shape, dtype=torch.bool)
+    given[:, 4] = True
+    known = Clips(way, torch.tensor([9, 5]), 20.0, skeleton, seeds=torch.tensor([3, 4]), given=given)
+    for fps, tempo, frames, step in (
+        (60, 1, [25, 13], 1 / 3),
+        (None, 2, [5, 3], 2),
+        (30, 0.5, [25, 13], 1 / 3),
+        (50, 1.5, [14, 7], 0.6),
+    ):
+        got = known.resampled(fps, tempo)
+        assert got.fps == (fps or 20) and got.lengths.tolist() == frames and got.seeds.tolist() == [3, 4]
+        for clip, n in zip(got.positions, frames, strict=True):
+            torch.testing.assert_close(clip[:n, 0, 0], torch.arange(n) * step, rtol=0, atol=1e-6, check_dtype=False)
+        assert (got.given[0, :, 0, 0].nonzero().flatten() * step - 4).abs().max() <= 0.5
+    assert known.resampled(20, 1) is known is known.resampled()
+    for wrong, named in (
+        ({"fps": 0}, r"fps=0\.0 must be in 1\.\.1000"),
+        ({"fps": 1e9}, "fps="),
+        ({"tempo": 0}, r"tempo=0 must be in 0\.1"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            known.resampled(**wrong)
+
+
+@pytest.mark.parametrize("travels", [False, True])
+def test_a_cycle_at_another_rate_is_a_cycle(skeleton: Skeleton, travels: bool) -> None:
+    """A turn goes on where the last ended: the step across its end is as long as any other."""
+    angle = torch.arange(24) * (2 * torch.pi / 24)
+    turn = torch.stack([angle.cos(), angle.sin(), 0 * angle], -1)[None, :, None].expand(1, 24, 20, 3).clone()
+    ahead = 0.1 * torch.arange(24)[:, None]
+    turn[..., 2] += ahead if travels else 0
+    got = Clips(turn, torch.tensor([24]), 20.0, skeleton).resampled(50, cycle=[2] if travels else [])
+    x = got.positions[0, :, 0]
+    assert len(x) == 60
+    over = (x[0] - x[-1] + torch.tensor([0, 0, 2.4 if travels else 0])).norm()
+    steps = x.diff(dim=0).norm(dim=-1)
+    assert steps.min() * 0.97 < over < steps.max() * 1.03 and (x[:, :2].norm(dim=-1) - 1).abs().max() < 0.02
 
 
 # --- files

@@ -97,6 +97,15 @@ class LabelCondition(Condition):
         label = torch.searchsorted(ends, places * ends[-1], right=True).clamp(max=len(self.names))
         return torch.where(label == len(self.names), -1, label)
 
+    def check(self, labels: Tensor, n: int) -> None:
+        """Raise a ValueError unless these are ``(n,)`` int64 labels."""
+        top = len(self.names) - 1
+        if labels.shape != (n,) or labels.dtype != torch.int64 or not bool(((labels >= -1) & (labels <= top)).all()):
+            raise ValueError(
+                f"labels={labels.tolist()} must be int64, one for each of {n} clips, from 0 to {top}, or -1 for any action: "
+                f"{', '.join(self.names)}"
+            )
+
     def find(self, actions: Sequence[str]) -> Tensor:
         """``(n,)`` int64 labels of these actions; a ValueError for one without training recordings lists those there are."""
         known = [name for name, count in zip(self.names, self.counts, strict=False) if count > 0]
@@ -148,6 +157,11 @@ class VectorCondition(Condition):
         """``(n, width - 1)`` vectors of training, nan where unknown; each depends on its own seed alone."""
         generators = [torch.Generator().manual_seed(derive_seed(seed, "vector")) for seed in seeds]
         return self.bank[[int(torch.randint(len(self.bank), (1,), generator=generator)) for generator in generators]]
+
+    def check(self, vectors: Tensor, n: int) -> None:
+        """Raise a ValueError unless these are vectors of n clips; for their width see `encode`."""
+        if len(vectors) != n:
+            raise ValueError(f"condition: {len(vectors)} vectors for {n} clips: give one for each")
 
     def find(self, vectors: Tensor, n: int) -> Tensor:
         """``(n, width - 1)`` float32: one vector for all clips, or each its own; a ValueError for anything else."""

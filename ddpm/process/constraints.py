@@ -2,9 +2,11 @@
 
 import copy
 from collections.abc import Callable
+from itertools import combinations_with_replacement, product
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ddpm.normalizer import Normalizer
 from ddpm.process.gaussian import GaussianModes
@@ -15,8 +17,12 @@ FREE = 1e3
 """Variance of where a clip begins on the ground, in units of the mean variance of the given coordinates: it may be anywhere."""
 JITTER = 1e-8
 """Variance, in the same units, by which a given coordinate may be missed: some follow from others, up to rounding."""
-LARGEST = 10**8
-"""Numbers in the matrix from modes to given coordinates, 0.8 GB, at most."""
+LARGEST, LONGEST = 10_000, 5_000
+"""Given coordinates, and frames of the clip, at most: the square of either is a matrix in memory."""
+CACHED = 5 * 10**7
+"""Numbers of the matrices that are kept for the next batch, at most."""
+TOGETHER = 64
+"""Frames whose covariances are computed at once."""
 
 Cost = Callable[[Tensor], Tensor]
 """Positions ``(clips, frames, joints, coords)`` in metres -> ``(clips,)``, differentiable: a clip is exp(-cost) times as likely.
@@ -72,18 +78,35 @@ class Known(Posterior):
     def __init__(self, clip: Tensor, given: Tensor, normalizer: Normalizer, prediction: Prediction, skeleton: Skeleton) -> None:
         super().__init__(clip, normalizer, prediction)
         self.given, self.values = given, clip[given]
-        if (size := len(self.values) * clip.numel()) > LARGEST:
+        if len(self.values) > LARGEST or clip.shape[-1] > LONGEST:
             raise ValueError(
-                f"keep: {len(self.values)} coordinates of a clip of {clip.shape[-1]} frames make a matrix of {size} numbers, at "
-                f"most {LARGEST} are possible; keep fewer frames or joints, or take a shorter clip"
+                f"keep: {len(self.values)} coordinates of a clip of {clip.shape[-1]} frames, at most {LARGEST} of {LONGEST} "
+                "frames are possible; keep fewer frames or joints, or take a shorter clip"
             )
-        # Modes -> given coordinates in metres, column by column.
-        still = self.normalizer.inverse(torch.zeros_like(clip)[None])
-        columns = [
-            (self.normalizer.inverse(self.back(part.unflatten(1, self.power.shape), clip)) - still)[:, given]
-            for part in torch.eye(clip.numel(), dtype=clip.dtype, device=clip.device).split(512)
+        linear = copy.deepcopy(self.normalizer)
+        linear.mean.zero_()
+        n, frames = clip[..., 0].numel(), clip.shape[-1]
+        basis, waves = (torch.eye(size).to(clip) for size in (n, frames))
+        if self.modes is not None:
+            basis, waves = self.modes.basis, self.modes.cosines[0]
+        # A component at one frame moves coordinates there, and where the root goes by steps, also in all later frames.
+        moved = linear.inverse(F.pad(basis.T.reshape(n, *clip.shape[:2], 1), (1, 1))).flatten(1, 2)
+        now, later = moved[..., 1] - moved[..., 2], moved[..., 2]
+        self.ways = [(now, waves)]
+        """Of mode (k, m) in coordinate c at frame f the sum of now[k, c] wave[m, f], the matrix H."""
+        if later.any():
+            self.ways.append((later, F.pad(waves[:, 1:].cumsum(1), (1, 0))))
+        flat = given.flatten(0, 1)
+        number = torch.zeros(flat.shape, dtype=torch.long, device=clip.device)
+        number[flat] = torch.arange(len(self.values), device=clip.device)
+        kinds, kind = flat.T.unique(dim=0, return_inverse=True)
+        self.blocks = [
+            (coords := kinds[k].nonzero().flatten(), part, number[coords][:, part].flatten())
+            for k in kinds.any(1).nonzero().flatten().tolist()
+            for part in (kind == k).nonzero().flatten().split(TOGETHER)
         ]
-        self.rows = torch.cat(columns).T
+        """Frames in which the same coordinates are given: these, the frames, and their numbers among all that are given."""
+        self.factors: dict[float, Tensor] = {}
         # [given coordinate][axis]: 1 where the place of a clip on the ground moves it
         coord = torch.arange(clip.shape[1], device=clip.device)[None, :, None].expand_as(given)[given]
         self.axes = [axis for axis in skeleton.ground_axes if bool((coord == axis).any())]
@@ -93,15 +116,39 @@ class Known(Posterior):
 
     def __call__(self, x0_hat: Tensor, alpha_bar: Tensor) -> Tensor:
         """Normalised estimates ``(batch, joint, coord, frame)``, all at one noise level -> those that explain what is given."""
-        ours = self.rows * self.variance(alpha_bar).flatten()
-        covariance = ours @ self.rows.T
-        unit = covariance.diagonal().mean()
-        covariance += FREE * unit * self.moves @ self.moves.T
-        covariance.diagonal().add_(JITTER * unit)
+        variance = self.variance(alpha_bar)
         off = self.values - self.normalizer.inverse(x0_hat.to(self.values))[:, self.given]
-        solved = torch.cholesky_solve(off.T, torch.linalg.cholesky(covariance))
-        change = (ours.T @ solved).T.unflatten(1, self.power.shape)
+        pull = off.new_zeros(len(off), *self.given.flatten(0, 1).shape)
+        pull[:, self.given.flatten(0, 1)] = torch.cholesky_solve(off.T, self._factor(alpha_bar.flatten()[0].item(), variance)).T
+        change = variance * sum(weight @ pull @ wave.T for weight, wave in self.ways)
         return x0_hat + self.back(change, x0_hat[0]).to(x0_hat)
+
+    def _factor(self, level: float, variance: Tensor) -> Tensor:
+        """Of Cholesky, of the covariance of the given coordinates; the same for all batches at a noise level."""
+        if level not in self.factors:
+            covariance = self._covariance(variance)
+            unit = covariance.diagonal().mean()
+            covariance += FREE * unit * self.moves @ self.moves.T
+            covariance.diagonal().add_(JITTER * unit)
+            if (len(self.factors) + 1) * covariance.numel() > CACHED:
+                self.factors.clear()
+            self.factors[level] = torch.linalg.cholesky(covariance)
+        return self.factors[level]
+
+    def _covariance(self, variance: Tensor) -> Tensor:
+        """H C H'. Poses and time are independent in every component, so that it is a sum over components of their products."""
+        out = variance.new_zeros(len(self.values), len(self.values))
+        for (coords, frames, here), (others, times, there) in combinations_with_replacement(self.blocks, 2):
+            total = variance.new_zeros(len(coords) * len(others), len(frames) * len(times))
+            for (weight, wave), (weight_too, wave_too) in product(self.ways, repeat=2):
+                poses = (weight[:, coords, None] * weight_too[:, None, others]).flatten(1)
+                used = poses.any(1)
+                time = (wave[:, frames].T * variance[used, None]) @ wave_too[:, times]
+                total += poses[used].T @ time.flatten(1)
+            block = total.reshape(len(coords), len(others), len(frames), len(times)).transpose(1, 2)
+            block = block.reshape(len(here), len(there))
+            out[here[:, None], there], out[there[:, None], here] = block, block.T
+        return out
 
     def place(self, clips: Tensor) -> Tensor:
         """Clips ``(batch, joint, coord, frame)`` in metres, moved over the ground to what is given, which replaces theirs."""
@@ -130,18 +177,32 @@ class Towards(Posterior):
 
     def __init__(self, like: Tensor, normalizer: Normalizer, prediction: Prediction, cost: Cost, steps: int = 20) -> None:
         super().__init__(like, normalizer, prediction)
+        if not callable(cost):
+            raise ValueError(f"cost={cost!r} must be a function of positions (clips, frames, joints, coords)")
         self.cost, self.steps = cost, steps
 
     @torch.enable_grad()
     def __call__(self, x0_hat: Tensor, alpha_bar: Tensor) -> Tensor:
-        """Normalised estimates ``(batch, joint, coord, frame)``, all at one noise level -> those at which the cost is lower."""
+        """Normalised estimates ``(batch, joint, coord, frame)``, all at one noise level -> those at which the cost is lower.
+
+        A ValueError for a cost that is not ``(batch,)``, or of which value or slope is not finite or not known.
+        """
         noise = 1 - alpha_bar.flatten()[0].to(x0_hat)
         deviation = (noise * self.variance(alpha_bar)).sqrt().to(x0_hat)
         x0_hat = x0_hat.detach()
 
         def total(u: Tensor) -> Tensor:
             clips = self.normalizer.inverse(x0_hat + self.back(deviation * u, x0_hat[0]))
-            return u.square().sum((1, 2)) / 2 + self.cost(clips.permute(0, 3, 1, 2))
+            cost = self.cost(clips.permute(0, 3, 1, 2))
+            if not isinstance(cost, Tensor) or cost.shape != u.shape[:1] or not cost.is_floating_point():
+                got = f"{cost.dtype} {tuple(cost.shape)}" if isinstance(cost, Tensor) else repr(cost)
+                raise ValueError(f"cost: returned {got}, expected one number a clip, a tensor of floats of shape ({len(u)},)")
+            if not cost.requires_grad:
+                raise ValueError(
+                    "cost: cannot be differentiated; compute it from the positions with operations of torch, without detach, "
+                    "numpy, comparisons or rounding"
+                )
+            return u.square().sum((1, 2)) / 2 + cost
 
         def value_and_slope(u: Tensor) -> tuple[Tensor, Tensor]:
             u = u.detach().requires_grad_()
@@ -150,10 +211,18 @@ class Towards(Posterior):
 
         u, rate = x0_hat.new_zeros(len(x0_hat), *deviation.shape), x0_hat.new_ones(len(x0_hat), 1, 1)
         value, slope = value_and_slope(u)
+        bad = ~(value.flatten().isfinite() & slope.isfinite().flatten(1).all(1)) & x0_hat.isfinite().flatten(1).all(1)
+        if bad.any():
+            k = int(bad.nonzero()[0])
+            what = "the slope" if value[k].isfinite().all() else f"it is {value[k].item()}, which"
+            raise ValueError(
+                f"cost: of clip {k} {what} is not finite; keep away from square roots, divisions and logarithms at 0, and "
+                "from values beyond 1e38"
+            )
         for _ in range(self.steps):
             tried = u - rate * slope
             found, ascent = value_and_slope(tried)
-            better = found <= value
+            better = (found <= value) & ascent.isfinite().flatten(1).all(1)[:, None, None]
             # Barzilai & Borwein 1988: the step that fits the curvature met on the last one.
             way, change = -rate * slope, ascent - slope
             curvature = (way * change).sum((1, 2), keepdim=True)

@@ -1,6 +1,7 @@
 """Clips between two seeds, variations of a clip, clips of which a part is given, and the noise from which clips come."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -8,11 +9,12 @@ import torch
 from torch import Tensor
 
 from ddpm.clips import Clips, heading, rotated
-from ddpm.module import MotionDiffusion, evaluating
+from ddpm.module import LONGEST, MotionDiffusion, evaluating
 from ddpm.process.constraints import Known
 from ddpm.process.samplers import Denoise, Observer, Sampler, SeededNoise, batch_of, ddim, progress_bar
 from ddpm.process.spacing import levels
 from ddpm.process.windows import Windows
+from ddpm.seeding import seeds_of
 from ddpm.skeleton import Skeleton
 
 PATH = "path"
@@ -92,6 +94,7 @@ def interpolate(
         labels: ``(n,)``, all alike; None goes in a straight line from the condition of the one seed to that of the other.
     """
     sampler = model.sampler if sampler is None else sampler
+    windows = None if frames is None or frames <= model.frames else Windows(frames, model.frames)
     conditions = model.conditions(ends, None if labels is None else labels[[0, 0]])
     parts = torch.linspace(0, 1, n).split(batch_size)
     clips = []
@@ -99,9 +102,8 @@ def interpolate(
         for weight in parts:
             randn = between(model.noise([ends[0]], frames), model.noise([ends[1]], frames), weight)
             cond = None if conditions is None else torch.lerp(conditions[:1], conditions[1:], weight[:, None].to(conditions))
-            clips.append(
-                model.generate(randn(), randn, cond=cond, guidance=guidance, project=project, sampler=sampler, observer=observer)
-            )
+            options = partial(model.generate, cond=cond, guidance=guidance, project=project, sampler=sampler, windows=windows)
+            clips.append(options(randn(), randn, observer=observer))
     return model.as_clips(torch.cat(clips), labels=labels)
 
 
@@ -129,7 +131,9 @@ def vary(
         labels: ``(n,)``; None leaves the action to the noisy clip.
         sampler: its steps are spread over what is left to denoise.
     """
-    sampler = model.sampler if sampler is None else sampler
+    sampler, seeds, clip = model.sampler if sampler is None else sampler, seeds_of(seeds), clip_of(model, clip)
+    if not 0 < strength <= 1:
+        raise ValueError(f"strength={strength} must be in (0, 1]: 1 keeps nothing of the clip")
     start = max(round(strength * model.diffusion.n_steps) - 1, 1)
     conditions = None if labels is None else model.conditions(seeds, labels)
     x0 = model.normalised(clip[None])
@@ -144,7 +148,18 @@ def vary(
     return model.as_clips(clips, torch.tensor(seeds), labels)
 
 
-def given_by(keep: Sequence[str | int], skeleton: Skeleton, frames: int) -> Tensor:
+def clip_of(model: MotionDiffusion, clip: Tensor) -> Tensor:
+    """The clip as a tensor; a ValueError unless it is ``(frames, joints, coords)`` of the model's skeleton."""
+    clip, skeleton = torch.as_tensor(clip), model.skeleton
+    if clip.ndim != 3 or clip.shape[1:] != (len(skeleton.names), skeleton.coords) or not 1 < len(clip) <= LONGEST:
+        raise ValueError(
+            f"clip: shape {tuple(clip.shape)}, expected (frames, {len(skeleton.names)}, {skeleton.coords}) with 2 to {LONGEST} "
+            f"frames, in metres, of the joints {', '.join(skeleton.names)}"
+        )
+    return clip
+
+
+def given_by(keep: str | int | Sequence[str | int], skeleton: Skeleton, frames: int) -> Tensor:
     """``(frames, joints, coords)`` bool: the coordinates that are kept of a clip.
 
     Args:
@@ -157,6 +172,7 @@ def given_by(keep: Sequence[str | int], skeleton: Skeleton, frames: int) -> Tens
         ValueError: a name or a frame that is not there, or all or nothing is kept.
     """
     given = torch.zeros(frames, len(skeleton.names), skeleton.coords, dtype=torch.bool)
+    keep = [keep] if isinstance(keep, str | int) else keep
     for item in map(str, keep):
         what, at, when = item.rpartition("@")
         if not at and (item in skeleton.names or item in skeleton.parts or item == PATH):
@@ -212,7 +228,15 @@ def edit(
         floor: its coordinate along the vertical.
         labels: ``(n,)``; None draws them as `sample` does.
     """
-    skeleton = model.skeleton
+    skeleton, seeds, clip = model.skeleton, seeds_of(seeds), clip_of(model, clip)
+    if given.shape != clip.shape or given.dtype != torch.bool or not given.any() or given.all():
+        raise ValueError(
+            f"given: {given.dtype} of shape {tuple(given.shape)}, {int(given.bool().sum())} true; expected bool of shape "
+            f"{tuple(clip.shape)}, some true and not all: see given_by"
+        )
+    if not clip[given].isfinite().all():
+        frame, joint, coord = (given & ~clip.isfinite()).nonzero()[0].tolist()
+        raise ValueError(f"clip: frame {frame}, joint {skeleton.names[joint]} is {clip[frame, joint, coord]}, and is to be kept")
     angle = None
     if facing:
         across = [joint for side in skeleton.across for joint in side]
@@ -237,7 +261,7 @@ def edit(
     made = model.in_batches(generate, seeds, len(clip), model.conditions(seeds, labels), sampler, batch_size, "editing")
     made = made + anchor if angle is None else rotated(made + anchor, skeleton, -angle)
     made[:, given] = clip[given].to(made)  # turned there and back they would differ in the last digit
-    return model.as_clips(made, torch.tensor(seeds), labels)
+    return replace(model.as_clips(made, torch.tensor(seeds), labels), given=given.cpu().expand(len(made), -1, -1, -1))
 
 
 def invert(model: MotionDiffusion, clips: Tensor, steps: int, batch_size: int = 64) -> tuple[Clips, Tensor]:

@@ -16,6 +16,8 @@ from ddpm.skeleton import Skeleton
 # Blue and vermilion stay apart for every common kind of colour blindness; the spine is neutral.
 SIDE_COLOURS = {"left": (0, 114, 178), "right": (213, 94, 0), "centre": (64, 68, 75)}
 PAPER, FLOOR, FLOOR_LINE = (252, 252, 252), (240, 240, 240), (228, 228, 228)
+MADE_CENTRE = (0, 158, 115)  # of the spine, beside what was given
+GIVEN, GHOST = (128, 130, 134), (214, 215, 217)
 SHADOW, TRAIL, INK, WARNING, BAR = (208, 208, 208), (150, 160, 172), (70, 74, 80), (176, 24, 56), (176, 182, 188)
 
 TURN, ELEVATION = np.radians(-26.0), np.radians(14.0)  # the camera stands in front, to the body's right, a bit above
@@ -144,10 +146,13 @@ def _disc(draw: ImageDraw.ImageDraw, centre: Sequence[float], radius: float, col
     draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
 
 
-def _figure_frames(view: _View, i: int, skeleton: Skeleton, size: int, length: int) -> np.ndarray:
-    """``(length, size, size, 3)`` uint8: the moving picture of clip ``i``."""
+def _figure_frames(view: _View, i: int, skeleton: Skeleton, size: int, length: int, given: np.ndarray) -> np.ndarray:
+    """``(length, size, size, 3)`` uint8: the moving picture of clip ``i``, of which coordinates may be ``given``."""
     bones = np.array(skeleton.bones, dtype=np.int64).reshape(-1, 2)
-    colours = [SIDE_COLOURS[skeleton.side(child)] for child, _ in skeleton.bones]
+    held, on_path = given.all(-1), given[:, skeleton.root][:, list(skeleton.ground_axes)].all(-1)
+    whole = held.all(1).nonzero()[0]
+    palette = {**SIDE_COLOURS, "centre": MADE_CENTRE} if given.any() else SIDE_COLOURS
+    colours = [palette[skeleton.side(child)] for child, _ in skeleton.bones]
     lengths = np.linalg.norm(view.points[i][:, bones[:, 0]] - view.points[i][:, bones[:, 1]], axis=-1)
     lengths = lengths[lengths > 1e-6]  # neither NaN nor the zeros of a body that a camera has lost
     # Limbs are as thick as a quarter of the bones' length, within what can be seen and does not smear.
@@ -167,29 +172,41 @@ def _figure_frames(view: _View, i: int, skeleton: Skeleton, size: int, length: i
     known = drawable[:, skeleton.root]
     empty = _floor(view, i, size)
     out = np.empty((length, size, size, 3), dtype=np.uint8)
+
+    def draw_body(draw: ImageDraw.ImageDraw, t: int, ghost: bool) -> None:
+        dots, ok = joints[t].tolist(), drawable[t].tolist()
+        for b in order[t].tolist():
+            child, parent = bones[b]
+            if not (ok[child] and ok[parent]):
+                continue
+            ends = [GHOST if ghost else GIVEN if held[t, joint] else colours[b] for joint in (child, parent)]
+            if not ghost:
+                draw.line(rims[t][b], PAPER, halo)  # parts a limb from what lies behind it, not from its joints
+            if child == head:
+                if not ghost:
+                    _disc(draw, dots[child], head_radius + (halo - limb) / 2, PAPER)
+                _disc(draw, dots[child], head_radius, ends[0])
+            draw.line([*dots[child], *dots[parent]], ends[0] if ends[0] == ends[1] else colours[b], limb)
+            _disc(draw, dots[child], cap, ends[0])
+            _disc(draw, dots[parent], cap, ends[1])
+
     for t in range(length):
         image = empty.copy()
         draw = ImageDraw.Draw(image)
-        dots, shades, ok = joints[t].tolist(), shadows[t].tolist(), drawable[t].tolist()
-        visible = [b for b in order[t].tolist() if ok[bones[b, 0]] and ok[bones[b, 1]]]
-
         if skeleton.coords == 3:
-            for b in visible:
-                child, parent = bones[b]
-                draw.line([*shades[child], *shades[parent]], SHADOW, limb)
-                _disc(draw, shades[child], cap, SHADOW)
+            shades, ok = shadows[t].tolist(), drawable[t].tolist()
+            for child, parent in bones[order[t]]:
+                if ok[child] and ok[parent]:
+                    draw.line([*shades[child], *shades[parent]], SHADOW, limb)
+                    _disc(draw, shades[child], cap, SHADOW)
+            for f in (on_path[1:] & on_path[:-1] & known[1:] & known[:-1]).nonzero()[0]:
+                draw.line(path[f : f + 2], GIVEN, 2 * OVERSAMPLE)
             trail = [p for p, k in zip(path[: t + 1], known[: t + 1], strict=True) if k]
             if len(trail) > 1:
                 draw.line(trail, TRAIL, OVERSAMPLE)
-        for b in visible:
-            child, parent = bones[b]
-            draw.line(rims[t][b], PAPER, halo)  # parts a limb from what lies behind it, not from its joints
-            if child == head:
-                _disc(draw, dots[child], head_radius + (halo - limb) / 2, PAPER)
-                _disc(draw, dots[child], head_radius, colours[b])
-            draw.line([*dots[child], *dots[parent]], colours[b], limb)
-            _disc(draw, dots[child], cap, colours[b])
-            _disc(draw, dots[parent], cap, colours[b])
+        for f in {*whole[whole < t][-1:], *whole[whole > t][:1]} if t not in whole else ():
+            draw_body(draw, f, ghost=True)
+        draw_body(draw, t, ghost=False)
         out[t] = np.asarray(image.reduce(OVERSAMPLE))
     return out
 
@@ -202,20 +219,23 @@ def draw_clips(
     columns: int | None = None,
     size: int = 200,
     lengths: Sequence[int] | None = None,
+    given: np.ndarray | None = None,
 ) -> np.ndarray:
     """Stick figures in a grid, one cell per clip, row by row: ``(frames, height, width, 3)`` uint8.
 
     3-D bodies are seen from the front at three quarters, 2-D ones in their plane. Left is blue, right vermilion; a joint
-    called ``head`` gets a disc. Positions that are not finite are left out and the cell says so. A bar shows the time.
+    called ``head`` gets a disc. Positions that are not finite are left out and the cell says so. A bar shows the time. What was
+    given is grey, as is a path on the floor, and the nearest frames that were given whole stand behind the body.
 
     Args:
         clips: ``(n, frames, joints, coords)`` metres, right-handed axes if 3-D.
         columns: cells in a row; None for a square grid.
         size: width and height of a cell in pixels, at least 32; titles add to the height.
         lengths: real frames of each clip, None for all; after them it holds its last pose, faded.
+        given: bool, shaped like ``clips``: the coordinates that were given, while the others were generated; None for none.
 
     Raises:
-        ValueError: a wrong shape, or titles, lengths, columns or size that do not fit.
+        ValueError: a wrong shape, or titles, lengths, given, columns or size that do not fit.
     """
     expected = (len(skeleton.names), skeleton.coords)
     if clips.ndim != 4 or clips.shape[2:] != expected or 0 in clips.shape:
@@ -226,6 +246,9 @@ def draw_clips(
         raise ValueError(f"lengths must hold {n} numbers from 1 to {frames}, got {ends}")
     if titles is not None and len(titles) != n:
         raise ValueError(f"titles must hold one line for each of the {n} clips, got {len(titles)}")
+    if given is not None and (given.shape != clips.shape or given.dtype != bool):
+        raise ValueError(f"given must be bool of shape {clips.shape}, got {given.dtype} of shape {given.shape}")
+    given = np.zeros(clips.shape, dtype=bool) if given is None else given
     columns = int(np.ceil(np.sqrt(n))) if columns is None else columns
     if columns < 1 or size < 32:
         raise ValueError(f"columns must be at least 1 and size at least 32, got {columns} and {size}")
@@ -249,7 +272,7 @@ def draw_clips(
     for i in range(n):
         x, y = i % columns * size, i // columns * (size + strip) + strip
         cell = out[:, y : y + size, x : x + size]
-        cell[: ends[i]] = _figure_frames(view, i, skeleton, size, ends[i])
+        cell[: ends[i]] = _figure_frames(view, i, skeleton, size, ends[i], given[i, : ends[i]])
         pale = np.asarray(PAPER) + FADED * (cell[ends[i] - 1].astype(np.float64) - PAPER)
         cell[ends[i] :] = np.rint(pale).astype(np.uint8)
         notes = [] if np.isfinite(view.points[i]).all() else ["not finite"]

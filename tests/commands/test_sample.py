@@ -5,10 +5,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 
 import compare as compare_script
 import sample as sample_script
@@ -24,6 +25,7 @@ from ddpm.process.samplers import cost, ddim, ddpm, heun, progress_bar, unipc
 from ddpm.process.schedules import cosine
 from ddpm.viz.bvh_out import write_bvh
 from ddpm.viz.plots import plot_quality
+from ddpm.viz.render import GIVEN
 from tests.commands.test_train import SMALL, command
 from tests.configs import compose
 
@@ -144,8 +146,14 @@ def test_inversion_is_undone_by_sampling(run: Path, tmp_path: Path, caplog: pyte
         (["invert=5", "source=x.npz", "action=walk"], "action=walk: clips are inverted without"),
         (["edit=x.npz"], "keep=None: edit=FILE and keep"),
         (["keep=[:8]"], "edit=FILE and keep"),
+        (["keep=0"], "edit=FILE and keep"),
+        (["edit=x.npz", "keep=[]"], "edit=FILE and keep"),
         (["edit=x.npz", "keep=[:8]", "frames=9"], "frames=9"),
         (["edit=x.npz", "keep=[:8]", "loop=true"], "loop cannot be combined with edit"),
+        (["fps=0"], r"fps=0\.0 must be a number from 1 to 1000"),
+        (["tempo=-1"], r"tempo=-1\.0 must be a number from 0\.1 to 10"),
+        (["tempo=nan"], "tempo=nan"),
+        (["invert=5", "source=x.npz", "fps=60"], "leave fps and tempo away"),
         (["script=[walk:3]", "action=walk"], "leave frames and action away"),
         (["script=[walk:3]", "vary=0.5", "source=x.npz"], "vary and script cannot be combined"),
     ],
@@ -182,12 +190,32 @@ def test_a_part_of_a_clip_stays_where_it_is(run: Path, tmp_path: Path) -> None:
     assert got.shape == (3, 8, 20, 3)
     np.testing.assert_array_equal(got[:, [0, 1, 2, 7]], np.repeat(clip[:, [0, 1, 2, 7]], 3, axis=0))
     assert np.abs(got[:, 3:7] - got[:1, 3:7]).max() > 1e-5
-    assert Image.open(tmp_path / "a" / "clips.gif").n_frames == 8
+    pictures = iio.imread(tmp_path / "a" / "clips.gif", index=None)[:, :, 200:].astype(int)
+    grey = (np.abs(pictures - GIVEN) < 12).all(-1).sum((1, 2))
+    assert len(grey) == 8 and grey[[0, 1, 2, 7]].min() > 5 * grey[3:7].max(), "the second is the first variation"
     up = write(tmp_path / "up.npz", clips=clip + np.array([0, 9, 0], np.float32))
     above = sampled(run, tmp_path / "b", f"edit={up}", "keep=[:3,-1]", "n=3", "gif_clips=0")["clips"]
     np.testing.assert_allclose(above - np.array([0, 9, 0]), got, atol=1e-4, err_msg="on another floor")
     with pytest.raises(ValueError, match=r"keep=tail is no joint.*left_arm"):
         sampled(run, tmp_path / "c", f"edit={path}", "keep=[tail]")
+
+
+def test_the_same_motion_is_written_at_another_rate_and_tempo(run: Path, tmp_path: Path) -> None:
+    """In all files, and as in Python."""
+    module = load_module(run)
+    given = ("n=2", "gif_clips=1", "export=bvh", "frames=16")
+    got = sampled(run, tmp_path / "a", *given, f"fps={3 * module.fps:g}", "tempo=1.5")
+    clips = module.sample(2, frames=16)
+    assert got["fps"] == 3 * module.fps and got["clips"].shape == (2, 31, 20, 3)
+    np.testing.assert_allclose(got["clips"][:, ::2], clips.positions, atol=1e-4)
+    again = module.sample(2, frames=16, fps=3 * module.fps, tempo=1.5)
+    assert again.fps == got["fps"] and np.abs(again.positions.numpy() - got["clips"]).max() < 1e-4
+    seconds = sum(frame.info["duration"] for frame in ImageSequence.Iterator(Image.open(tmp_path / "a" / "clips.gif"))) / 1000
+    assert seconds == pytest.approx(31 / got["fps"], abs=0.011)
+    written = read(tmp_path / "a" / "clip_001.bvh")
+    assert written.fps == pytest.approx(float(got["fps"])) and len(written.positions) == 31
+    looped = sampled(run, tmp_path / "b", "n=1", "gif_clips=0", "loop=true", "frames=16", "tempo=2")["clips"]
+    assert looped.shape == (1, 8, 20, 3)
 
 
 def test_a_script_is_as_long_as_its_actions(shaken: Path, tmp_path: Path) -> None:
@@ -201,7 +229,12 @@ def test_a_script_is_as_long_as_its_actions(shaken: Path, tmp_path: Path) -> Non
     acted = sampled(shaken, tmp_path / "c", f"action={first}", "frames=32", "n=2", "gif_clips=0")["clips"]
     np.testing.assert_allclose(alone, acted, atol=1e-5)
     assert np.abs(got - alone).max() > 1e-3
-    for script, named in (("[a3]", "a3 is no ACTION:SECONDS"), (f"[{first}:0.01]", "in all"), ("[fly:9]", "action=fly")):
+    for script, named in (
+        ("7", "7 is no ACTION:SECONDS"),
+        ("[a3]", "a3 is no ACTION:SECONDS"),
+        (f"[{first}:0.01]", "in all"),
+        ("[fly:9]", "action=fly"),
+    ):
         with pytest.raises(ValueError, match=named):
             sampled(shaken, tmp_path / "d", f"script={script}")
 

@@ -18,7 +18,7 @@ from ddpm.module import MotionDiffusion
 from ddpm.normalizer import Normalizer
 from ddpm.process.condition import LabelCondition, guided, several
 from ddpm.process.diffusion import Denoised, DenoiseDiffusion
-from ddpm.process.prediction import X0
+from ddpm.process.prediction import EDM, X0, Epsilon, Prediction, Velocity
 from ddpm.process.samplers import Sampler, SeededNoise, ddim, dpmpp_2m, heun, unipc
 from ddpm.process.schedules import cosine, zero_terminal_snr
 from ddpm.skeleton import Skeleton
@@ -147,10 +147,11 @@ SHARES = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
 
 
 class Knowing(nn.Module):
-    """The exact x0-network of clips of which each number is N(mean, std^2), both of the action; told none, of the mixture."""
+    """The exact network of clips of which each number is N(mean, std^2), both of the action; told none, of the mixture."""
 
-    def __init__(self) -> None:
+    def __init__(self, prediction: Prediction) -> None:
         super().__init__()
+        self.prediction = prediction
         self.scale = nn.Parameter(torch.ones((), dtype=torch.float64))
         self.alpha_bar = torch.zeros(0)
         self.told: list[Tensor] = []
@@ -165,14 +166,18 @@ class Knowing(nn.Module):
         each = mean + ab.sqrt() * std**2 / var * off
         likely = SHARES.log() - (off.square() / var + var.log()).flatten(2).mean(dim=2) * off[0, 0].numel() / 2
         weight = torch.where(cond.sum(dim=1, keepdim=True) > 0, cond.double(), likely.softmax(dim=1))
-        return self.scale * (weight[:, :, None, None, None] * each).sum(dim=1)
+        x0_hat, ab = (weight[:, :, None, None, None] * each).sum(dim=1), ab[:, 0]
+        return self.scale * self.prediction.target(x0_hat, (xt - ab.sqrt() * x0_hat) / (1 - ab).sqrt(), ab)
 
 
-def knowing(guidance: float = 1.0, told: LabelCondition | None = None, **arguments: Any) -> MotionDiffusion:
+def knowing(
+    guidance: float = 1.0, told: LabelCondition | None = None, prediction: Prediction | None = None, **arguments: Any
+) -> MotionDiffusion:
     """One joint, whose normalised positions are its positions."""
-    network = Knowing()
-    schedule = partial(zero_terminal_snr, base=cosine)
-    diffusion = DenoiseDiffusion(network, 1000, beta_schedule=schedule, prediction=X0()).double()
+    prediction = X0() if prediction is None else prediction
+    network = Knowing(prediction)
+    schedule = cosine if prediction.needs_signal else partial(zero_terminal_snr, base=cosine)
+    diffusion = DenoiseDiffusion(network, 1000, beta_schedule=schedule, prediction=prediction).double()
     network.alpha_bar = diffusion.alpha_bar
     told = LabelCondition(NAMES, [5, 3, 2, 0], 0.1, guidance) if told is None else told
     sampler = partial(unipc, steps=40)
@@ -185,9 +190,10 @@ def knowing(guidance: float = 1.0, told: LabelCondition | None = None, **argumen
     "sampler", [partial(ddim, steps=500), partial(heun, steps=121), partial(dpmpp_2m, steps=80), partial(unipc, steps=40)]
 )
 @pytest.mark.parametrize("label", [0, 1, 2])
-def test_an_action_is_sampled_as_it_is(label: int, sampler: Sampler) -> None:
+@pytest.mark.parametrize("prediction", [X0(), Epsilon(), Velocity(), EDM(0.5)], ids=lambda p: type(p).__name__)
+def test_an_action_is_sampled_as_it_is(prediction: Prediction, label: int, sampler: Sampler) -> None:
     """The flow to a Gaussian is a straight line: mean and deviation are within 2 % in every clip, without sampling error."""
-    module = knowing(guidance=1.0)
+    module = knowing(guidance=1.0, prediction=prediction)
     labels = torch.full((20,), label)
     clips = module.sample(SEEDS, labels=labels, sampler=sampler).positions
     noise = module.noise(SEEDS)().double().permute(0, 3, 1, 2)
@@ -286,6 +292,36 @@ def test_a_clip_does_not_depend_on_its_neighbours() -> None:
     torch.testing.assert_close(module.sample(SEEDS, batch_size=3).positions, together, rtol=0, atol=1e-6)
     for i in (4, 11):
         torch.testing.assert_close(module.sample([i]).positions[0], together[i], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"labels": torch.tensor([0, 3])}, r"labels=\[0, 3\].*from 0 to 2, or -1 for any action: walk, bow, wave"),
+        ({"labels": torch.tensor([0, -2])}, "from 0 to 2"),
+        ({"labels": torch.tensor([0])}, "one for each of 2 clips"),
+        ({"labels": [0.0, 1.0]}, "must be int64"),
+        ({"guidance": float("nan")}, "guidance=nan must be a number"),
+        ({"guidance": -1}, "guidance=-1 must be a number"),
+        ({"script": [("walk", 3.0)], "loop": True}, "neither frames nor loop"),
+        ({"script": [("walk", float("nan"))]}, "pairs of an action and its seconds"),
+        ({"script": [("walk", float("inf"))]}, "pairs of an action and its seconds"),
+        ({"script": [("walk", 1e9)]}, "to 5000"),
+        ({"script": [("walk", "3")]}, "pairs of an action"),
+        ({"script": "walk:3"}, "pairs of an action"),
+        ({"script": [("fly", 3.0)]}, "action=fly: the model knows walk, bow, wave"),
+        ({"frames": 0}, "frames=0 must be a whole number from 1 to 100000"),
+        ({"frames": 2.5}, "frames=2.5"),
+        ({"frames": 10**9}, "frames=1000000000"),
+    ],
+)
+def test_a_wrong_request_is_named(arguments: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        knowing().sample(2, **arguments)
+
+
+def test_labels_may_be_a_list() -> None:
+    assert torch.equal(knowing().sample(2, labels=[1, -1]).positions, knowing().sample(2, labels=torch.tensor([1, -1])).positions)
 
 
 # --- training

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from ddpm.module import MotionDiffusion
 from ddpm.normalizer import Normalizer
-from ddpm.process.constraints import LARGEST, Known, Towards
+from ddpm.process.constraints import LARGEST, LONGEST, Known, Towards
 from ddpm.process.diffusion import DenoiseDiffusion
 from ddpm.process.editing import edit, given_by
 from ddpm.process.gaussian import Gaussian
@@ -154,6 +155,46 @@ def test_a_cost_leads_a_hand_to_its_target_and_feet_out_of_the_floor() -> None:
     torch.testing.assert_close(model.sample([3], cost=reach).positions, led[3:4], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("cost", "named"),
+    [
+        (7, "cost=7 must be a function"),
+        (lambda x: x.sum(), r"float32 \(\), expected one number a clip.*\(2,\)"),
+        (lambda x: x.sum((2, 3)), r"float32 \(2, 7\)"),
+        (lambda x: 1.0, "returned 1.0"),
+        (lambda x: (x > 0).sum((1, 2, 3)), "int64"),
+        (lambda x: x.detach().sum((1, 2, 3)), "cannot be differentiated"),
+        (lambda x: x.sum((1, 2, 3)) * float("nan"), "of clip 0 it is nan, which is not finite"),
+        (lambda x: (0 * x).square().sum((1, 2, 3)).sqrt(), "of clip 0 the slope is not finite"),
+    ],
+)
+def test_a_cost_that_is_none_is_named(cost: Any, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        module().float().sample(2, cost=cost)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"clip": torch.zeros(7, 4, 3)}, r"clip: shape \(7, 4, 3\), expected \(frames, 3, 3\).*foot, hip, head"),
+        ({"clip": torch.zeros(1, 7, 3, 3)}, r"clip: shape \(1, 7, 3, 3\)"),
+        ({"clip": torch.full((7, 3, 3), torch.nan)}, "frame 0, joint foot is nan, and is to be kept"),
+        ({"given": torch.ones(7, 3, 3)}, "given: torch.float32"),
+        ({"given": torch.ones(6, 3, 3, dtype=torch.bool)}, r"expected bool of shape \(7, 3, 3\)"),
+        ({"given": torch.ones(7, 3, 3, dtype=torch.bool)}, "63 true.*not all"),
+        ({"given": torch.zeros(7, 3, 3, dtype=torch.bool)}, "0 true"),
+        ({"seeds": []}, "asks for no clip"),
+        ({"guidance": 2.0}, "no condition to guide towards"),
+    ],
+)
+def test_an_edit_that_cannot_be_is_named(change: dict[str, Any], named: str) -> None:
+    given = torch.zeros(7, 3, 3, dtype=torch.bool)
+    given[:2] = True
+    arguments: dict[str, Any] = {"clip": torch.zeros(7, 3, 3), "given": given, "seeds": [0]} | change
+    with pytest.raises(ValueError, match=named):
+        edit(module().float(), **arguments)
+
+
 def test_any_place_and_heading_of_a_clip_come_back() -> None:
     """A clip that was moved and turned is edited to the same variations, moved and turned, where clips face one way."""
     sided = Skeleton({"hip": None, "left": "hip", "right": "hip"}, left_right=[("left", "right")], up="y")
@@ -179,6 +220,7 @@ def test_what_is_kept() -> None:
 
     assert frames_of(":2") == [[0, 1]] * 3 and frames_of("-2:") == [[5, 6]] * 3 and frames_of(3, "-1") == [[3, 6]] * 3
     assert frames_of("leg") == frames_of("foot") == [list(range(7)), [], []]
+    assert torch.equal(given_by("leg", BODY, FRAMES), given_by(["leg"], BODY, FRAMES))
     assert frames_of("head@2:4", "hip@0") == [[], [0], [2, 3]]
     path = given_by(["path@:3"], BODY, FRAMES)
     assert path.nonzero().tolist() == [[frame, 1, coord] for frame in range(3) for coord in (0, 2)]
@@ -202,9 +244,10 @@ def test_what_cannot_be_kept_is_named(keep: list[str | int], named: str) -> None
         given_by(keep, BODY, FRAMES)
 
 
-def test_too_much_of_too_long_a_clip_is_refused_before_it_is_computed() -> None:
+@pytest.mark.parametrize(("frames", "kept"), [(LARGEST // (J * C) + 1, LARGEST), (LONGEST + 1, 1)])
+def test_too_much_of_too_long_a_clip_is_refused_before_it_is_computed(frames: int, kept: int) -> None:
     model = module()
-    frames = int((LARGEST / (J * C) ** 2) ** 0.5) + 2
-    given = torch.ones(J, C, frames, dtype=torch.bool)
+    given = torch.zeros(J, C, frames, dtype=torch.bool)
+    given[..., :kept] = True
     with pytest.raises(ValueError, match=f"clip of {frames} frames.*keep fewer"):
         Known(torch.zeros(J, C, frames).double(), given, model.normalizer, model.diffusion.prediction, BODY)

@@ -1,6 +1,7 @@
 """A vector of every clip as a condition: standardised, hidden, drawn, given, and guidance where the answer is known."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,7 @@ def test_data_without_vectors_and_another_width_are_named(tiny_config: dict[str,
 
 
 def clips_in(tmp_path: Path, *vectors: Any) -> Path:
+    tmp_path.mkdir(exist_ok=True)
     for k, vector in enumerate(vectors):
         more = {} if vector is None else {"condition": np.asarray(vector, np.float32)}
         np.savez(tmp_path / f"{k}.npz", clips=people()[k], fps=20, joint_names=SKELETON.names, **more)
@@ -143,6 +145,16 @@ def test_vectors_go_from_files_into_store_and_batch(tmp_path: Path) -> None:
         assert vectors is not None and vector_statistics(vectors)["mean"].shape == (2,)
     later = split_in_time(clips, 0.25)[0].conditions
     assert later is not None and later[3:].nan_to_num(-1).tolist() == clips.conditions.nan_to_num(-1).tolist()  # type: ignore
+
+
+def test_another_vector_is_another_data_set(tmp_path: Path) -> None:
+    """And without vectors the fingerprint is that of the motion alone; a store says the same as the files."""
+    said = [None, [1, 2], [1, 3]]
+    sets = [folder(SKELETON, str(clips_in(tmp_path / str(k), vector, vector))) for k, vector in enumerate(said)]
+    prints = [found.fingerprint() for found in sets]
+    assert len(set(prints)) == 3 and replace(sets[1], conditions=None).fingerprint() == prints[0]
+    kept = write_store(sets[1].recordings(), tmp_path / "s", fps=20, skeleton=SKELETON)
+    assert kept.fingerprint() == store(SKELETON, str(tmp_path / "s")).fingerprint() == prints[1]
 
 
 def test_a_recording_that_is_cut_keeps_its_vector() -> None:

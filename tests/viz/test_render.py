@@ -228,6 +228,27 @@ def test_left_is_painted_in_the_colour_of_the_left() -> None:
             assert not close_to(patch, render.SIDE_COLOURS[other]).any()
 
 
+def test_what_was_given_is_grey_and_its_nearest_frames_are_ghosts() -> None:
+    """Of three clips the first frame and the left arm, nothing, and the path."""
+    clips = np.stack([person() + np.linspace(0, 2, 8)[:, None, None] * [0, 0, -1]] * 3)
+    given = np.zeros(clips.shape, dtype=bool)
+    arm = [SKELETON.index(f"left_{part}") for part in ("elbow", "wrist", "hand")]
+    given[0, 0], given[0, :, arm], given[2, :, SKELETON.root, ::2] = True, True, True
+    frames = render.draw_clips(clips, SKELETON, size=200, columns=3, given=given)[:, :-2]
+    colours = [*render.SIDE_COLOURS.values(), render.GIVEN, render.GHOST]
+    ink = {c: close_to(frames, c, 3).reshape(8, -1, 3, 200).sum(axis=(1, 3)) for c in colours}
+    left, right = render.SIDE_COLOURS["left"], render.SIDE_COLOURS["right"]
+    assert ink[left][0, 0] == ink[right][0, 0] == 0 and ink[render.GHOST][0, 0] < 50 and ink[render.GIVEN][0, 0] > 200
+    assert (ink[render.GHOST][4:, 0] > 100).all(), "it stands where the body was"
+    assert (ink[left][1:, 0] < ink[left][1:, 1] - 30).all() and (ink[right][1:, 0] > 0.8 * ink[right][1:, 1]).all()
+    view = render._project(clips, SKELETON, 200)
+    x, y = view.joints[0, 5, arm[:2]].mean(axis=0).astype(int)
+    assert close_to(frames[5, y - 2 : y + 3, x - 2 : x + 3], render.GIVEN).any()
+    assert ink[render.GIVEN][0, 2] > ink[render.GIVEN][0, 1] + 50, "the way ahead"
+    plain = render.draw_clips(clips, SKELETON, size=200, columns=3)[:, :-2]
+    assert np.array_equal(plain[:, :, 200:400], frames[:, :, 200:400])
+
+
 @pytest.mark.parametrize("up", ["y", "-y"])
 def test_two_dimensions(up: str) -> None:
     clip = person()[..., :2] * (1, -1 if up == "-y" else 1)
@@ -291,6 +312,7 @@ def test_a_clip_that_has_ended_holds_its_last_pose_faded() -> None:
         ((1, 8, 20, 3), {"titles": []}),
         ((1, 8, 20, 3), {"lengths": [9]}),
         ((1, 8, 20, 3), {"lengths": [0]}),
+        ((1, 8, 20, 3), {"given": np.ones((1, 8, 20), dtype=bool)}),
         ((1, 8, 20, 3), {"columns": 0}),
         ((1, 8, 20, 3), {"size": 3}),
     ],
