@@ -19,7 +19,7 @@ OPTIMISED = 5 * 4
 
 
 def machine_memory(accelerator: str = "cpu") -> int:
-    """Bytes of memory of the first GPU if that is what computes, else of this machine, or what its container or this process may have of it."""
+    """Bytes of memory of the first GPU if that computes, else of this machine, its container or this process: the least."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return torch.cuda.get_device_properties(0).total_memory
     found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")] if hasattr(os, "sysconf") else [2**63]
