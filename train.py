@@ -22,9 +22,9 @@ from datamodules.cache import through_cache
 from datamodules.pose import PoseDataModule
 from ddpm import runs
 from ddpm.checkpoint import DurableCheckpointIO
-from ddpm.command import command, plain, typed
+from ddpm.command import command, plain
 from ddpm.config import RESUMED, build_module, construct
-from ddpm.errors import ConfigError
+from ddpm.errors import ConfigError, typed
 from ddpm.files import write_durably
 from ddpm.process.condition import vector_statistics
 from ddpm.training import (

@@ -158,6 +158,14 @@ def find_outliers(looks: Sequence[Look], sources: Sequence[str], skeleton: Skele
     return Outliers(factors, odd, size, (*severe, *flaws), tuple(severe))
 
 
+def outliers_among(clips: ClipSet, most: int = 5000) -> Outliers:
+    """`find_outliers` of recordings in metres: of at most so many, spread evenly, by some 32 frames of each."""
+    chosen = range(0, len(clips), -(-len(clips) // most))
+    poses = [clips.recording(i)[:: max(1, int(clips.lengths[i]) // 32)].numpy() for i in chosen]
+    looks = [look(own, np.ones(own.shape[:2], bool), clips.skeleton) for own in poses]
+    return find_outliers(looks, [str(clips.sources[i]) for i in chosen], clips.skeleton, False)
+
+
 def _median(values: np.ndarray) -> np.ndarray:
     """Over the first axis, of what is finite; NaN where nothing is."""
     out = np.full(values.shape[1:], np.nan)

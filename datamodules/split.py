@@ -14,8 +14,8 @@ from ddpm.seeding import derive_seed
 
 log = logging.getLogger(__name__)
 
-PART = re.compile(r"(?i)(\.(?!np[yz]\b)\w+), (?!.*\.[a-z]\w*$).*$")
-"""What follows the name of a file in that of a body or track in it. The clips of an array are recordings of their own."""
+PART = re.compile(r"(?i)^(.*\.(?:csv|tsv|json|skeleton|trc|c3d)), (?!.*\.(?:csv|tsv|json|skeleton|trc|c3d|np[yz]|bvh|txt)$).*$")
+"""A body or track, behind the file it is in. The clips of an array are recordings of their own."""
 MIRRORED = re.compile(
     r"(?i)(?:^|(?<=/))(?:mirror(?:ed)?|flip(?:ped)?|m)(?:[ _-]+|/|(?=\d))|[ _-]+(?:mirror(?:ed)?|flip(?:ped)?|m)(?=/|\.\w+$|$)"
 )
@@ -48,7 +48,7 @@ def split_recordings(clips: ClipSet, val_fraction: float, split: str, seed: int)
         source = clips.sources[int(unknown[0])]
         raise DataError(
             f"{source}: no subject is known, cannot split by subject; use loader.split=sequence, or say where names have it, as "
-            r"data.subject='S(\d+)'"
+            r'''"data.subject='S(\d+)'"'''
         )
     n = len(groups.values)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(derive_seed(seed, "split")))

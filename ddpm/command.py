@@ -3,8 +3,6 @@
 import functools
 import logging
 import os
-import re
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +20,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from ddpm.config import check, construct, located
-from ddpm.errors import ProjectError, printable
+from ddpm.errors import ProjectError, printable, typed
 from ddpm.skeleton import Skeleton
 
 log = logging.getLogger("command")
@@ -99,18 +97,6 @@ def command(config_name: str, schema: type) -> Callable[[Callable[[DictConfig], 
         return main
 
     return decorate
-
-
-def quoted(text: str) -> str:
-    """A text in Hydra's quotes, in which it is taken as it is: blanks, commas, brackets and all."""
-    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
-
-
-def typed(key: str, value: str) -> str:
-    """``key=value`` as it is to be typed in a shell, quoted where the shell or Hydra would take it for something else."""
-    plain_text = re.fullmatch(r"[\w./:@%+-]+", value)
-    override = f"{key}={value if plain_text else quoted(value)}"
-    return override if plain_text else shlex.quote(override) if re.search(r'[$"`!\\]', override) else f'"{override}"'
 
 
 def ambiguous(arguments: Sequence[str]) -> list[str]:

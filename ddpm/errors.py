@@ -1,5 +1,7 @@
 """All errors of the project: input that cannot be used, named so that its owner can mend it."""
 
+import re
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -50,3 +52,15 @@ def below(values: Mapping[str, Any], least: Mapping[str, float]) -> list[tuple[b
         (values[key] is not None and values[key] < limit, f"{key}={values[key]} must be at least {limit}")
         for key, limit in least.items()
     ]
+
+
+def quoted(text: str) -> str:
+    """A text in Hydra's quotes, in which it is taken as it is: blanks, commas, brackets and all."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
+
+
+def typed(key: str, value: str) -> str:
+    """``key=value`` as it is to be typed in a shell, quoted where the shell or Hydra would take it for something else."""
+    plain_text = re.fullmatch(r"[\w./:@%+-]+", value)
+    override = f"{key}={value if plain_text else quoted(value)}"
+    return override if plain_text else shlex.quote(override) if re.search(r'[$"`!\\]', override) else f'"{override}"'

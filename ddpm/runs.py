@@ -13,8 +13,8 @@ from filelock import FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_only
 
 from ddpm.checkpoint import GENERATIONS, checkpoint_of, read_checkpoint
-from ddpm.command import message, typed
-from ddpm.errors import CheckpointError, ConfigError
+from ddpm.command import message
+from ddpm.errors import CheckpointError, ConfigError, typed
 
 log = logging.getLogger(__name__)
 
