@@ -92,13 +92,20 @@ def draw_some(path: Path, clips: ClipSet, n: int, frames: int) -> None:
 
 
 def with_path(arguments: Sequence[str]) -> list[str]:
-    """The command line with a bare path written as ``data=folder data.root=PATH``, or ``data=bvh`` where such files are."""
+    """The command line with a bare path written as ``data=folder data.root=PATH``, or ``data=bvh`` where such files are.
+
+    Ends the program where there are several.
+    """
     out: list[str] = []
     for before, argument in zip(["", *arguments], arguments, strict=False):
         bare = not argument.startswith(("-", "~", "+")) and ("=" not in argument or Path(argument).exists())
         bare = bare and before not in WITH_VALUE
         group = "bvh" if bare and _is_bvh(Path(argument)) else "folder"
         out += [f"data={group}", f"data.root={quoted(argument)}"] if bare else [argument]
+    if sum(argument in ("data=folder", "data=bvh") for argument in out) > 1 and len(out) > len(arguments) + 1:
+        sys.exit(
+            f"inspect_data.py looks at one directory or file, not at all of {' '.join(arguments)[:200]}; give their directory"
+        )
     return out
 
 

@@ -20,6 +20,7 @@ from callbacks.interrupt import StopBetweenBatches
 from callbacks.motion_metrics import MotionMetrics
 from datamodules.cache import through_cache
 from datamodules.pose import PoseDataModule
+from datamodules.split import list_digest
 from ddpm import runs
 from ddpm.checkpoint import DurableCheckpointIO
 from ddpm.command import command, plain
@@ -104,6 +105,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
         if trust is not None:
             runs.refuse_outside(config, out)
         saved = {key: config[key] for key in runs.SAVED if key in config} | {"ema": config["callbacks"].get("ema")}
+        if (listed := list_digest(config["loader"]["split"])) is not None:
+            saved["split_list"] = listed
         if resume is not None:
             resumed_step = runs.refuse_another_run(resume, saved)
         if runs.is_first_process():

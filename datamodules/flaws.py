@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,7 +11,8 @@ from datamodules.clip_set import ClipSet
 from ddpm.skeleton import AXES, Skeleton
 
 FACTOR = 1.8  # sizes, or tempi, that differ by more are of another unit, or of another frame rate
-UPRIGHT = 0.8  # cosine between the way from the feet to the body and an axis, from which on one stands along that axis
+UPRIGHT = 0.8  # mean cosine between the way from the feet to the body and an axis, from which on one stands along that axis
+NEAR, BELOW = 0.3, 0.08  # metres over and below the floor on which the others stand, between which a body lies or sits on it
 MIRRORED = -0.3  # mean sine between where the toes point and the right, about 0.9 the other way in sound data; noise gives 0
 STILL = 0.01  # metres per second: the fastest joint of a recording in which nothing happens
 FROZEN = 0.5  # seconds without any movement
@@ -31,20 +32,32 @@ class Look:
 
     Args:
         bones: ``(joints,)`` metres from each joint to its parent, NaN for the root and what was not seen.
-        up: the axis it stands along, None where that is not clear.
+        up: the axis it stands along for its whole length, None where that is not clear.
         mirrored: left lies to the right of where the toes point.
+        ends: ``(2, coords)`` metres, the smallest and the largest coordinate of its joints, half of the time.
     """
 
     bones: np.ndarray
     up: str | None
     mirrored: bool
+    ends: np.ndarray
+
+    def scaled(self, metres: float) -> "Look":
+        """The same body in another unit."""
+        return replace(self, bones=self.bones * metres, ends=self.ends * metres)
+
+    def level(self, up: str) -> float:
+        """Metres along an axis at which its lowest joint is."""
+        return float(-self.ends[1, AXES.index(up[-1])] if up.startswith("-") else self.ends[0, AXES.index(up)])
 
 
 @dataclass(frozen=True)
 class Outliers:
-    """Recordings beside each other: ``(recordings,)`` what to multiply them by, and bool, which are unlike the others."""
+    """Recordings beside each other: ``(recordings,)`` what to multiply them by, the axes along which they stand, "" where that
+    is not clear, and bool, which are unlike the others."""
 
     factors: np.ndarray
+    stands: np.ndarray
     odd: np.ndarray
     size: float  # metres of the usual body along its bones, 0 where it is not known
     flaws: tuple[str, ...]  # in sizes, axes and sides
@@ -65,19 +78,24 @@ def look(positions: np.ndarray, seen: np.ndarray, skeleton: Skeleton) -> Look:
             bones[child] = np.percentile(lengths, percentile, axis=0)
         else:
             bones[child[usable]] = np.nanpercentile(np.where(both, lengths, np.nan)[:, usable], percentile, axis=0)
+    shown = seen.any(1)
+    ends = np.zeros((2, skeleton.coords))
+    if shown.any():
+        lowest, highest = (np.where(seen[shown, :, None], positions[shown], far) for far in (np.inf, -np.inf))
+        ends = np.stack([np.median(lowest.min(1), axis=0), np.median(highest.max(1), axis=0)])
     feet = [skeleton.index(name) for name in skeleton.feet]
     others = [j for j in range(len(bones)) if j not in feet]
     if not feet or not others:
-        return Look(bones, None, False)
+        return Look(bones, None, False, ends)
     sides = [(positions[:, part] * seen[:, part, None]).sum(1) for part in (others, feet)]
     counts = [seen[:, part].sum(1)[:, None] for part in (others, feet)]
     shown = ((counts[0] > 0) & (counts[1] > 0))[:, 0]
-    rise = (sides[0][shown] / counts[0][shown] - sides[1][shown] / counts[1][shown]).sum(0)
+    ways = sides[0][shown] / counts[0][shown] - sides[1][shown] / counts[1][shown]
+    rise = ways.sum(0)
     axis = int(np.abs(rise).argmax())
-    clear = np.abs(rise[axis]) > UPRIGHT * np.linalg.norm(rise)
-    return Look(
-        bones, ("-" if rise[axis] < 0 else "") + AXES[axis] if clear else None, _is_mirrored(positions, seen, skeleton, rise)
-    )
+    clear = np.abs(rise[axis]) > UPRIGHT * np.linalg.norm(ways, axis=-1).sum()  # not so of who lies down, or turns a wheel
+    up = ("-" if rise[axis] < 0 else "") + AXES[axis] if clear else None
+    return Look(bones, up, _is_mirrored(positions, seen, skeleton, rise), ends)
 
 
 def _is_mirrored(positions: np.ndarray, seen: np.ndarray, skeleton: Skeleton, up: np.ndarray) -> bool:
@@ -118,7 +136,7 @@ def find_outliers(looks: Sequence[Look], sources: Sequence[str], skeleton: Skele
     sizes = np.array([reach(own.bones, skeleton) for own in looks])
     known = np.sort(sizes[sizes > 0])
     flaws, severe, size = list[str](), list[str](), 0.0
-    rest = "drop to leave them out, or keep to take them as they are"
+    rest = "data.on_outlier=drop to leave them out, or data.on_outlier=keep to take them as they are"
 
     def who(which: np.ndarray) -> str:
         return some([sources[i] for i in np.flatnonzero(which).tolist()], n)
@@ -138,15 +156,20 @@ def find_outliers(looks: Sequence[Look], sources: Sequence[str], skeleton: Skele
                 f"{who(other)} the body has another size, {times} times that of the others, which are {size:.3g} m along their "
                 f"bones{SET}data.on_outlier=fix to multiply by {by}, {rest}"
             )
-    stands = np.array([own.up or "" for own in looks])
+    stands = np.array([own.up or "" for own in looks], dtype="U2")
     clear = Counter(stands[stands != ""].tolist())
     most = max(clear, key=lambda up: (clear[up], up == skeleton.up), default=skeleton.up)
-    for up in clear:
-        start = f"{who(stands == up)} people stand along {up} and not along"
+    resting = {up: _resting(looks, stands, up) for up in (most, skeleton.up)}
+    most = max(resting, key=lambda up: int((resting[up] | (stands == up)).sum()))
+    stands[resting[most]] = ""
+    for up in dict.fromkeys(stands[stands != ""].tolist()):
+        start = f"{who(stands == up)} the body stands along {up} and not along"
         if up != most:
-            severe.append(f"{start} {most}: the feet are on the other side{SET}data.on_outlier=fix to turn them, {rest}")
+            severe.append(
+                f"{start} {most}: the feet are on the other side{SET}data.on_outlier=fix to turn them, {rest}, if they lie or sit"
+            )
         elif up != skeleton.up:
-            fixes = f"skeleton.up={up}, or data.on_outlier=fix to turn them"
+            fixes = f"skeleton.up={up}, or data.on_outlier=fix to turn them, unless they lie or sit"
             flaws.append(f"{start} {skeleton.up}: the feet are on the other side{SET}{fixes}")
     mirrored = np.array([own.mirrored for own in looks], dtype=bool)
     if mirrored.any():
@@ -155,7 +178,29 @@ def find_outliers(looks: Sequence[Look], sources: Sequence[str], skeleton: Skele
             f"point{SET}data.on_outlier=fix to exchange their names"
         )
     odd = (factors != 1) | ((stands != "") & (stands != most)) | (mirrored & (2 * mirrored.sum() < n))
-    return Outliers(factors, odd, size, (*severe, *flaws), tuple(severe))
+    return Outliers(factors, stands, odd, size, (*severe, *flaws), tuple(severe))
+
+
+def _resting(looks: Sequence[Look], stands: np.ndarray, up: str) -> np.ndarray:
+    """``(recordings,)`` bool: who stands along another axis than ``up``, but lies, sits or stands on its hands there.
+
+    Its lowest joint is on the floor of those who stand along ``up``, and its feet are on no floor of that height along its own
+    axis, as are those of most who do as it does. Where nobody stands so, all must have a floor in common along ``up``, and none
+    along their own axes.
+    """
+    own, standing = (stands != "") & (stands != up), stands == up
+    if not own.any():
+        return own
+    level = np.array([one.level(up) for one in looks])
+    feet = np.array([one.level(axis or up) for one, axis in zip(looks, stands.tolist(), strict=True)])
+    floor = float(np.median(level[standing if standing.any() else own]))
+    rests = own & (floor - BELOW < level) & (level < floor + NEAR)
+    if not standing.any():
+        return rests & (rests[own].all() and own.sum() > 1 and np.ptp(np.percentile(feet[own], (10, 90))) > NEAR)
+    for axis in set(stands[rests].tolist()):
+        alike = rests & (stands == axis)
+        rests[alike] = 2 * (np.abs(feet[alike] - floor) > NEAR).sum() > alike.sum()
+    return rests
 
 
 def outliers_among(clips: ClipSet, most: int = 5000) -> Outliers:
@@ -176,8 +221,8 @@ def _median(values: np.ndarray) -> np.ndarray:
 
 def _factor(wanted: float) -> float:
     """The ratio of two units nearest to ``wanted``, which no two people differ from; or that itself, if none is near."""
-    units = (1.0, 0.1, 0.01, 0.001, 0.0254, 0.3048)
-    near = min((a / b for a in units for b in units), key=lambda ratio: abs(np.log(ratio / wanted)))
+    ratios = {10.0**k for k in range(-3, 4)} | {0.0254 * 10**k for k in (0, 2, 3)} | {0.3048 * 10**k for k in (0, 2, 3)} | {12.0}
+    near = min(ratios | {1 / ratio for ratio in ratios}, key=lambda ratio: abs(np.log(ratio / wanted)))
     return near if 1 / 1.3 < near / wanted < 1.3 else wanted
 
 
@@ -307,7 +352,7 @@ def _motion(clips: ClipSet) -> list[str]:
     times, odd = _compared(tempo, clips.labels.numpy())
     if odd.any():
         flaws.append(
-            f"{_where(clips, odd)} people move {', '.join(f'{t:.2g}' for t in times[odd][:3])} times as fast as in others "
+            f"{_where(clips, odd)} the body moves {', '.join(f'{t:.2g}' for t in times[odd][:3])} times as fast as in others "
             "that do the same: is the frame rate of these files right?"
         )
     seen: dict[int, str | None] = {}

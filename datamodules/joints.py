@@ -102,14 +102,16 @@ def plan(
     if coords != skeleton.coords:
         raise DataError(
             f"{recording.source}: {coords} coordinates per joint, the skeleton has {skeleton.coords}; choose the skeleton that "
-            f"matches the data (skeleton=..., {_advice(names or count, coords)}) or set skeleton.coords={coords}"
+            f"matches the data (skeleton=..., {_advice(names or count, coords)})"
+            + (f" or set skeleton.coords={coords}" if set(skeleton.names) <= set(names or skeleton.names) else "")
             + ("; if the third is a confidence, data.last_is_confidence=true" if (coords, skeleton.coords) == (3, 2) else "")
         )
     if names is None and count != len(skeleton.names):
+        fit = fitting(count, coords)
         raise DataError(
             f"{recording.source}: {count} joints without names, the skeleton has {len(skeleton.names)}: "
             f"{', '.join(skeleton.names)}; choose the skeleton that matches the data (skeleton=..., {_advice(count, coords)}), "
-            "or name the file's joints in their order (data.joints=[...], or data.joints= and one of these skeletons)"
+            f"or name the file's joints in their order (data.joints=[...]{''.join(f', data.joints={f}' for f in fit)})"
         )
     if names is not None and (len(names) != count or len(set(names)) != count):
         twice = sorted({name for name in names if names.count(name) > 1})
@@ -145,5 +147,5 @@ def plan(
 
 
 def _advice(joints: Sequence[str] | int, coords: int) -> str:
-    fit = fitting(joints, coords)
+    fit = fitting(joints, coords) or [f"{name} skeleton.coords={coords}" for name in fitting(joints, 5 - coords)]
     return f"{' or '.join(fit)} {'fits' if len(fit) == 1 else 'fit'}" if fit else f"none of {', '.join(presets())} fits"

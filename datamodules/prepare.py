@@ -22,8 +22,6 @@ SIZES = (0.03, 10.0)
 """Sizes in metres that are plausible; beyond, the units are wrong."""
 PEOPLE = (0.75, 2.4)
 """Sizes in metres that people have."""
-SCALES = (1.0, 0.1, 0.01, 0.001, 0.0254, 0.3048)
-"""Metres per unit: metre, decimetre, centimetre, millimetre, inch, foot."""
 DROPPED = "unlike the others, or the skeleton (data.on_outlier=drop)"
 Floor = Literal["recording", "common", False]
 OnOutlier = Literal["refuse", "drop", "fix", "keep"]
@@ -137,7 +135,7 @@ def prepare(
             seen &= size > 0
             metres = BODY / (size or BODY)
             scales.append(metres)
-        looks.append(replace(own, bones=own.bones * metres))
+        looks.append(own.scaled(metres))
         found.append((replace(r, positions=np.where(seen[..., None], metres * positions, 0).astype(np.float32)), seen, rate))
     if not found and not report.recordings:
         raise DataError(f"{name}: no recordings")
@@ -162,15 +160,15 @@ def prepare(
     kept: list[Recording] = []
     repairs: dict[str, Counter[str]] = {"lost": Counter(), "jumps": Counter(), "spikes": Counter()}
     found.reverse()  # each is let go when it was cleaned
-    for odd, factor, own in zip(outliers.odd, outliers.factors, looks, strict=True):
+    for odd, factor, axis, own in zip(outliers.odd, outliers.factors, outliers.stands, looks, strict=True):
         r, seen, rate = found.pop()
         positions = r.positions
         if odd and on_outlier == "drop":
             dropped = ((r.source, DROPPED),)
             report += CleaningReport(1, frames=len(seen), frames_dropped=len(seen), dropped=dropped)
             continue
-        if on_outlier == "fix" and (odd or own.mirrored or own.up not in (None, skeleton.up)):
-            positions, seen = mended(positions, seen, skeleton, float(factor), own)
+        if on_outlier == "fix" and (odd or own.mirrored or axis not in ("", skeleton.up)):
+            positions, seen = mended(positions, seen, skeleton, float(factor), replace(own, up=str(axis) or None))
         if (far := float(np.abs(positions).max(initial=0))) > FAR and (factor == 1 or on_outlier == "fix"):
             size = reach(own.bones, skeleton)
             raise DataError(
@@ -211,20 +209,22 @@ def prepare(
         flaws += outliers.flaws
     if not kept:
         why = "; ".join((*notes[:1], *outliers.flaws))
-        raise DataError(f"{name}: cleaning left nothing: {why}; check max_gap, min_frames or min_seconds, and max_speed")
+        raise DataError(
+            f"{name}: cleaning left nothing: {why}; check the frame rate, max_gap, min_frames or min_seconds, and max_speed"
+        )
     if floor == "common":
         together = set_floor(np.concatenate([r.positions for r in kept]), skeleton)
         parts = np.split(together, np.cumsum([len(r.positions) for r in kept])[:-1])
         kept = [replace(r, positions=part) for r, part in zip(kept, parts, strict=True)]
     clips = ClipSet.from_recordings(kept, fps=target_fps or next(iter(rates)), skeleton=skeleton, notes=notes)
-    flaws += [*_lost(zeros, skeleton, report.recordings), *_repairs(repairs, report), *find_flaws(clips)]
+    flaws += [*_lost(zeros, skeleton, report.recordings, scale is None), *_repairs(repairs, report), *find_flaws(clips)]
     return replace(clips, flaws=tuple(flaws))
 
 
 def _rate(r: Recording, fps: float | None) -> float:
     rate = fps if r.fps is None else r.fps
     if rate is None:
-        raise DataError(f"{r.source}: does not say its frames per second; set data.fps=")
+        raise DataError(f"{r.source}: does not say its frames per second; set data.fps=30, or what it is")
     if not 0.1 <= rate <= 10_000:
         raise DataError(f"{r.source}: {rate} frames per second, expected 0.1 to 10000; correct the file")
     return float(rate)
@@ -251,7 +251,7 @@ def _at_zero(positions: np.ndarray, seen: np.ndarray, root: int) -> np.ndarray:
     return zero & ~(on_root & (zero.all(0) | (zero.sum(0) < 2)))
 
 
-def _lost(zeros: Mapping[str, np.ndarray], skeleton: Skeleton, recordings: int) -> list[str]:
+def _lost(zeros: Mapping[str, np.ndarray], skeleton: Skeleton, recordings: int, repairable: bool) -> list[str]:
     """Positions at the origin by recording and joint, ``(joints,)`` each, in words."""
     if not zeros:
         return []
@@ -259,7 +259,7 @@ def _lost(zeros: Mapping[str, np.ndarray], skeleton: Skeleton, recordings: int) 
     most = ", ".join(f"{skeleton.names[j]} {number[j]}" for j in np.argsort(-number)[:3] if number[j])
     return [
         f"{some(list(zeros), recordings)} {number.sum()} positions are exactly 0 in all coordinates, most often of {most}, as "
-        "where nothing was seen; set data.lost=zeros"
+        f"where nothing was seen{'; set data.lost=zeros' if repairable else ''}"
     ]
 
 
@@ -287,15 +287,16 @@ def _other_units(size: float, r: Recording, skeleton: Skeleton, scale: float | N
         return abs(np.log(raw * metres / BODY))
 
     if scale is not None:
-        unit = min(SCALES, key=far)
+        unit = min(filter(None, UNITS.values()), key=far)
         return f"set data.scale={unit if far(unit) < 0.3 else BODY / raw:.4g}"
     if r.units is not None:
         advice = f"their unit, known from the files, is not {r.units}: correct the files"
         if not r.source.lower().endswith(".bvh"):
             return advice
         return f"{advice}, or {_other_units(size, r, skeleton, bvh_file.SCALE).replace('set', 'read BVH with data=bvh')}"
-    fit = [unit for unit, metres in UNITS.items() if metres is not None and SIZES[0] <= raw * metres <= SIZES[1]]
-    picture = "px, which scales every body to one size"
-    fit.sort(key=lambda unit: far(UNITS[unit] or 1))
-    found = [picture, *fit] if skeleton.coords == 2 else fit or [picture]
-    return f"set skeleton.units={' or '.join(found)}"
+    others = {unit: metres for unit, metres in UNITS.items() if metres is not None and unit != skeleton.units}
+    people = bool(skeleton.feet) and len(skeleton.names) >= 12
+    near = sorted((unit for unit, metres in others.items() if SIZES[0] <= raw * metres <= SIZES[1]), key=lambda u: far(others[u]))
+    fit = [f"skeleton.units={unit}" for unit in (near[:1] if people else near)]
+    picture = "skeleton.units=px to scale every body to one size"
+    return f"set {', or '.join([picture, *fit] if skeleton.coords == 2 else fit or [picture])}"

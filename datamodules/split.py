@@ -1,7 +1,10 @@
 """Which recordings are trained on and which are held out; what belongs together stays together."""
 
+import hashlib
+import json
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 import torch
@@ -16,10 +19,14 @@ log = logging.getLogger(__name__)
 
 PART = re.compile(r"(?i)^(.*\.(?:csv|tsv|json|skeleton|trc|c3d)), (?!.*\.(?:csv|tsv|json|skeleton|trc|c3d|np[yz]|bvh|txt)$).*$")
 """A body or track, behind the file it is in. The clips of an array are recordings of their own."""
-MIRRORED = re.compile(
-    r"(?i)(?:^|(?<=/))(?:mirror(?:ed)?|flip(?:ped)?|m)(?:[ _-]+|/|(?=\d))|[ _-]+(?:mirror(?:ed)?|flip(?:ped)?|m)(?=/|\.\w+$|$)"
+SIDES = r"mirror(?:ed)?|mir|[hv]?flip(?:ped)?(?:[ _-]?(?:x|y|z|lr|h|v))?"
+TEMPO = r"(?:x|speed|tempo|scaled?|slow(?:er)?|fast(?:er)?|rev(?:ersed?)?|aug(?:mented)?|noisy?|rot(?:ated)?)[ _-]?[\d.]*|[\d.]+x"
+COPY = re.compile(
+    rf"(?i)(?:^|(?<=/))(?:(?:{SIDES}|m)(?:[ _-]+|(?=\d))|(?:{SIDES})/)"
+    rf"|(?:[ ._-]+|(?<=\d)(?=m)|(?=mirror|flip))[(\[]?(?:{SIDES}|lr|m|{TEMPO})(?:[ _-]\d+)?[)\]]?(?=/|\.[a-z]\w*$|$)"
 )
-"""How the name of a mirrored copy differs from that of its original: M012345, walk_mirrored, mirror/walk."""
+"""How the name of a copy that was mirrored, or changed in tempo or otherwise, differs from that of its original: M012345,
+walk_mirrored, mirror/walk, walk_x0.9, walk_aug2."""
 
 
 def split_recordings(clips: ClipSet, val_fraction: float, split: str, seed: int) -> tuple[Tensor, Tensor]:
@@ -48,7 +55,7 @@ def split_recordings(clips: ClipSet, val_fraction: float, split: str, seed: int)
         source = clips.sources[int(unknown[0])]
         raise DataError(
             f"{source}: no subject is known, cannot split by subject; use loader.split=sequence, or say where names have it, as "
-            r'''"data.subject='S(\d+)'"'''
+            r""""data.subject='S(\d+)'" with all its quotes"""
         )
     n = len(groups.values)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(derive_seed(seed, "split")))
@@ -103,16 +110,24 @@ def split_in_time(clips: ClipSet, val_fraction: float) -> tuple[ClipSet, Tensor,
 
 
 def scenes(sources: Names) -> Names:
-    """What belongs together, one name per recording: a file with all its bodies and tracks, and with its mirrored copies."""
+    """What belongs together, one name per recording: a file with all its bodies and tracks, and with what copies of it are
+    called."""
     files = [PART.sub(r"\1", str(source)) for source in sources.values]
-    known = set(files)
+    known = {file: file for file in files}
+    for file in files:  # beside mirror/walk may be original/walk, which is known as /walk
+        *folders, name = file.split("/")
+        for i, folder in enumerate(folders):
+            if not COPY.fullmatch(f"{folder}/"):
+                known.setdefault("/".join([*folders[:i], "", *folders[i + 1 :], name]), file)
     own = Names.of([_original(file, known) for file in files])
     return Names(own.values, own.codes[sources.codes])
 
 
-def _original(file: str, known: set[str]) -> str:
-    ways = (file[: match.start()] + file[match.end() :] for match in MIRRORED.finditer(file))
-    return next((way for way in ways if way in known), file)
+def _original(file: str, known: Mapping[str, str]) -> str:
+    """The file that another is a copy of, by its name, or that itself; ``known`` are names and the files that they may mean."""
+    ways = [file[: match.start()] + rest + file[match.end() :] for match in COPY.finditer(file) for rest in ("", "/")]
+    way = next((known[way] for way in ways if way in known and known[way] != file), None)
+    return file if way is None else _original(way, known)
 
 
 def listed(clips: ClipSet, path: Path) -> tuple[Tensor, Tensor]:
@@ -169,19 +184,37 @@ def _lists(path: Path) -> dict[str, Path]:
     return {"train" if is_train else "val": path}
 
 
+def list_digest(split: str) -> str | None:
+    """What the lists behind ``loader.split=PATH`` hold, by which a changed one is noticed; None without a list."""
+    if split in ("subject", "sequence") or not (path := Path(split).expanduser()).exists():
+        return None
+    lists = {side: sorted(_lines(file)) for side, file in _lists(path).items()}
+    return f"{sum(map(len, lists.values()))} names, SHA-256 {hashlib.sha256(json.dumps(lists).encode()).hexdigest()[:16]}"
+
+
+def _lines(path: Path) -> set[str]:
+    lines = (line.strip().strip('"').replace("\\", "/").removeprefix("./") for line in read_text(path).splitlines())
+    return {line for line in lines if line and not line.startswith("#")}
+
+
 def _named(clips: ClipSet, groups: Names, path: Path) -> Tensor:
     """``(recordings,)`` bool: whose scene or subject a list names."""
-    lines = (line.strip().replace("\\", "/").removeprefix("./") for line in read_text(path).splitlines())
-    wanted = {line for line in lines if line and not line.startswith("#")}
-    met: set[str] = set()
-    named = []
+    lines = _lines(path)
+    own = []
     for source, subject in zip(clips.sources, clips.subjects, strict=True):
         file = PurePosixPath(PART.sub(r"\1", str(source)))
-        names = {str(source), str(file), str(file.with_suffix("")), file.name, file.stem, str(subject)}
-        met |= names & wanted
-        named.append(not names.isdisjoint(wanted))
+        own.append({str(source), str(file), str(file.with_suffix("")), file.name, file.stem, str(subject)})
+    known = set[str]().union(*own)
+    wanted = set[str]()
+    for line in lines:  # perhaps with a label behind it, or the directory of another machine
+        first = re.split(r'"?[,;\t]|\s+-?\d+$', line)[0]
+        wanted.add(next((way for way in (line, first, PurePosixPath(first).name) if way in known), line))
+    met = wanted & known
+    named = [not names.isdisjoint(wanted) for names in own]
     if not met:
-        raise DataError(f"{path}: none of its {len(wanted)} names is in the data, where names are as {clips.sources[0]}")
+        raise DataError(
+            f"{path}: none of its {len(wanted)} names is in the data, where names are as {clips.sources[0]}; correct the list"
+        )
     if len(met) < len(wanted):
         log.info("%s: %d of its %d names are not in the data", path, len(wanted) - len(met), len(wanted))
     return torch.isin(groups.codes, groups.codes[torch.tensor(named)])

@@ -36,6 +36,7 @@ SAVED = (
     "skeleton",
     "data",
     "loader",
+    "split_list",
     "optimizer",
     "lr_scheduler",
     "trainer",
@@ -44,6 +45,7 @@ SAVED = (
 """What of the configuration a checkpoint keeps: all that decides what is learned."""
 MAY_DIFFER = (
     *("sampler", "project", "condition.guidance", "condition.interval", "data.root", "loader.num_workers"),
+    *("skeleton.parts", "data.skeleton.parts"),
     *("trainer.max_", "trainer.accelerator", "trainer.log_every_n_steps", "trainer.check_val", "trainer.fast_dev_run"),
 )
 """What may be changed when a run is resumed; the rest would make it another run."""
@@ -51,6 +53,7 @@ MAY_DIFFER = (
 EARLIER = {
     **{"travel": "positions", "loader.facing": False, "data.skip": 0, "data.on_outlier": "refuse"},
     **{"skeleton.up": "y", "data.skeleton.up": "y", "prediction.travel_by_label": False},
+    **{"data.subject": "None", "loader.draws": "equal"},
 }
 """What runs had that began when there were no such keys."""
 

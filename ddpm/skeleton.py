@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 AXES = ("x", "y", "z")
-UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "px": None}
+UNITS = {"m": 1.0, "dm": 0.1, "cm": 0.01, "mm": 0.001, "in": 0.0254, "ft": 0.3048, "px": None}
 """Unit of length -> metres, which a pixel has not."""
 
 
@@ -18,8 +18,8 @@ class Skeleton:
         feet: joints that touch the ground.
         up: axis that points away from the ground, one of ``x y z -x -y -z`` (image coordinates have ``-y``).
         coords: numbers per joint, 2 or 3.
-        units: of positions in files that have none: ``m``, ``cm``, ``mm``, or ``px``, where every body is scaled to one size.
-            In memory they are metres.
+        units: of positions in files that have none, one of `UNITS`; with ``px`` every body is scaled to one size. In memory they
+            are metres.
         parts: name of a part of the body -> its joints.
         keep: joints and parts to keep, None for all; a joint without its parent is attached to the next ancestor that is kept.
             The others are removed from all fields.

@@ -197,8 +197,8 @@ GOOD: dict[str, Any] = {"clips": np.zeros((2, 5, 3, 3)), "fps": 20.0, "joint_nam
 @pytest.mark.parametrize(
     ("change", "skeleton", "named"),
     [
-        ({"units": "px"}, True, r"units 'px' are no length; expected one of m, cm, mm"),
-        ({"units": "feet"}, True, "units 'feet'"),
+        ({"units": "px"}, True, r"units 'px' are no length; expected one of m, dm, cm, mm, in, ft"),
+        ({"units": "ells"}, True, "units 'ells'"),
         ({"fps": None}, True, "does not say its frame rate"),
         ({"fps": -1.0}, True, "fps=-1.0 must be a positive number"),
         ({"joint_names": None}, False, "does not say its joint_names and parents; give skeleton="),

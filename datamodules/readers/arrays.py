@@ -28,7 +28,7 @@ CLIPS = (
 )
 """Names under which an .npz may hold the positions."""
 KEYS = ("lengths", "fps", "joint_names", "labels", "class_names", "subjects", "confidence", "units", "condition")
-RATES = ("mocap_framerate", "mocap_frame_rate")  # fps, as AMASS calls it
+RATES = ("mocap_framerate", "mocap_frame_rate", "framerate", "frame_rate")  # fps, as AMASS and others call it
 POSES = frozenset({"poses", "pose_body", "body_pose", "smpl_poses", "fullpose"})
 SMPL = frozenset({"trans", "transl", "smpl_trans", "betas", "root_orient", "global_orient"})
 """Rotations of SMPL, and what is saved beside them."""
@@ -37,8 +37,11 @@ SPELLINGS = {
     name: unit
     for unit, names in {
         "m": "meter meters metre metres",
+        "dm": "decimeter decimeters decimetre decimetres",
         "cm": "centimeter centimeters centimetre centimetres",
         "mm": "millimeter millimeters millimetre millimetres",
+        "in": "inch inches",
+        "ft": "foot feet",
         "px": "pixel pixels",
     }.items()
     for name in names.split()
@@ -278,7 +281,7 @@ def _laid_out(path: Path, clips: np.ndarray, coords: int, joints: Collection[int
         raise DataError(
             f"{path}: positions have shape {shape}, expected (frames, joints, coords), (clips, frames, joints, coords), "
             "(clips, joints, "
-            f"coords, frames) or (frames, joints * {coords}), not empty{graph}"
+            f"coords, frames) or (frames, joints * {coords}), not empty{graph}; remove what is no motion"
         )
     return clips
 

@@ -25,6 +25,7 @@ POINT = 1e-3  # metres: an end site nearer to its joint is that joint again
 MOTION = re.compile(rb"^[ \t]*MOTION\s+Frames\s*:\s*(\S+)\s+Frame\s+Time\s*:\s*(\S+)[ \t\r]*(?:\n|\Z)", re.I | re.M)
 CHANNELS = tuple(f"{axis}{kind}" for kind in ("position", "rotation") for axis in "xyz")
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.I)
+POINTED = re.compile(rb"\d\.\d")
 FOOT = re.compile(r"foot|toe|ankle|heel", re.I)
 
 
@@ -80,6 +81,9 @@ def skeleton_of(path: Path, scale: float = SCALE, end_sites: bool = True) -> Ske
 def parse(path: Path, scale: float, end_sites: bool) -> tuple[Recording, list[Joint]]:
     """What `read` returns, and the hierarchy of the file: parents come before their children."""
     content = read_bytes(path, MAX_BYTES)
+    if b"," in content:  # as some exporters write in countries with a decimal comma
+        parts = (part if POINTED.search(part) else re.sub(rb"(?<=\d),(?=\d)", b".", part) for part in content.split(b"MOTION"))
+        content = b"MOTION".join(parts)
     head = MOTION.search(content, 0, MAX_HEADER)
     if head is None:
         raise DataError(

@@ -1,5 +1,6 @@
 """What all readers do with files: find them, and read them within limits."""
 
+import codecs
 import math
 import os
 import stat
@@ -46,15 +47,19 @@ def read_bytes(path: Path, limit: int = MAX_TEXT) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """The content of a UTF-8 text file, without a byte order mark.
+    """The content of a text file in UTF-8, or, as its mark at the beginning says, UTF-16; without that mark.
 
     Raises:
         DataError: see `read_bytes`; or it is no text.
     """
+    content = read_bytes(path)
     try:
-        return read_bytes(path).decode("utf-8-sig")
+        return content.decode("utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
     except UnicodeDecodeError as e:
-        raise DataError(f"{path}: byte {e.start} is no UTF-8 text; the file is damaged or of another kind, remove it") from e
+        raise DataError(
+            f"{path}: byte {e.start} is no UTF-8 text; if it is a text, save it as UTF-8; else it is damaged or of another kind, "
+            "remove it"
+        ) from e
 
 
 def find_files(root: Path, endings: Collection[str]) -> tuple[list[Path], int]:

@@ -25,9 +25,12 @@ def _limbs(joints: str, sides: str = "right left") -> list[str]:
 
 
 ARMS, LEGS = "shoulder elbow wrist", "hip knee ankle"
+BODY = ("nose", *_joints(f"eye ear {ARMS} {LEGS}"))
+HALPE = (*BODY, "head", "neck", "mid_hip", *_joints("big_toe small_toe heel"))
+DETAILS = (*(f"face_{k}" for k in range(68)), *(f"{side}_hand_{k}" for side in ("left", "right") for k in range(21)))
 FINGERS = "index_finger middle_finger ring_finger pinky"
 JOINTS: dict[int, tuple[str, ...]] = {
-    17: ("nose", *_joints(f"eye ear {ARMS} {LEGS}")),
+    17: BODY,
     18: ("nose", "neck", *_limbs(ARMS), *_limbs(LEGS), *_joints("eye ear", "right left")),
     21: (
         *("wrist", "thumb_cmc", "thumb_mcp", "thumb_ip", "thumb_tip"),
@@ -37,12 +40,16 @@ JOINTS: dict[int, tuple[str, ...]] = {
         *("nose", "neck", *_limbs(ARMS), "mid_hip", *_limbs(LEGS), *_joints("eye ear", "right left")),
         *_limbs("big_toe small_toe heel", "left right"),
     ),
+    26: HALPE,
+    133: (*BODY, *_limbs("big_toe small_toe heel", "left right"), *DETAILS),
+    136: (*HALPE, *DETAILS),
     33: (
         *("nose", *_limbs("eye_inner eye eye_outer", "left right"), *_joints("ear"), "mouth_left", "mouth_right"),
         *_joints(f"{ARMS} pinky index thumb {LEGS} heel foot_index"),
     ),
 }
-"""Names by their number: COCO, OpenPose's COCO model, a hand, OpenPose's BODY_25, MediaPipe."""
+"""Names by their number: COCO, OpenPose's COCO model, a hand, OpenPose's BODY_25, Halpe and COCO-WholeBody, with face and hands,
+MediaPipe."""
 MMPOSE = {
     **{"root": "pelvis", "neck_base": "nose", "left_foot": "left_ankle", "right_foot": "right_ankle"},  # Human3.6M
     **{"Root of tail": "root_of_tail", "Nose": "nose", "Neck": "neck"},  # AP-10K, as what begins with L_ and R_

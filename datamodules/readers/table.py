@@ -19,8 +19,15 @@ LEVELS = ("scorer", "individuals", "bodyparts", "coords")
 FRAMES = ("frame", "frame_idx", "frame_id", "fnum")
 TRACKS = ("track", "track_id", "person_id", "individual")
 POINTS = ("keypoint", "bodypart", "landmark", "marker", "joint")
-IGNORED = re.compile(r"|timestamp.*|instance\.score|model|reprojection_error|.*_(error|ncams)|M_\d\d|center_\d", re.IGNORECASE)
+TIME = re.compile(r"(time|t|seconds)[ _]?([(\[]?(s|sec|secs|seconds|ms|msec|us|ns)[)\]]?)?", re.IGNORECASE)
+IGNORED = re.compile(
+    r"|index|unnamed: \d+|timestamp.*|instance\.score|model|reprojection_error|.*_(error|ncams)|M_\d\d|center_\d", re.IGNORECASE
+)
 """Columns that need not be numbers: of times of day, of SLEAP, FreeMoCap and Anipose."""
+DECIMAL = re.compile(r"[-+]?\d*,\d+(e[-+]?\d+)?", re.IGNORECASE)
+"""A number with a comma for its point."""
+EMPTY = {"", "na", "n/a", "none", "null"}
+"""Cells, in lower case, that hold no number, as R, Excel and databases write them."""
 FREEMOCAP = {"hips_center": "pelvis", "trunk_center": "spine", "neck_center": "neck", "head_center": "head"}
 
 Columns = dict[str, dict[str, int]]
@@ -28,7 +35,8 @@ Columns = dict[str, dict[str, int]]
 
 
 def read(path: Path, coords: int = 3) -> list[Recording]:
-    """The motions of a ``.csv`` file, its columns separated by commas, semicolons, tabs or blanks.
+    """The motions of a ``.csv`` file, its columns separated by commas, semicolons, tabs or blanks. Numbers
+    may have a comma for their point where that separates no columns, or in quotes.
 
     With a first line of names such as ``left_knee_x,left_knee_y,left_knee_z`` the joints are those, in the order of their first
     columns; ``left_knee_confidence`` (or c, score, visibility, likelihood) is 0..1, ``time`` gives the frame rate, in seconds, or
@@ -46,11 +54,13 @@ def read(path: Path, coords: int = 3) -> list[Recording]:
     lines = read_text(path).rstrip().splitlines()
     if not lines:
         raise DataError(f"{path}: the file is empty, remove it")
-    separator = max(",;\t", key=lines[0].count)
+    separator = next((mark for mark in ";\t" if mark in lines[0]), ",")
     try:
         rows = list(csv.reader(lines, delimiter=separator)) if separator in lines[0] else [line.split() for line in lines]
     except csv.Error as e:
         raise DataError(f"{path}: {e}; the file is damaged, replace or remove it") from e
+    if any(DECIMAL.fullmatch(cell.strip()) for row in rows[:100] for cell in row):
+        rows = [[cell.replace(",", ".") if DECIMAL.fullmatch(cell.strip()) else cell for cell in row] for row in rows]
     header = [cell.strip() for cell in rows[0]]
     if header[0].lower() in LEVELS:
         return _deeplabcut(path, rows)
@@ -71,7 +81,8 @@ def read(path: Path, coords: int = 3) -> list[Recording]:
         match = next(
             filter(None, (COLUMN.fullmatch(way) for way in (name, FIRST.sub(r"\2_\1", name), CAMEL.sub(r"\1_\2", name)))), None
         )
-        role = next((names[0] for names in (FRAMES, TRACKS, POINTS, ("time",)) if name.lower() in names), None)
+        role = next((names[0] for names in (FRAMES, TRACKS, POINTS) if name.lower() in names), None)
+        role = "time" if TIME.fullmatch(name) else role
         if role is not None:
             special[role] = i
         elif IGNORED.fullmatch(name):
@@ -163,6 +174,8 @@ def _recording(
         confidence = scored(np.stack(seen, axis=1), positions)
     if empty_is_lost and confidence is not None:
         confidence[np.isnan(positions).any(-1)] = 0
+    if any("_" in name for name in columns) and all(map(str.isupper, columns)):  # MediaPipe's LEFT_HIP
+        columns = {name.lower(): has for name, has in columns.items()}
     units = "mm" if freemocap else "px" if empty_is_lost and len(axes) == 2 else None
     return Recording(positions, source, joints=tuple(columns), fps=fps, confidence=confidence, units=units, note=note)
 
@@ -254,7 +267,7 @@ def _numbers(path: Path, rows: Sequence[Sequence[str]], names: Sequence[str], fi
                 f"{path}: line {i} has {len(row)} columns, the first has {len(names)}; the file is truncated or damaged"
             )
     try:
-        table = np.array([[cell if cell.strip() else "nan" for cell in row] for row in rows], dtype=np.float64)
+        table = np.array([["nan" if cell.strip().lower() in EMPTY else cell for cell in row] for row in rows], dtype=np.float64)
     except ValueError as e:
         cells = ((i, j, cell) for i, row in enumerate(rows, first) for j, cell in enumerate(row, 1))
         i, j, cell = next((place for place in cells if not _is_number(place[2])), (first, 1, str(e)))
@@ -267,7 +280,7 @@ def _numbers(path: Path, rows: Sequence[Sequence[str]], names: Sequence[str], fi
 
 def _is_number(text: str) -> bool:
     try:
-        float(text.strip() or "nan")
+        float("nan" if text.strip().lower() in EMPTY else text)
     except ValueError:
         return False
     return True

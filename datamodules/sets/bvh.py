@@ -68,9 +68,10 @@ def bvh(
         first: list[str] | None = None
         for path in paths:
             recording, tree = parse(path, scale, end_sites)
-            first = first or _in_words(tree)
-            for i, (a, b) in enumerate(zip_longest(first, _in_words(tree), fillvalue="absent")):
-                if a != b:
+            own = _in_words(tree)
+            first = first or own
+            for i, (a, b) in enumerate(zip_longest(first, own, fillvalue="absent")):
+                if a != b and set(own) != set(first):
                     raise DataError(
                         f"{path}: joint {i} is {b}, in {paths[0].name} it is {a}; the files of a data set must have the same "
                         "joints, move the others elsewhere"

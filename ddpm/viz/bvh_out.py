@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +44,9 @@ class _Node:
     is_end: bool  # an End Site, which does not turn
 
 
-def write_bvh(path: str | Path, positions: np.ndarray, skeleton: Skeleton, fps: float, scale: float = 100.0) -> RoundTrip:
+def write_bvh(
+    path: str | Path, positions: np.ndarray, skeleton: Skeleton, fps: float, scale: float = 100.0, loose: Collection[int] = ()
+) -> RoundTrip:
     """Write a clip as a BVH file: the root with six channels, the others with Zrotation Xrotation Yrotation, in degrees.
 
     Bones have their mean length and point in their mean direction in the rest pose; the body is turned to face z. A joint with
@@ -60,6 +63,7 @@ def write_bvh(path: str | Path, positions: np.ndarray, skeleton: Skeleton, fps: 
         skeleton: its joints; blanks and braces in their names become ``_``.
         fps: 0.01 to 10000.
         scale: units of the file per metre; 100 makes centimetres, as is usual (in Blender, import with a scale of 0.01).
+        loose: indices of joints that get a joint ``PARENT_to_CHILD`` however they move, as in other files of the same joints.
 
     Returns:
         What the rotations could not reproduce: nothing where bones keep their length, else the variation of the lengths.
@@ -68,21 +72,10 @@ def write_bvh(path: str | Path, positions: np.ndarray, skeleton: Skeleton, fps: 
         ValueError: a 2-D skeleton, a wrong shape, numbers that are not finite or beyond 10^9 m, names that coincide, or an
             argument out of limits.
     """
-    if skeleton.coords != 3:
-        raise ValueError("a skeleton with coords: 2 has no BVH file: rotations need three dimensions")
-    joints = len(skeleton.names)
-    if positions.ndim != 3 or positions.shape[1:] != (joints, 3) or len(positions) == 0:
-        raise ValueError(f"positions have shape {positions.shape}, expected (frames >= 1, {joints}, 3)")
-    points = canonical(positions, skeleton)
-    if np.isnan(points).any():
-        frame, joint, _ = np.argwhere(np.isnan(points))[0]
-        raise ValueError(f"frame {frame}, joint {skeleton.names[joint]}: {positions[frame, joint]} is not a position")
+    points, names = _checked(positions, skeleton)
     if not 0.01 <= fps <= 10000 or not 0 < scale < np.inf:
         raise ValueError(f"fps={fps} must be in 0.01..10000, and scale={scale} positive")
-    names = [re.sub(r"[\s{}]+", "_", name) for name in skeleton.names]
-    if len(set(names)) < joints:
-        raise ValueError(f"two joints would have one name in the file: {sorted(n for n in set(names) if names.count(n) > 1)}")
-    nodes, reached = _nodes(points, skeleton, names)
+    nodes, reached, _ = _nodes(points, skeleton, names, loose)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # at x = 90 only a sum of z and y is determined, and any choice is right
         turns = [Rotation.from_matrix(node.turn).as_euler("ZXY", degrees=True) for node in nodes if not node.is_end]
@@ -96,24 +89,49 @@ def write_bvh(path: str | Path, positions: np.ndarray, skeleton: Skeleton, fps: 
     return RoundTrip(mean, worst)
 
 
+def _checked(positions: np.ndarray, skeleton: Skeleton) -> tuple[np.ndarray, list[str]]:
+    """``(frames, joints, 3)`` with y up, and the names of the joints in a file; for errors see `write_bvh`."""
+    if skeleton.coords != 3:
+        raise ValueError("a skeleton with coords: 2 has no BVH file: rotations need three dimensions")
+    joints = len(skeleton.names)
+    if positions.ndim != 3 or positions.shape[1:] != (joints, 3) or len(positions) == 0:
+        raise ValueError(f"positions have shape {positions.shape}, expected (frames >= 1, {joints}, 3)")
+    points = canonical(positions, skeleton)
+    if np.isnan(points).any():
+        frame, joint, _ = np.argwhere(np.isnan(points))[0]
+        raise ValueError(f"frame {frame}, joint {skeleton.names[joint]}: {positions[frame, joint]} is not a position")
+    names = [re.sub(r"[\s{}]+", "_", name) for name in skeleton.names]
+    if len(set(names)) < joints:
+        raise ValueError(f"two joints would have one name in the file: {sorted(n for n in set(names) if names.count(n) > 1)}")
+    return points, names
+
+
 def write_bvh_files(path: str | Path, clips: Clips) -> dict[Path, RoundTrip]:
-    """Write each clip to a file of its own, NAME_000.bvh and so on; see `write_bvh`."""
+    """Write each clip to a file of its own, NAME_000.bvh and so on, all with the same joints; see `write_bvh`."""
     path, found = Path(path), {}
-    for i, (clip, length) in enumerate(zip(clips.positions.numpy(), clips.lengths.tolist(), strict=True)):
+    motions = [clip[:length] for clip, length in zip(clips.positions.numpy(), clips.lengths.tolist(), strict=True)]
+    loose = set[int]()
+    for motion in motions:
+        points, names = _checked(motion, clips.skeleton)
+        loose |= _nodes(points, clips.skeleton, names)[2]
+    for i, motion in enumerate(motions):
         file = path.with_name(f"{path.stem}_{i:03d}{path.suffix}")
-        found[file] = write_bvh(file, clip[:length], clips.skeleton, clips.fps)
+        found[file] = write_bvh(file, motion, clips.skeleton, clips.fps, loose=loose)
     return found
 
 
-def _nodes(points: np.ndarray, skeleton: Skeleton, names: list[str]) -> tuple[list[_Node], np.ndarray]:
-    """The joints of the file, depth first, and where they come to lie, ``(frames, joints, 3)``."""
+def _nodes(
+    points: np.ndarray, skeleton: Skeleton, names: list[str], loose: Collection[int] = ()
+) -> tuple[list[_Node], np.ndarray, set[int]]:
+    """The joints of the file, depth first, where they come to lie, ``(frames, joints, 3)``, and those with a joint between them
+    and their parent, as ``loose`` ones have."""
     children: list[list[int]] = [[] for _ in names]
     for child, parent in skeleton.bones:
         children[parent].append(child)
     model = int(np.argmax(np.ptp(points[..., 1], axis=1)))  # the rest pose is as upright as the tallest frame
     facing = _facing(points, skeleton, children, model)
     identity = np.repeat(np.eye(3)[None], len(points), axis=0)
-    reached = points.copy()
+    reached, turned = points.copy(), set[int]()
     nodes: list[_Node] = []
     # joint -> parent node, its orientation, offset, rotation of a joint between, whether the body has not forked yet
     todo: dict[int, tuple[int, np.ndarray, np.ndarray, np.ndarray | None, bool]]
@@ -121,6 +139,7 @@ def _nodes(points: np.ndarray, skeleton: Skeleton, names: list[str]) -> tuple[li
     while todo:
         joint, (parent, world, offset, between, trunk) = todo.popitem()
         if between is not None:
+            turned.add(joint)
             name = f"{names[skeleton.parents[joint]]}_to_{names[joint]}"
             while name in names:
                 name += "_"
@@ -145,9 +164,9 @@ def _nodes(points: np.ndarray, skeleton: Skeleton, names: list[str]) -> tuple[li
         here = len(nodes) - 1
         for k in reversed(range(len(own))):
             swing = _fit(rest[[k]], (bones @ turn)[:, [k]])
-            apart = np.linalg.norm(swing @ rest[k] - rest[k], axis=-1).max() > RIGID
+            apart = own[k] in loose or np.linalg.norm(swing @ rest[k] - rest[k], axis=-1).max() > RIGID
             todo[own[k]] = (here, world @ turn, rest[k], swing if len(own) > 1 and apart else None, trunk and len(own) == 1)
-    return nodes, reached
+    return nodes, reached, turned
 
 
 def _facing(points: np.ndarray, skeleton: Skeleton, children: list[list[int]], model: int) -> np.ndarray:

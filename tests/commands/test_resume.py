@@ -9,6 +9,8 @@ import pytorch_lightning as pl
 import torch
 
 import train as train_script
+from ddpm import runs
+from ddpm.errors import ConfigError
 from tests.configs import compose
 
 SMALL = [
@@ -255,6 +257,21 @@ class Diverge(Spy):
             with torch.no_grad():
                 for parameter in pl_module.parameters():
                     parameter.fill_(1e30)
+
+
+def test_runs_from_before_there_were_keys_go_on_and_a_changed_list_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = {"loader": {"draws": "equal"}, "data": {"root": "a"}}
+
+    def resumed(saved: dict[str, Any], now: dict[str, Any]) -> int:
+        monkeypatch.setattr(runs, "read_checkpoint", lambda path: {"hyper_parameters": saved, "global_step": 3})
+        return runs.refuse_another_run(Path("last.ckpt"), now)
+
+    later = {"loader": {"draws": "equal"}, "data": {"root": "b", "subject": None}, "skeleton": {"parts": {"trunk": ["hips"]}}}
+    assert resumed(begun, later) == 3 and resumed({"data": {}}, {"data": {}, "loader": {"draws": "equal"}}) == 3
+    with pytest.raises(ConfigError, match=r"loader\.draws: equal in the checkpoint, length now"):
+        resumed({"data": {}}, {"data": {}, "loader": {"draws": "length"}})
+    with pytest.raises(ConfigError, match="split_list: 3 names in the checkpoint, 4 names now"):
+        resumed({**begun, "split_list": "3 names"}, {**begun, "split_list": "4 names"})
 
 
 def test_a_divergence_keeps_what_was_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,7 +134,7 @@ def test_units_may_be_written_out(tmp_path: Path, said: str, unit: str) -> None:
         ({"clips": CLIPS, "labels": [0, 1, 2], "class_names": ["a", "b"]}, "labels go from 0 to 2, class_names has 2"),
         ({"clips": CLIPS, "fps": [20, 30]}, "fps must be one number"),
         ({"clips": CLIPS, "fps": "fast"}, "fps must be one number"),
-        ({"clips": CLIPS, "units": "ell"}, "units 'ell' are no length; expected one of m, cm, mm, px"),
+        ({"clips": CLIPS, "units": "ell"}, "units 'ell' are no length; expected one of m, dm, cm, mm, in, ft, px"),
         ({"clips": CLIPS, "joint_names": NAMES[:3]}, "joint_names holds 3 names for 4 joints"),
         ({"clips": CLIPS, "confidence": np.ones((3, 7, 5))}, r"confidence has shape \(3, 7, 5\), expected \(3, 7, 4\)"),
         ({"clips": np.array(["a"])}, "positions are <U1"),

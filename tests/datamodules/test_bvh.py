@@ -342,6 +342,23 @@ def test_damage_is_located(tmp_path: Path, kind: str) -> None:
     assert str(path) in text and len(text) < 1000 and re.search("remove|replace|repair|correct", text)
 
 
+def test_numbers_may_have_commas_for_points(tmp_path: Path) -> None:
+    comma = read(written(tmp_path, re.sub(r"(?<=\d)\.(?=\d)", ",", TEXT)))
+    expected = read(written(tmp_path, TEXT))
+    assert comma.fps == expected.fps and (comma.positions == expected.positions).all()
+
+
+def test_joints_may_be_in_another_order(tmp_path: Path) -> None:
+    """In one file the left arm comes before the right one, in the other after it."""
+    arms = [f"JOINT {side}\n{{\nOFFSET {x} 0 0\nCHANNELS 1 Zrotation\n}}\n" for side, x in (("L", 10), ("R", -10))]
+    for name, below, turns in (("a", arms, "1 2"), ("b", arms[::-1], "2 1")):
+        root = "HIERARCHY\nROOT Hips\n{\nOFFSET 0 0 0\nCHANNELS 3 Xposition Yposition Zposition\n" + "".join(below)
+        written(tmp_path, f"{root}}}\nMOTION\nFrames: 1\nFrame Time: 0.1\n0 0 0 {turns}\n", f"{name}.bvh")
+    (tmp_path / "c.npy").write_bytes(b"")
+    clips = bvh(skeleton(str(tmp_path)), str(tmp_path))
+    assert (clips.recording(0) == clips.recording(1)).all() and "1 other files were not looked at" in clips.notes
+
+
 def test_sizes_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "huge.bvh"
     with path.open("wb") as file:

@@ -117,6 +117,18 @@ def test_counts_without_names() -> None:
         plan(Recording(np.zeros((1, 23, 3), np.float32), "a.npy"), shipped("kinect20"), {})
 
 
+def test_advice_is_to_be_typed_as_it_is() -> None:
+    world = frame((*shipped("coco17").names, "left_heel"))
+    with pytest.raises(DataError, match=r"skeleton=\.\.\., coco17 skeleton\.coords=3 fits"):
+        plan(world, shipped("kinect20"), {})
+    plan(world, shipped("coco17", coords=3), {})
+    with pytest.raises(DataError, match=r"data\.joints=\[\.\.\.\], data\.joints=kinect20\)"):
+        plan(Recording(np.zeros((1, 20, 3), np.float32), "a.npy"), shipped("kinect20", keep=["left_leg", "hip_center"]), {})
+    with pytest.raises(DataError) as e:
+        plan(frame(("snout", "tail"), 2), shipped("kinect20"), {})
+    assert "skeleton.coords" not in str(e.value)
+
+
 def test_coordinates_and_doubled_names() -> None:
     with pytest.raises(DataError, match=r"3 coordinates per joint, the skeleton has 2.*data\.last_is_confidence"):
         plan(frame(shipped("coco17").names), shipped("coco17"), {})

@@ -49,6 +49,8 @@ def openpose(*bodies: np.ndarray, confidence: float = 0.9) -> dict:
 
 
 def test_names_are_those_of_the_shipped_skeletons() -> None:
+    assert all(len(set(names)) == number for number, names in JOINTS.items()), "of each number so many"
+    assert JOINTS[133][91] == "left_hand_0" and JOINTS[136][94] == "left_hand_0" and JOINTS[133][23] == "face_0"
     assert JOINTS[17] == shipped("coco17").names and JOINTS[25] == shipped("openpose25").names
     assert [len(set(names)) for names in JOINTS.values()] == list(JOINTS)
 

@@ -47,10 +47,15 @@ def test_units_become_metres(units: str, factor: float) -> None:
     np.testing.assert_allclose(made(Recording(WALK * factor, "a", units=units)), WALK, atol=1e-6)
 
 
-@pytest.mark.parametrize(("factor", "units"), [(100, "cm or mm"), (1000, "mm"), (1e-9, "px")])
+@pytest.mark.parametrize(("factor", "units"), [(100, "cm"), (1000, "mm"), (10, "dm"), (1 / 0.0254, "in"), (1e-9, "px")])
 def test_other_units_than_said_are_noticed(factor: float, units: str) -> None:
     with pytest.raises(DataError, match=rf"skeleton\.units={units}( |$|,)"):
         made(Recording(WALK * factor, "a"))
+
+
+def test_feet_are_told_from_metres() -> None:
+    clips = prepare([Recording(WALK / np.float32(0.3048), "a")], SKELETON, name="test", fps=20)
+    assert any(flaw.endswith("set skeleton.units=ft") for flaw in clips.flaws or ())
 
 
 def test_units_that_a_file_says_are_corrected_there() -> None:
@@ -62,7 +67,7 @@ def test_units_that_a_file_says_are_corrected_there() -> None:
 
 def test_pixels_are_the_first_guess_in_a_picture() -> None:
     flat = Skeleton(SKELETON.joints, coords=2)
-    with pytest.raises(DataError, match=r"skeleton\.units=px, which scales every body to one size or cm or mm$"):
+    with pytest.raises(DataError, match=r"skeleton\.units=px to scale every body to one size, or skeleton\.units=cm, .*"):
         made(Recording(WALK[..., :2] * 100, "a"), skeleton=flat)
 
 

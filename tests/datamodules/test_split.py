@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from datamodules.clip_set import ClipSet, Names, Recording, with_subjects
 from datamodules.sets.bvh import bvh
@@ -14,7 +15,7 @@ from datamodules.sets.bvh import skeleton as bvh_skeleton
 from datamodules.sets.folder import folder
 from datamodules.sets.msr_action3d import JOINTS, msr_action3d
 from datamodules.sets.store import store, write_store
-from datamodules.split import scenes, split_recordings
+from datamodules.split import list_digest, scenes, split_recordings
 from ddpm.errors import DataError
 from tests.configs import compose
 from tests.datamodules.test_pose import counted
@@ -70,6 +71,12 @@ def test_without_held_out_data_training_data_validate() -> None:
         (["a.csv, mouse.A", "a.csv, mouse.B", "mirror/a.csv, mouse.B"], ["b.csv, mouse.A", "a, c.csv", "a, b.csv"]),
         (["take.1, slow.CSV, A", "take.1, slow.CSV, B.2"], ["take.1, fast.csv, A", "take.1, x.npz, clip 1", "take.csv, old.csv"]),
         (["7.json, person 1", "7.json, person 2", "m7.json, person 2"], ["8.json, person 1"]),
+        (["a/run.npy", "flipped/run.npy", "a/run_LR.npy", "a/runMirrored.npy", "a/run (mirrored).npy"], ["b/walk.npy"]),
+        (
+            ["a_1.bvh", "a_1m.bvh", "a_1_x0.9.bvh", "a_1_speed1.25.bvh", "a_1_aug2.bvh", "a_1_aug2_flip.bvh"],
+            ["a_2.bvh", "a_12.bvh"],
+        ),
+        ([], ["f/1.npy", "m/1.npy", "left.npy", "1_F.npy", "1_M.npy", "take_1.npy", "take.npy"]),
         ([], ["walk, slow.npy", "walk, fast.npy", "c.npz, clip 1", "c.npz, clip 2", "d.npy, clip 1", "synthetic/walk_1"]),
     ],
 )
@@ -99,7 +106,13 @@ def test_an_official_list_decides(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     def sides(path: Path) -> list[list[int]]:
         return [side.tolist() for side in split_recordings(clips, 0.1, str(path), 0)]
 
+    for held in ('"0"\n2.npy 7\n', "0.npy,walk\n2.npy,run\n", "/there/n/0.npy\nn\\2.npy\n"):
+        lists(tmp_path, held=held)
+        assert sides(tmp_path / "held.txt") == [[2, 4], [0, 1, 3]]
+    before = list_digest(str(tmp_path / "held.txt"))
     lists(tmp_path, held="\ufeff# ours\n0\r\n\nn/2.npy\nunknown\n")
+    after = list_digest(str(tmp_path / "held.txt"))
+    assert after and after.startswith("3 names") and after != before and list_digest("subject") is None
     assert sides(tmp_path / "held.txt") == [[2, 4], [0, 1, 3]], "a mirrored copy goes with its original"
     assert "1 of its 3 names are not in the data" in caplog.text
     lists(tmp_path, train="./n/1\n3.npy\n")
@@ -130,6 +143,10 @@ def test_people_are_read_from_names() -> None:
     assert list(with_subjects(clips, r"S(\d+)").subjects) == ["01", "01", "2", None]
     assert list(with_subjects(clips, r"^\w\d").subjects) == ["S0", "S0", "S2", None]
     assert with_subjects(clips, None) is clips
+    with pytest.raises(DataError) as error:
+        split_recordings(clips, 0.1, "subject", 0)
+    (remedy,) = shlex.split(re.search(r'"data\.subject=.*"', str(error.value))[0])  # type: ignore[index]
+    assert OverridesParser.create().parse_override(remedy).value() == r"S(\d+)", "as a shell hands it over"
     with pytest.raises(DataError, match=r"data\.subject='P.*S01_walk\.npy"):
         with_subjects(clips, r"P(\d+)")
     with pytest.raises(ValueError, match="no regular expression"):

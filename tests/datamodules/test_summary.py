@@ -79,8 +79,8 @@ def still() -> np.ndarray:
     [
         (exchanged, "in 26 of 26 .*left and right are exchanged, or one axis is mirrored"),
         (lambda: positions() * np.float32([-1, 1, 1]), "left and right are exchanged, or one axis is mirrored"),
-        (lambda: positions() * np.float32([-1, -1, 1]), "in 26 of 26 .*people stand along -y and not along y"),
-        (lambda: positions()[..., [0, 2, 1]] * np.float32([1, -1, 1]), "people stand along z and not along y"),
+        (lambda: positions() * np.float32([-1, -1, 1]), "in 26 of 26 .*the body stands along -y and not along y"),
+        (lambda: positions()[..., [0, 2, 1]] * np.float32([1, -1, 1]), "the body stands along z and not along y"),
         (shorter_arm, "left and right bones differ: left_wrist .* cm"),
         (loose_head, "in 26 of 26 .*bones vary by more than 10 %, most often head"),
         (on_its_parent, "these joints lie on their parents: left_hand"),

@@ -183,3 +183,20 @@ def test_what_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"a_x,a_y\n1,\xff\n")
     with pytest.raises(DataError, match="byte 10 is no UTF-8 text"):
         read(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("row", ["{};{};{}", "{}\t{}\t{}", '"{}","{}","{}"'])
+@pytest.mark.parametrize("names", [True, False])
+def test_numbers_may_have_commas_for_points(tmp_path: Path, row: str, names: bool) -> None:
+    lines = [row.format("a_x", "a_y", "a_z")] * names + [row.format(f"{k}", f"-{k},25", "1,5e1") for k in range(3)]
+    (r,) = read(written(tmp_path / "a.csv", *lines))
+    assert r.positions[2].tolist() == [[2, -2.25, 15]] and len(r.positions) == 3
+
+
+def test_tables_of_other_programs(tmp_path: Path) -> None:
+    lines = ["Unnamed: 0,Time (s),NOSE_x,NOSE_y,LEFT_HIP_x,LEFT_HIP_y", *(f"{k},{k / 25},NA,2,3,null" for k in range(3))]
+    path = written(tmp_path / "a.csv", *lines)
+    path.write_text(path.read_text(), encoding="utf-16")
+    (r,) = read(path)
+    assert r.joints == ("nose", "left_hip") and r.fps == 25
+    assert np.isnan(r.positions[1]).tolist() == [[True, False], [False, True]]

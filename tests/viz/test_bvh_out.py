@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
 
 from datamodules.readers.bvh_file import read, skeleton_of
 from datamodules.sets.synthetic import synthetic
+from ddpm.clips import Clips
 from ddpm.skeleton import Skeleton
-from ddpm.viz.bvh_out import RoundTrip, write_bvh
+from ddpm.viz.bvh_out import RoundTrip, write_bvh, write_bvh_files
 from tests.datamodules.test_bvh import SMALL, posed_by_scipy
 
 
@@ -149,6 +151,16 @@ def test_turning_round_and_round_has_no_leaps(tmp_path: Path, skeleton: Skeleton
     assert np.abs(found[:, 1:]).max() < 1, "only the root turns"
     if axis in ((0, 1, 0), (0, 0, 1)):
         assert np.ptp(found[:, 0], axis=0).max() == pytest.approx(299 * 4, abs=1)
+
+
+def test_all_clips_have_the_same_joints(tmp_path: Path, skeleton: Skeleton) -> None:
+    clips = synthetic(skeleton, n=2)
+    motions = torch.stack([clips.recording(0)[:30], clips.recording(1)[:1].repeat(30, 1, 1)])  # the second is rigid
+    files = list(write_bvh_files(tmp_path / "a.bvh", Clips.whole(motions, 20.0, skeleton)))
+    first, second = (read(file) for file in files)
+    assert first.joints == second.joints and any("_to_" in joint for joint in first.joints or ())
+    index = [(second.joints or ()).index(name) for name in skeleton.names]
+    np.testing.assert_allclose(second.positions[:, index], motions[1], atol=1e-4)
 
 
 def test_the_body_faces_z_in_the_rest_pose(tmp_path: Path, skeleton: Skeleton) -> None:
