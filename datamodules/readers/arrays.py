@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from datamodules.clip_set import Recording
+from datamodules.flaws import BODY, SIZES
 from datamodules.joints import plan, presets
-from datamodules.prepare import BODY, SIZES
 from datamodules.readers.files import read_bytes
 from datamodules.readers.refused import ROTATIONS, pickled
 from ddpm.clips import Clips

@@ -7,7 +7,8 @@ import pytest
 
 from datamodules.cleaning import resample, set_floor
 from datamodules.clip_set import Recording
-from datamodules.prepare import BODY, prepare
+from datamodules.flaws import BODY
+from datamodules.prepare import prepare
 from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 from tests.skeletons import people, shipped
