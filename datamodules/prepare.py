@@ -80,7 +80,8 @@ def prepare(
         skip: frames left out at the beginning of every recording, a T-pose.
         on_outlier: what to do with bodies whose size differs by a factor over 1.8 from the usual one, or that stand along another
             axis than most: ``refuse`` the data, ``drop`` these recordings, ``fix`` them, by a factor or a turn to the skeleton's
-            axis, or ``keep`` them. Some whose left and right are exchanged are not refused, but dropped or fixed.
+            axis, and leave out a T-pose that one begins with, or ``keep`` them as they are. Some whose left and right are
+            exchanged are not refused, but dropped or fixed.
         scale: by which a reader multiplied positions, for messages; None: it has no such option.
 
     Raises:
@@ -262,12 +263,12 @@ def _seen(r: Recording, lost: str | None, min_confidence: float) -> np.ndarray:
 
 
 def _at_zero(positions: np.ndarray, seen: np.ndarray, root: int) -> np.ndarray:
-    """``(frames, joints)`` bool: what lies exactly at the origin, except a root that data are centred on or begin at."""
+    """``(frames, joints)`` bool: what lies exactly at the origin, except a root that data are centred on, or stand at first."""
     zero = seen & (positions == 0).all(-1)
     if zero.all():
         return zero
     on_root = (positions == positions[:, [root]]).all((0, 2))
-    return zero & ~(on_root & np.logical_and.accumulate(zero, axis=0))
+    return zero & ~(on_root & (np.logical_and.accumulate(zero, axis=0) | (zero.sum(0) < 2)))
 
 
 def _lost(zeros: Mapping[str, np.ndarray], skeleton: Skeleton, recordings: int, repairable: bool) -> list[str]:
