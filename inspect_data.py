@@ -8,6 +8,7 @@ if __name__ == "__main__":
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.clip_set import ClipSet
-from datamodules.sets.folder import fitting_skeletons
+from datamodules.readers.files import find_files
+from datamodules.sets.folder import ENDINGS, fitting_skeletons
 from datamodules.summary import summarise
-from ddpm.command import WITH_VALUE, command, plain, quoted
+from ddpm.command import WITH_VALUE, command, plain
 from ddpm.config import construct
-from ddpm.errors import outside, refuse, refuse_split
+from ddpm.errors import DataError, outside, quoted, refuse, refuse_split
 from ddpm.files import refuse_unwritable, write_durably
 from ddpm.viz.figure import draw_skeleton
 from ddpm.viz.render import draw_clips, write_gif
@@ -90,7 +92,7 @@ def draw_some(path: Path, clips: ClipSet, n: int, frames: int) -> None:
 
 
 def with_path(arguments: Sequence[str]) -> list[str]:
-    """The command line with a bare path written as ``data=folder data.root=PATH``, or ``data=bvh`` where there are such files.
+    """The command line with a bare path written as ``data=folder data.root=PATH``, or ``data=bvh`` where such files are.
 
     Ends the program where there are several.
     """
@@ -98,14 +100,21 @@ def with_path(arguments: Sequence[str]) -> list[str]:
     for before, argument in zip(["", *arguments], arguments, strict=False):
         bare = not argument.startswith(("-", "~", "+")) and ("=" not in argument or Path(argument).exists())
         bare = bare and before not in WITH_VALUE
-        place = Path(argument)
-        has_bvh = bare and (place.suffix.lower() == ".bvh" or next(place.rglob("*.bvh"), None) is not None)
-        out += [f"data={'bvh' if has_bvh else 'folder'}", f"data.root={quoted(argument)}"] if bare else [argument]
+        group = "bvh" if bare and _is_bvh(Path(argument)) else "folder"
+        out += [f"data={group}", f"data.root={quoted(argument)}"] if bare else [argument]
     if sum(argument in ("data=folder", "data=bvh") for argument in out) > 1 and len(out) > len(arguments) + 1:
         sys.exit(
             f"inspect_data.py looks at one directory or file, not at all of {' '.join(arguments)[:200]}; give their directory"
         )
     return out
+
+
+def _is_bvh(place: Path) -> bool:
+    """A BVH file, or a directory where half of what is read is BVH."""
+    with suppress(DataError):
+        found = [path.suffix.lower() == ".bvh" for path in find_files(place, ENDINGS)[0]]
+        return 2 * sum(found) >= len(found)
+    return False
 
 
 def with_fitting_skeleton(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:

@@ -27,9 +27,9 @@ from datamodules.pose import PoseDataModule
 from datamodules.split import list_digest
 from ddpm import runs
 from ddpm.checkpoint import DurableCheckpointIO
-from ddpm.command import command, plain, typed
+from ddpm.command import command, plain
 from ddpm.config import RESUMED, blaming, build_module, construct
-from ddpm.errors import ConfigError
+from ddpm.errors import ConfigError, typed
 from ddpm.files import write_durably
 from ddpm.fine_tuning import Origin, validation_loss
 from ddpm.process.condition import several, vector_statistics

@@ -1,6 +1,6 @@
 """Repair of one recording: lost joints, spikes, jumps of the tracker, frame rate and floor height; every repair is counted."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -26,10 +26,11 @@ class CleaningReport:
     splits: int = 0  # stretches that were kept besides the first of their recording
     jumps: int = 0  # steps in which the whole body teleports or exchanges its sides; recordings are cut there
     dropped: tuple[tuple[str, str], ...] = ()  # (source, reason)
+    starts: tuple[int, ...] = field(default=(), compare=False)  # of one recording: the first frames of what is kept
 
     def __add__(self, other: "CleaningReport") -> "CleaningReport":
         """Both together."""
-        return CleaningReport(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+        return CleaningReport(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self) if f.compare})
 
     def summary(self) -> str:
         """One line, with at most three dropped recordings per reason."""
@@ -157,6 +158,7 @@ def clean(
         splits=max(len(kept) - 1, 0),
         jumps=int(jumps.sum()),
         dropped=() if len(kept) else ((source, reason),),
+        starts=tuple(starts[kept].tolist()),
     )
     return [positions[starts[k] : starts[k] + lengths[k]] for k in kept], report
 

@@ -10,6 +10,13 @@ from datamodules.cleaning import find_jumps
 from datamodules.clip_set import ClipSet
 from ddpm.skeleton import AXES, Skeleton
 
+BODY = 1.4
+"""Size in metres that a body in a picture is scaled to. The size is the longest way along the bones from the root: in the shipped
+skeletons 1.3 to 1.6 m, from the hips to a hand or from the nose to an ankle."""
+SIZES = (0.03, 10.0)
+"""Sizes in metres that are plausible; beyond, the units are wrong."""
+PEOPLE = (0.75, 2.4)
+"""Sizes in metres that people have."""
 FACTOR = 1.8  # sizes, or tempi, that differ by more are of another unit, or of another frame rate
 UPRIGHT = 0.8  # mean cosine between the way from the feet to the body and an axis, from which on one stands along that axis
 NEAR, BELOW = 0.3, 0.08  # metres over and below the floor on which the others stand, between which a body lies or sits on it
@@ -20,10 +27,11 @@ REPEATED = 0.7  # part of the frames that differ from the one before, below whic
 LOOSE = 0.10  # spread of a bone's length, in parts of it, above which it is none
 RESTLESS = 0.35  # in pictures, mean change of a bone's length from frame to frame, in parts of it, at 20 frames per second
 UNEVEN = 0.15  # difference of the lengths of a left and a right bone, in parts of them
-FAST = 12.0  # metres per second that no joint makes
-TELEPORT = 6.0  # metres per second that a body makes only while it runs
+FAST = 12.0  # metres per second that no joint of people makes
+TELEPORT = 6.0  # metres per second that their body makes only while it runs
 SET = "; set "  # what stands behind it is the remedy
 FIRST, FIRST_WAY = 4.0, 0.05  # first steps so many times as long as others, and so many metres, are from another pose
+FEW, FEW_FACTOR = 4, 2.4  # of so few recordings tempi must differ by more
 
 
 @dataclass(frozen=True)
@@ -125,11 +133,22 @@ def reach(bones: np.ndarray, skeleton: Skeleton) -> float:
     return far
 
 
-def find_outliers(looks: Sequence[Look], sources: Sequence[str], skeleton: Skeleton, scaled: bool) -> Outliers:
+def is_person(skeleton: Skeleton) -> bool:
+    """Whether it has feet and as many joints as those of people."""
+    return bool(skeleton.feet) and len(skeleton.names) >= 12
+
+
+def smaller(size: float, skeleton: Skeleton) -> float:
+    """How many times as large as people a body of ``size`` metres is, if it is smaller; 1 for others, and in pictures."""
+    return size / BODY if skeleton.coords == 3 and 0 < size < PEOPLE[0] else 1.0
+
+
+def find_outliers(looks: Sequence[Look], sources: Sequence[str], skeleton: Skeleton, scaled: bool, total: int) -> Outliers:
     """Compare bodies with each other and with the skeleton's axis.
 
     Args:
         scaled: bodies in pictures, which have no size of their own.
+        total: recordings, with those that nobody can judge, for messages.
     """
     n = len(looks)
     factors = np.ones(n)
@@ -139,11 +158,12 @@ def find_outliers(looks: Sequence[Look], sources: Sequence[str], skeleton: Skele
     rest = "data.on_outlier=drop to leave them out, or data.on_outlier=keep to take them as they are"
 
     def who(which: np.ndarray) -> str:
-        return some([sources[i] for i in np.flatnonzero(which).tolist()], n)
+        return some([sources[i] for i in np.flatnonzero(which).tolist()], total)
 
     if not scaled and len(known):
-        # Of two halves, the one that is nearer to a person is right.
-        size = min(known[(len(known) - 1) // 2], known[len(known) // 2], key=lambda s: abs(np.log(s / 1.4)))
+        size = float(known[(len(known) - 1) // 2])
+        if is_person(skeleton):  # of two halves, the one that is nearer to a person is right
+            size = min(size, float(known[len(known) // 2]), key=lambda s: abs(np.log(s / BODY)))
         usual = [own.bones for own, s in zip(looks, sizes, strict=True) if s > 0 and 1 / FACTOR <= s / size <= FACTOR]
         body = _median(np.array(usual))
         ratio = np.array([_median((own.bones / np.where(body > 0, body, np.nan))[:, None]).item() for own in looks])
@@ -203,6 +223,14 @@ def _resting(looks: Sequence[Look], stands: np.ndarray, up: str) -> np.ndarray:
     return rests
 
 
+def outliers_among(clips: ClipSet, most: int = 5000) -> Outliers:
+    """`find_outliers` of recordings in metres: of at most so many, spread evenly, by some 32 frames of each."""
+    chosen = range(0, len(clips), -(-len(clips) // most))
+    poses = [clips.recording(i)[:: max(1, int(clips.lengths[i]) // 32)].numpy() for i in chosen]
+    looks = [look(own, np.ones(own.shape[:2], bool), clips.skeleton) for own in poses]
+    return find_outliers(looks, [str(clips.sources[i]) for i in chosen], clips.skeleton, False, len(chosen))
+
+
 def _median(values: np.ndarray) -> np.ndarray:
     """Over the first axis, of what is finite; NaN where nothing is."""
     out = np.full(values.shape[1:], np.nan)
@@ -215,7 +243,7 @@ def _factor(wanted: float) -> float:
     """The ratio of two units nearest to ``wanted``, which no two people differ from; or that itself, if none is near."""
     ratios = {10.0**k for k in range(-3, 4)} | {0.0254 * 10**k for k in (0, 2, 3)} | {0.3048 * 10**k for k in (0, 2, 3)} | {12.0}
     near = min(ratios | {1 / ratio for ratio in ratios}, key=lambda ratio: abs(np.log(ratio / wanted)))
-    return near if 1 / 1.3 < near / wanted < 1.3 else wanted
+    return near if 1 / 1.12 < near / wanted < 1.12 else wanted
 
 
 def mended(
@@ -249,12 +277,30 @@ def bone_statistics(clips: ClipSet) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return mean, np.sqrt(np.maximum(square - mean**2, 0)) / scale, change / scale
 
 
-def find_flaws(clips: ClipSet) -> list[str]:
-    """Judge every recording of prepared data: bones, speeds, first poses, jumps, stillness, copies."""
-    return [*_bones(clips), *_motion(clips)] if int(clips.lengths.max()) > 1 else ["no recording has two frames"]
+def find_flaws(clips: ClipSet, total: int | None = None, places: Sequence[tuple[int, float]] | None = None) -> list[str]:
+    """Judge every recording of prepared data: bones, speeds, first poses, jumps, stillness, copies.
+
+    Args:
+        total: recordings, with those that are not used, for messages.
+        places: of each recording, the frame of its file that it begins at, and how many of these one of its own lasts.
+    """
+    if int(clips.lengths.max()) < 2:
+        return ["no recording has two frames"]
+    total = len(set(clips.sources)) if total is None else total
+    return [*_bones(clips, total), *_motion(clips, total, places or [(0, 1.0)] * len(clips))]
 
 
-def _bones(clips: ClipSet) -> list[str]:
+def first_pose(ways: np.ndarray, small: float) -> int:
+    """Frames at the beginning that hold another pose, from the ``(frames - 1, joints)`` metres of each step; see `smaller`."""
+    mean = ways.mean(1)
+    k = int(np.argmax(mean > 1e-5)) if len(mean) else 0  # before it the first pose is held
+    if len(mean) <= k + 3 or mean[k] <= FIRST_WAY * small:
+        return 0
+    far = mean[k] > FIRST * np.percentile(mean[k + 1 :], 95) or ways[k].max() > FIRST / 2 * ways[k + 1 :].max()
+    return k + 1 if far else 0
+
+
+def _bones(clips: ClipSet, total: int) -> list[str]:
     skeleton, flaws = clips.skeleton, list[str]()
     if not skeleton.bones:
         return flaws
@@ -268,7 +314,7 @@ def _bones(clips: ClipSet) -> list[str]:
         worst = [b for b in np.argsort(-loose.sum(0)) if loose[:, b].any()]
         how = " from frame to frame" if skeleton.coords == 2 else ""
         flaws.append(
-            f"{_where(clips, loose)} the lengths of bones vary by more than {100 * limit:.0f} %{how}, most often "
+            f"{_where(clips, loose, total)} the lengths of bones vary by more than {100 * limit:.0f} %{how}, most often "
             f"{', '.join(names[b] for b in worst[:3])} (up to {100 * spread[loose].max():.0f} %): positions are noisy, or not "
             "those of the joints"
         )
@@ -281,7 +327,7 @@ def _bones(clips: ClipSet) -> list[str]:
             k = int(uneven.sum(0).argmax())
             i = int(uneven[:, k].argmax())
             flaws.append(
-                f"{_where(clips, uneven)} left and right bones differ: {names[pairs[k][0]]} {100 * a[i, k]:.0f} and "
+                f"{_where(clips, uneven, total)} left and right bones differ: {names[pairs[k][0]]} {100 * a[i, k]:.0f} and "
                 f"{100 * b[i, k]:.0f} cm; are the names of the joints in the files' order?"
             )
     empty = (mean < 1e-4).all(0)
@@ -290,62 +336,70 @@ def _bones(clips: ClipSet) -> list[str]:
     return flaws
 
 
-def _motion(clips: ClipSet) -> list[str]:
+def _motion(clips: ClipSet, total: int, places: Sequence[tuple[int, float]]) -> list[str]:
     skeleton, fps, flaws = clips.skeleton, clips.fps, list[str]()
-    n, total = len(clips), len(set(clips.sources))
+    n = len(clips)
     fast, jumps, still, tempo, first = np.zeros(n), np.zeros(n, int), np.zeros(n, bool), np.full(n, np.nan), np.zeros(n, int)
     frozen: list[str | None] = []
     repeated: list[str | None] = []
+    bones = np.full(len(skeleton.names), np.nan)
+    if skeleton.bones:
+        bones[[child for child, _ in skeleton.bones]] = np.median(bone_statistics(clips)[0], axis=0)
+    small = smaller(reach(bones, skeleton), skeleton)
+    # Bodies that move alike have speeds that grow with the root of their size.
+    fastest, teleporting = FAST * small**0.5, float(f"{TELEPORT * small**0.5:.2g}")
     for i in range(n):
         positions = clips.recording(i).numpy()
         if len(positions) < 2:
             continue
+        begin, frame = places[i]
         ways = np.linalg.norm(np.diff(positions, axis=0), axis=-1)
-        fast[i], still[i] = ways.max() * fps, ways.max() * fps < STILL
+        fast[i], still[i] = ways.max() * fps, ways.max() * fps < STILL * small
         mean = ways.mean(1)
-        k = int(np.argmax(mean > 1e-5))  # before it the first pose is held
-        if len(mean) > k + 3 and mean[k] > FIRST_WAY:
-            rest = np.percentile(mean[k + 1 :], 95), ways[k + 1 :].max()
-            first[i] = (k + 1) * (mean[k] > FIRST * rest[0] or ways[k].max() > FIRST / 2 * rest[1])
+        if i == 0 or clips.sources[i] != clips.sources[i - 1] or begin <= places[i - 1][0]:  # no later piece of the same
+            first[i] = first_pose(ways, small)
         body = np.median(ways, axis=1)
-        teleport = find_jumps(positions, skeleton, TELEPORT / fps) & (mean > 3 * np.percentile(mean, 90))
-        jumps[i] = int((teleport | (body > FAST / fps))[first[i] :].sum())
+        around = np.lib.stride_tricks.sliding_window_view(np.pad(mean, 3, mode="edge"), 7).min(1)  # of who runs, as large
+        teleport = find_jumps(positions, skeleton, teleporting / fps) & (mean > 3 * around)
+        jumps[i] = int((teleport | (body > fastest / fps))[first[i] :].sum())
         moving = ways.max(1) > 1e-6
         moves = np.flatnonzero(np.concatenate([[True], moving, [True]]))
         at = int(np.argmax(np.diff(moves)))
         if not still[i] and (np.diff(moves)[at] - 1) / fps >= FROZEN:
-            frozen.append(f"{clips.sources[i]} from frame {moves[at]} to {moves[at + 1] - 1}")
+            a, b = (round(begin + frame * k) for k in (moves[at], moves[at + 1] - 1))
+            frozen.append(f"{clips.sources[i]} from frame {a} to {b}")
         elif not still[i] and moving.mean() < REPEATED:
             repeated.append(f"{clips.sources[i]}, as at {fps * moving.mean():.3g} fps")
-        tempo[i] = _tempo(positions - positions[:, [skeleton.root]], fps)
+        tempo[i] = _tempo((positions - positions[:, [skeleton.root]]) / small, fps)
     if first.any():
-        skip = int(first.max())
+        skip = max(begin + int(np.ceil(k * frame - 1e-6)) for k, (begin, frame) in zip(first.tolist(), places, strict=True) if k)
         flaws.append(
-            f"{_where(clips, first > 0)} the first step is many times as long as the others: a T-pose{SET}data.skip={skip} to "
-            f"leave the first {'frame' if skip == 1 else f'{skip} frames'} of every recording out"
+            f"{_where(clips, first > 0, total)} the first step is many times as long as the others: a T-pose{SET}"
+            f"data.on_outlier=fix to leave it out, or data.skip={skip} to leave the first "
+            f"{'frame' if skip == 1 else f'{skip} frames'} of every recording out"
         )
     if jumps.any():
         flaws.append(
-            f"{_where(clips, jumps > 0)} the body jumps at once, or its sides are exchanged, {jumps.sum()} times{SET}"
-            f"data.max_speed={TELEPORT:g} to cut there"
+            f"{_where(clips, jumps > 0, total)} the body jumps at once, or its sides are exchanged, {jumps.sum()} times{SET}"
+            f"data.max_speed={teleporting:g} to cut there"
         )
-    too_fast = (fast > FAST) & (jumps == 0) & (first == 0)
+    too_fast = (fast > fastest) & (jumps == 0) & (first == 0)
     if too_fast.any():
         flaws.append(
-            f"{_where(clips, too_fast)} a joint is faster than {FAST:g} m/s, up to {fast[too_fast].max():.1f}: noise, or another "
-            "frame rate than said?"
+            f"{_where(clips, too_fast, total)} a joint is faster than {fastest:.3g} m/s, up to "
+            f"{fast[too_fast].max():.1f}: noise, or another frame rate than said?"
         )
     if frozen:
         flaws.append(f"{some(frozen, total)} nothing moves for over {FROZEN:g} s: cut these frames out of the files")
     if repeated:
         flaws.append(f"{some(repeated, total)} many frames repeat the one before: were they recorded at a lower frame rate?")
     if still.any():
-        flaws.append(f"{_where(clips, still)} nothing moves")
+        flaws.append(f"{_where(clips, still, total)} nothing moves")
     times, odd = _compared(tempo, clips.labels.numpy())
     if odd.any():
         flaws.append(
-            f"{_where(clips, odd)} the body moves {', '.join(f'{t:.2g}' for t in times[odd][:3])} times as fast as in others "
-            "that do the same: is the frame rate of these files right?"
+            f"{_where(clips, odd, total)} the body moves {', '.join(f'{t:.2g}' for t in times[odd][:3])} times as fast as in "
+            "others that do the same: is the frame rate of these files right?"
         )
     seen: dict[int, str | None] = {}
     twice = []
@@ -366,20 +420,24 @@ def _tempo(pose: np.ndarray, fps: float) -> float:
 
 
 def _compared(tempo: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """``(recordings,)`` each: how many times as fast as the median of its label, and whether that is beyond its like."""
+    """``(recordings,)`` each: how many times as fast as the median of its label, and whether that is beyond its like. Labels of
+    one or two recordings are taken together."""
     times, odd = np.ones(len(tempo)), np.zeros(len(tempo), dtype=bool)
-    for label in np.unique(labels):
-        which = np.flatnonzero((labels == label) & np.isfinite(tempo))
-        if len(which) > 4:
+    counts = {label: int(((labels == label) & np.isfinite(tempo)).sum()) for label in set(labels.tolist())}
+    groups = np.array([label if counts[label] > 2 else -2 for label in labels.tolist()])
+    for group in np.unique(groups):
+        which = np.flatnonzero((groups == group) & np.isfinite(tempo))
+        if len(which) > (2 if group > -2 else FEW):
             away = np.log(tempo[which]) - np.median(np.log(tempo[which]))
             times[which] = np.exp(away)
+            least = np.log(FACTOR if len(which) > FEW else FEW_FACTOR)
             # Three quarters of a normal distribution lie within 1.15 standard deviations.
-            odd[which] = np.abs(away) > max(np.log(FACTOR), 6 * np.quantile(np.abs(away), 0.75, method="lower"))
+            odd[which] = np.abs(away) > max(least, 6 * np.quantile(np.abs(away), 0.75, method="lower"))
     return times, odd
 
 
-def _where(clips: ClipSet, which: np.ndarray) -> str:
-    return some([clips.sources[i] for i in np.argwhere(which)[:, 0].tolist()], len(set(clips.sources)))
+def _where(clips: ClipSet, which: np.ndarray, total: int) -> str:
+    return some([clips.sources[i] for i in np.argwhere(which)[:, 0].tolist()], total)
 
 
 def some(names: Sequence[str | None], total: int) -> str:

@@ -53,9 +53,10 @@ def presets() -> dict[str, Skeleton]:
     """The skeletons of ``conf/skeleton`` by name, but for those that are made of others or found in files."""
     found = {}
     for path in sorted(PRESETS.glob("*.yaml")):
-        config = yaml.safe_load(path.read_text())
-        if isinstance(config, dict) and config.pop("_target_", None) == "ddpm.skeleton.Skeleton" and "defaults" not in config:
-            with contextlib.suppress(TypeError, ValueError):  # one that is being written; who chooses it is told what is wrong
+        with contextlib.suppress(yaml.YAMLError, AttributeError, KeyError, OSError, TypeError, ValueError):
+            # One that is being written is none; who chooses it is told what is wrong.
+            config = yaml.safe_load(path.read_text())
+            if isinstance(config, dict) and config.pop("_target_", None) == "ddpm.skeleton.Skeleton" and "defaults" not in config:
                 found[path.stem] = Skeleton(**config)
     return found
 

@@ -9,19 +9,27 @@ import numpy as np
 
 from datamodules.cleaning import CleaningReport, clean, resample, set_floor
 from datamodules.clip_set import ClipSet, Recording
-from datamodules.flaws import SET, Look, find_flaws, find_outliers, look, mended, reach, some
+from datamodules.flaws import (
+    BODY,
+    PEOPLE,
+    SET,
+    SIZES,
+    Look,
+    find_flaws,
+    find_outliers,
+    first_pose,
+    is_person,
+    look,
+    mended,
+    reach,
+    smaller,
+    some,
+)
 from datamodules.joints import plan
 from datamodules.readers import bvh_file
 from ddpm.errors import DataError
 from ddpm.skeleton import UNITS, Skeleton
 
-BODY = 1.4
-"""Size in metres that a body in a picture is scaled to. The size is the longest way along the bones from the root: in the shipped
-skeletons 1.3 to 1.6 m, from the hips to a hand or from the nose to an ankle."""
-SIZES = (0.03, 10.0)
-"""Sizes in metres that are plausible; beyond, the units are wrong."""
-PEOPLE = (0.75, 2.4)
-"""Sizes in metres that people have."""
 DROPPED = "unlike the others, or the skeleton (data.on_outlier=drop)"
 Floor = Literal["recording", "common", False]
 OnOutlier = Literal["refuse", "drop", "fix", "keep"]
@@ -72,7 +80,8 @@ def prepare(
         skip: frames left out at the beginning of every recording, a T-pose.
         on_outlier: what to do with bodies whose size differs by a factor over 1.8 from the usual one, or that stand along another
             axis than most: ``refuse`` the data, ``drop`` these recordings, ``fix`` them, by a factor or a turn to the skeleton's
-            axis, or ``keep`` them. Some whose left and right are exchanged are not refused, but dropped or fixed.
+            axis, and leave out a T-pose that one begins with, or ``keep`` them as they are. Some whose left and right are
+            exchanged are not refused, but dropped or fixed.
         scale: by which a reader multiplied positions, for messages; None: it has no such option.
 
     Raises:
@@ -144,7 +153,8 @@ def prepare(
         most = max(sorted(rates), key=lambda rate: len(rates[rate]))
         raise DataError(f"{name}: the recordings have several frame rates ({counts}); set data.target_fps={most:g} or another")
     sources = [r.source for r, *_ in found]
-    outliers = find_outliers(looks, sources, skeleton, bool(scales))
+    total = report.recordings + len(found)
+    outliers = find_outliers(looks, sources, skeleton, bool(scales), total)
     flaws, size = [], outliers.size
     advice = _other_units(size, found[0][0], skeleton, scale) if size else ""
     if len(skeleton.names) > 2 and size and not SIZES[0] <= size <= SIZES[1]:
@@ -152,12 +162,14 @@ def prepare(
             f"{name}: half of the bodies are {'over' if size > 1 else 'under'} {size:.3g} m along their bones, expected "
             f"{SIZES[0]} to {SIZES[1]:g} m; {advice}"
         )
-    if size and skeleton.feet and len(skeleton.names) >= 12 and not PEOPLE[0] <= size <= PEOPLE[1]:
+    if size and is_person(skeleton) and not PEOPLE[0] <= size <= PEOPLE[1]:
         flaws.append(f"the bodies are {size:.2g} m along their bones; if they are people, whose are {BODY:g} m; {advice}")
     if on_outlier == "refuse" and outliers.severe:
         raise DataError(f"{name}: {'; '.join(outliers.severe)}")
 
+    small, posed = smaller(size, skeleton), 0
     kept: list[Recording] = []
+    places: list[tuple[int, float]] = []  # of each: its first frame in its file, and frames of that to one of its own
     repairs: dict[str, Counter[str]] = {"lost": Counter(), "jumps": Counter(), "spikes": Counter()}
     found.reverse()  # each is let go when it was cleaned
     for odd, factor, axis, own in zip(outliers.odd, outliers.factors, outliers.stands, looks, strict=True):
@@ -180,10 +192,16 @@ def prepare(
             max_gap=round(max_gap * rate), min_frames=max(1, round(min_seconds * rate)),
             max_speed=1e9 if max_speed is None else max_speed,
         )  # fmt: skip
-        report += done
+        held = 0
+        if on_outlier == "fix" and done.starts[:1] == (0,):
+            held = first_pose(np.linalg.norm(np.diff(pieces[0], axis=0), axis=-1), small)
+            pieces[0] = pieces[0][held:]
+            posed += held > 0
+        report += replace(done, frames_kept=done.frames_kept - held, frames_cut=done.frames_cut + held)
         for kind, number in repairs.items():
             number[r.source] += getattr(done, kind)
-        for piece in pieces:
+        for piece, start in zip(pieces, done.starts, strict=True):
+            places.append((skip + start + held * (start == 0), rate / (target_fps or rate)))
             piece = resample(piece, rate, target_fps or rate)
             piece = set_floor(piece, skeleton) if floor == "recording" else piece
             kept.append(Recording(piece, r.source, r.label, r.subject, condition=r.condition))
@@ -202,22 +220,24 @@ def prepare(
         )
     if on_outlier == "fix":
         notes += [f"mended: {flaw.split(SET)[0]}" for flaw in outliers.flaws]
+        notes += [f"mended: a T-pose at the beginning of {posed} recordings is left out"] if posed else []
     else:
         if on_outlier == "drop":
             stay = np.flatnonzero(~outliers.odd).tolist()
-            outliers = find_outliers([looks[i] for i in stay], [sources[i] for i in stay], skeleton, bool(scales))
+            outliers = find_outliers([looks[i] for i in stay], [sources[i] for i in stay], skeleton, bool(scales), total)
         flaws += outliers.flaws
     if not kept:
         why = "; ".join((*notes[:1], *outliers.flaws))
         raise DataError(
-            f"{name}: cleaning left nothing: {why}; check the frame rate, max_gap, min_frames or min_seconds, and max_speed"
+            f"{name}: cleaning left nothing: {why}; check the frame rate, and the limits of gaps, lengths and speeds in data "
+            "(--cfg job shows their keys)"
         )
     if floor == "common":
         together = set_floor(np.concatenate([r.positions for r in kept]), skeleton)
         parts = np.split(together, np.cumsum([len(r.positions) for r in kept])[:-1])
         kept = [replace(r, positions=part) for r, part in zip(kept, parts, strict=True)]
     clips = ClipSet.from_recordings(kept, fps=target_fps or next(iter(rates)), skeleton=skeleton, notes=notes)
-    flaws += [*_lost(zeros, skeleton, report.recordings, scale is None), *_repairs(repairs, report), *find_flaws(clips)]
+    flaws += [*_lost(zeros, skeleton, total, scale is None), *_repairs(repairs, report), *find_flaws(clips, total, places)]
     return replace(clips, flaws=tuple(flaws))
 
 
@@ -243,12 +263,12 @@ def _seen(r: Recording, lost: str | None, min_confidence: float) -> np.ndarray:
 
 
 def _at_zero(positions: np.ndarray, seen: np.ndarray, root: int) -> np.ndarray:
-    """``(frames, joints)`` bool: what lies exactly at the origin, except a root that data are centred on or begin at."""
+    """``(frames, joints)`` bool: what lies exactly at the origin, except a root that data are centred on, or stand at first."""
     zero = seen & (positions == 0).all(-1)
     if zero.all():
         return zero
     on_root = (positions == positions[:, [root]]).all((0, 2))
-    return zero & ~(on_root & (zero.all(0) | (zero.sum(0) < 2)))
+    return zero & ~(on_root & (np.logical_and.accumulate(zero, axis=0) | (zero.sum(0) < 2)))
 
 
 def _lost(zeros: Mapping[str, np.ndarray], skeleton: Skeleton, recordings: int, repairable: bool) -> list[str]:
@@ -266,7 +286,7 @@ def _lost(zeros: Mapping[str, np.ndarray], skeleton: Skeleton, recordings: int, 
 def _repairs(repairs: Mapping[str, Counter[str]], report: CleaningReport) -> list[str]:
     """What cleaning found, by recording, in words."""
     done = {
-        "lost": f"positions were not seen: {report.filled}, with spikes, are interpolated, {report.frames_lost} frames removed",
+        "lost": f"positions were not seen: {report.filled} of them are interpolated, {report.frames_lost} frames are removed",
         "jumps": "steps are jumps of the body, or exchanges of its sides: the recordings are cut there",
         "spikes": "positions are spikes of one frame: they are interpolated, or cut out",
     }
@@ -295,8 +315,7 @@ def _other_units(size: float, r: Recording, skeleton: Skeleton, scale: float | N
             return advice
         return f"{advice}, or {_other_units(size, r, skeleton, bvh_file.SCALE).replace('set', 'read BVH with data=bvh')}"
     others = {unit: metres for unit, metres in UNITS.items() if metres is not None and unit != skeleton.units}
-    people = bool(skeleton.feet) and len(skeleton.names) >= 12
     near = sorted((unit for unit, metres in others.items() if SIZES[0] <= raw * metres <= SIZES[1]), key=lambda u: far(others[u]))
-    fit = [f"skeleton.units={unit}" for unit in (near[:1] if people else near)]
+    fit = [f"skeleton.units={unit}" for unit in (near[:1] if is_person(skeleton) else near)]
     picture = "skeleton.units=px to scale every body to one size"
     return f"set {', or '.join([picture, *fit] if skeleton.coords == 2 else fit or [picture])}"

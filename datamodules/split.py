@@ -17,8 +17,8 @@ from ddpm.seeding import derive_seed
 
 log = logging.getLogger(__name__)
 
-PART = re.compile(r"(?i)(\.(?!np[yz]\b)\w+), (?!.*\.[a-z]\w*$).*$")
-"""What follows the name of a file in that of a body or track in it. The clips of an array are recordings of their own."""
+PART = re.compile(r"(?i)^(.*\.(?:csv|tsv|json|skeleton|trc|c3d)), (?!.*\.(?:csv|tsv|json|skeleton|trc|c3d|np[yz]|bvh|txt)$).*$")
+"""A body or track, behind the file it is in. The clips of an array are recordings of their own."""
 SIDES = r"mirror(?:ed)?|mir|[hv]?flip(?:ped)?(?:[ _-]?(?:x|y|z|lr|h|v))?"
 TEMPO = r"(?:x|speed|tempo|scaled?|slow(?:er)?|fast(?:er)?|rev(?:ersed?)?|aug(?:mented)?|noisy?|rot(?:ated)?)[ _-]?[\d.]*|[\d.]+x"
 COPY = re.compile(

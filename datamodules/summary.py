@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from datamodules.clip_set import ClipSet
-from datamodules.flaws import SET, bone_statistics, find_flaws, find_outliers, look
+from datamodules.flaws import SET, bone_statistics, find_flaws, outliers_among
 from ddpm.errors import escaped
 
 BARS = " ▁▂▃▄▅▆▇█"
@@ -128,7 +128,4 @@ def _motion(clips: ClipSet) -> list[str]:
 
 def _judged(clips: ClipSet) -> list[str]:
     """The flaws of clips that did not pass through `datamodules.prepare`, whose remedies they do not have."""
-    names, skeleton = [str(source) for source in clips.sources], clips.skeleton
-    every = (clips.recording(i).numpy() for i in range(len(clips)))
-    looks = [look(positions, np.ones(positions.shape[:2], bool), skeleton) for positions in every]
-    return [flaw.split(SET)[0] for flaw in (*find_outliers(looks, names, skeleton, False).flaws, *find_flaws(clips))]
+    return [flaw.split(SET)[0] for flaw in (*outliers_among(clips).flaws, *find_flaws(clips))]

@@ -5,7 +5,6 @@ import functools
 import logging
 import os
 import re
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -24,7 +23,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from ddpm.config import check, construct, located
-from ddpm.errors import ConfigError, ProjectError, printable
+from ddpm.errors import ConfigError, ProjectError, printable, typed
 from ddpm.files import refuse_place
 from ddpm.skeleton import Skeleton
 from ddpm.startup import loaded
@@ -132,18 +131,6 @@ def _look_over(cfg: DictConfig, keys: Sequence[str]) -> None:
     for key in ("out", "cache"):
         if cfg.get(key) not in (None, "auto"):
             refuse_place(key, cfg[key])
-
-
-def quoted(text: str) -> str:
-    """A text in Hydra's quotes, in which it is taken as it is: blanks, commas, brackets and all."""
-    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
-
-
-def typed(key: str, value: str) -> str:
-    """``key=value`` as it is to be typed in a shell, quoted where the shell or Hydra would take it for something else."""
-    plain_text = re.fullmatch(r"[\w./:@%+-]+", value)
-    override = f"{key}={value if plain_text else quoted(value)}"
-    return override if plain_text else shlex.quote(override) if re.search(r'[$"`!\\]', override) else f'"{override}"'
 
 
 def ambiguous(arguments: Sequence[str]) -> list[str]:

@@ -1,6 +1,8 @@
 """All errors of the project: input that cannot be used, named so that its owner can mend it."""
 
 import logging
+import re
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -85,3 +87,15 @@ def _inside(value: float, limit: str) -> bool:
         return value >= least if word == "least" else value > least if word == "above" else value == least
     low, high = (float(number) for number in limit[4:-1].split(", "))
     return (value >= low if limit[3] == "[" else value > low) and (value <= high if limit[-1] == "]" else value < high)
+
+
+def quoted(text: str) -> str:
+    """A text in Hydra's quotes, in which it is taken as it is: blanks, commas, brackets and all."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
+
+
+def typed(key: str, value: str) -> str:
+    """``key=value`` as it is to be typed in a shell, quoted where the shell or Hydra would take it for something else."""
+    plain_text = re.fullmatch(r"[\w./:@%+-]+", value)
+    override = f"{key}={value if plain_text else quoted(value)}"
+    return override if plain_text else shlex.quote(override) if re.search(r'[$"`!\\]', override) else f'"{override}"'

@@ -102,6 +102,11 @@ def find_files(root: Path, endings: Collection[str]) -> tuple[list[Path], int]:
     return sorted(found), others
 
 
+def passed_over(others: int) -> list[str]:
+    """A note on the number of other files, if there are any."""
+    return [f"{others} other files were not looked at"] if others else []
+
+
 def places(path: Path, numbers: Sequence[int]) -> dict[int, int]:
     """Number of each picture -> its place from the first, in units of their common step; missing ones are left out.
 

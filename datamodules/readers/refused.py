@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datamodules.readers.files import read_bytes
-from ddpm.errors import DataError
+from ddpm.errors import DataError, typed
 
 
 class Kind(NamedTuple):
@@ -20,13 +20,13 @@ class Kind(NamedTuple):
 ROTATIONS = "without a body model they have no positions of joints: run SMPL-H or SMPL-X (pip install smplx) and save them as"
 BINARY = "save its positions (frames, joints, coords) with numpy.savez(PATH, clips=POSITIONS, joint_names=NAMES, fps=FPS)"
 HDF5 = f"""for DeepLabCut's
-    import pandas
+    import pandas, os; os.makedirs({{folder!r}}, exist_ok=True)
     pandas.read_hdf({{path!r}}).to_csv({{table!r}})
 for SLEAP's analysis
-    import h5py, numpy
+    import h5py, numpy, os; os.makedirs({{folder!r}}, exist_ok=True)
     h = h5py.File({{path!r}})
     numpy.savez({{out!r}}, clips=h["tracks"][:].transpose(0, 3, 2, 1), joint_names=h["node_names"][:].astype(str), units="px")
-and for others {BINARY}"""
+each to train on {{root}}; for others {BINARY}"""
 KINDS = (
     Kind("a pickle", tuple(b"\x80" + bytes([k]) for k in range(2, 6)), (".pkl", ".pickle", ".p", ".joblib")),
     Kind("a model of PyTorch, or tensors", (), (".pt", ".pth", ".ckpt"), BINARY),
@@ -50,54 +50,50 @@ KINDS = (
 )  # fmt: skip
 ENDINGS = tuple(ending for kind in KINDS if kind.way or "pickle" in kind.name for ending in kind.endings)
 """Of files that are recognised and not read."""
+BEGIN = "import numpy, os, pickle; os.makedirs({folder!r}, exist_ok=True)\n"
+"""Of code that converts: into a directory where nothing is refused."""
 TRUST = "Pickles can run code and are not loaded here. If you trust the file, run"
 
-# What must be in a pickle -> its name, the code that converts it, and a word about the result. {load} is the object in it,
-# {folder} ends with a slash, {base} is the path without ending.
+# What must be in a pickle -> its name, the code that converts it, and what to train on the result with. {load} is the object in
+# it, {folder} a new one that ends with a slash, {base} the path in it without ending.
 PICKLES: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("keypoints3d_optim",): (
         "keypoints of AIST++",
-        """import numpy, pickle
-d = {load}
+        """d = {load}
 numpy.savez({out!r}, clips=d["keypoints3d_optim"], fps=60, units="cm")""",
-        "and train on it with skeleton=coco17 skeleton.coords=3 skeleton.up=y data.lost=nans",
+        "skeleton=coco17 skeleton.coords=3 skeleton.up=y data.lost=nans",
     ),
     ("smpl_poses",): ("rotations of SMPL, as in AIST++", "", f"{ROTATIONS} an .npz; AIST++ also has keypoints3d"),
     ("frame_dir", "keypoint", "annotations"): (
         "skeletons of MMAction2",
-        """import numpy, pickle
-for a in {load}["annotations"]:
+        """for a in {load}["annotations"]:
     for m, x in enumerate(a["keypoint"]):
         numpy.savez({folder!r} + f"{{a['frame_dir']}}_{{m}}.npz", clips=x, labels=a["label"])""",
         "",
     ),
     ("joints3D", "poses"): (
         "HumanAct12",
-        """import numpy, pickle
-d = {load}
+        """d = {load}
 for k, x in enumerate(d["joints3D"]): numpy.savez({base!r} + f"_{{k}}.npz", clips=x, labels=d["y"][k], fps=20)""",
-        "and train on them with skeleton=smpl24",
+        "skeleton=smpl24",
     ),
     ("motion", "num_samples"): (
         "results of MDM",
-        """import numpy
-d = {load}
+        """d = {load}
 numpy.savez({out!r}, clips=d["motion"].transpose(0, 3, 1, 2), lengths=d["lengths"], fps=20)""",
         "",
     ),
     ("positions_3d",): (
         "motion of VideoPose3D, by subject and action",
-        """import numpy
-for s, actions in {load}.items():
+        """for s, actions in {load}.items():
     for a, x in actions.items():
         x = x[:, [0, 1, 2, 3, 6, 7, 8, 12, 13, 14, 15, 17, 18, 19, 25, 26, 27]] if x.shape[1] == 32 else x
         numpy.savez({folder!r} + f"{{s}}_{{a}}.npz", clips=x, subjects=s, labels=a.split()[0], fps=50)""",
-        "and train on them with skeleton=h36m17",
+        "skeleton=h36m17",
     ),
     ("positions_2d",): (
         "keypoints of VideoPose3D, by subject, action and camera",
-        """import numpy
-for s, actions in {load}.items():
+        """for s, actions in {load}.items():
     for a, views in actions.items():
         for k, x in enumerate(views):
             x = dict(clips=x[..., :2], subjects=s, labels=a.split()[0], fps=50, units="px")
@@ -109,15 +105,13 @@ for s, actions in {load}.items():
 
 ANY = (
     "Python objects",
-    """import numpy, pickle
-d = {load}
+    """d = {load}
 numpy.savez({out!r}, clips=d if hasattr(d, "shape") else d["KEY"], fps=30)""",
-    "with your key of the positions (frames, joints, coords) for KEY, and their rate for 30",
+    "after you wrote your key of the positions (frames, joints, coords) for KEY, and their rate for 30",
 )
 LIST = (
     "a list of Python objects",
-    """import numpy
-for k, x in enumerate({load}):
+    """for k, x in enumerate({load}):
     numpy.save({base!r} + f"_{{k}}.npy", numpy.asarray(x, dtype="float32"))""",
     "",
 )
@@ -138,9 +132,13 @@ def pickled(path: Path, content: bytes, where: str, load: str, several: bool = F
     load += ".item()" if load.startswith("numpy") and not several else ""
     if not code:
         return DataError(f"{where}: holds {name}; {after}")
-    lines = code.format(load=load, out=str(path.with_suffix(".npz")) if path.suffix != ".npz" else f"{path}.new.npz",
-                        folder=f"{path.parent}/", base=str(path.with_suffix(""))).replace("\n", "\n    ")  # fmt: skip
-    return DataError(f"{where}: holds {name}. {TRUST}\n    {lines}\n{after}".rstrip())
+    folder = path.parent / "converted"
+    code = f"{BEGIN}{code}".format(
+        load=load, out=str(folder / f"{path.stem}.npz"), folder=f"{folder}/", base=str(folder / path.stem)
+    )  # fmt: skip
+    lines = code.replace("\n", "\n    ")
+    way = f"{lines}\nand train on {typed('data.root', str(folder))} {after}"
+    return DataError(f"{where}: holds {name}. {TRUST}\n    {way}".rstrip())
 
 
 def refusal(path: Path) -> DataError | None:
@@ -158,5 +156,7 @@ def refusal(path: Path) -> DataError | None:
     if kind is KINDS[0]:
         return pickled(path, read_bytes(path, 4 << 30), str(path), f"pickle.load(open({str(path)!r}, 'rb'))")
     way = kind.way or f"rename it to {path.stem}{kind.endings[0]}"
-    way = way.format(path=str(path), out=str(path.with_suffix(".npz")), table=str(path.with_suffix(".csv")))
+    folder = path.parent / "converted"
+    out, table = (str(folder / f"{path.stem}{new}") for new in (".npz", ".csv"))
+    way = way.format(path=str(path), folder=str(folder), out=out, table=table, root=typed("data.root", str(folder)))
     return DataError(f"{path}: its {'content' if by_content else 'ending'} is {kind.name}; {way}")

@@ -45,8 +45,8 @@ def read(path: Path, coords: int = 3) -> list[Recording]:
 
     With a column ``track`` there is a body in each line, and ``frame_idx`` may leave frames out (SLEAP). First lines ``scorer``,
     perhaps ``individuals``, ``bodyparts`` and ``coords`` are DeepLabCut's, a body for each individual. In both, empty cells were
-    not seen, and two coordinates are pixels. A column ``keypoint`` makes a line for each point of a body. Joints called
-    ``body_nose`` and so on are those of FreeMoCap, in millimetres.
+    not seen, and two coordinates are pixels. A position with an empty confidence was seen. A column ``keypoint`` makes a line for
+    each point of a body. Joints called ``body_nose`` and so on are those of FreeMoCap, in millimetres.
 
     Raises:
         DataError: no such table, or bodies that nothing tells apart; names line and column.
@@ -171,13 +171,18 @@ def _recording(
     confidence = None
     if empty_is_lost or any("confidence" in has for has in columns.values()):
         seen = [table[:, has["confidence"]] if "confidence" in has else np.ones(len(table)) for has in columns.values()]
-        confidence = np.nan_to_num(np.stack(seen, axis=1), nan=0.0).astype(np.float32)
+        confidence = scored(np.stack(seen, axis=1), positions)
     if empty_is_lost and confidence is not None:
         confidence[np.isnan(positions).any(-1)] = 0
     if any("_" in name for name in columns) and all(map(str.isupper, columns)):  # MediaPipe's LEFT_HIP
         columns = {name.lower(): has for name, has in columns.items()}
     units = "mm" if freemocap else "px" if empty_is_lost and len(axes) == 2 else None
     return Recording(positions, source, joints=tuple(columns), fps=fps, confidence=confidence, units=units, note=note)
+
+
+def scored(confidence: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """``(frames, joints)`` float32: a confidence that is missing (NaN) is 1 where there is a position, and else 0."""
+    return np.where(np.isnan(confidence), np.isfinite(positions).all(-1), confidence).astype(np.float32)
 
 
 def _tracks(path: Path, columns: Columns, table: np.ndarray, tracks: Sequence[str], frames: np.ndarray) -> list[Recording]:

@@ -13,7 +13,7 @@ from datamodules.clip_set import ClipSet, Recording, with_subjects
 from datamodules.joints import SUBSTITUTES
 from datamodules.prepare import Floor, OnOutlier, prepare
 from datamodules.readers.bvh_file import SCALE, Joint, parse, skeleton_of
-from datamodules.readers.files import find_files
+from datamodules.readers.files import find_files, passed_over
 from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 
@@ -93,7 +93,7 @@ def bvh(
         recordings(), skeleton, name=root, target_fps=target_fps, min_seconds=min_seconds, max_speed=max_speed, floor=floor,
         retarget=retarget, skip=skip, on_outlier=on_outlier, scale=scale,
     )  # fmt: skip
-    clips = replace(clips, notes=(*clips.notes, *([f"{others} other files were not looked at"] if others else [])))
+    clips = replace(clips, notes=(*clips.notes, *passed_over(others)))
     log.info("BVH: %d files, %d joints; %s", len(paths), len(skeleton.names), "; ".join(clips.notes))
     return with_subjects(clips, subject)
 

@@ -8,13 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from datamodules.clip_set import ClipSet, Recording, with_subjects
 from datamodules.joints import fitting, named, presets
 from datamodules.prepare import Floor, OnOutlier, prepare
 from datamodules.readers import arrays, bvh_file, keypoints2d, markers, ntu, refused, table
-from datamodules.readers.files import find_files
+from datamodules.readers.files import find_files, passed_over
 from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 
@@ -89,7 +87,7 @@ def folder(
         skip=skip, on_outlier=on_outlier,
     )  # fmt: skip
     clips = with_subjects(clips, subject)
-    clips = replace(clips, notes=(*clips.notes, *([f"{others} other files were not looked at"] if others else [])))
+    clips = replace(clips, notes=(*clips.notes, *passed_over(others)))
     log.info("%s: %s", root, "; ".join(clips.notes))
     return clips
 
@@ -159,4 +157,4 @@ def _split_confidence(r: Recording) -> Recording:
             f"{r.source}: data.last_is_confidence=true needs x, y and a confidence, found {r.positions.shape[2]} coordinates"
             + (" and a confidence besides" if r.confidence is not None else "")
         )
-    return replace(r, positions=r.positions[..., :2], confidence=np.nan_to_num(r.positions[..., 2], nan=0.0))
+    return replace(r, positions=r.positions[..., :2], confidence=table.scored(r.positions[..., 2], r.positions[..., :2]))

@@ -8,11 +8,13 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
 from datamodules.clip_set import ClipSet, Names, Recording, check_recording, stacked, with_subjects
+from datamodules.flaws import SET, outliers_among
 from ddpm.errors import DataError
 from ddpm.files import write_durably
 from ddpm.skeleton import Skeleton
@@ -33,16 +35,32 @@ class StoredClips(ClipSet):
         return open_store, (self.directory,)
 
 
-def store(skeleton: Skeleton, root: str, subject: str | None = None) -> ClipSet:
-    """The recordings that `write_store` wrote to the directory ``root``; a `DataError` if the skeleton was another.
+def store(skeleton: Skeleton, root: str, subject: str | None = None, on_outlier: Literal["refuse", "keep"] = "refuse") -> ClipSet:
+    """The recordings that `write_store` wrote to a directory.
 
-    ``subject``: see `datamodules.clip_set.with_subjects`.
+    Args:
+        skeleton: the one that they were written with.
+        root: the directory.
+        subject: see `datamodules.clip_set.with_subjects`.
+        on_outlier: where nobody judged them before, whether bodies of another size than the others, or along another axis, are
+            refused, or taken as they are.
+
+    Raises:
+        DataError: no store, another skeleton, outliers to refuse, or see `datamodules.clip_set.with_subjects`.
+        ValueError: neither refuse nor keep.
     """
+    if on_outlier not in ("refuse", "keep"):
+        raise ValueError(f"data.on_outlier={on_outlier} must be refuse or keep")
     clips = open_store(Path(root).expanduser())
     if clips.skeleton.to_config() != skeleton.to_config():
         raise DataError(
             f"{root}: written with the joints {list(clips.skeleton.names)}, up={clips.skeleton.up}, and the configuration has "
             f"{list(skeleton.names)}, up={skeleton.up}; choose the skeleton of the store (skeleton=...), or write it anew"
+        )
+    if clips.flaws is None and on_outlier == "refuse" and (severe := outliers_among(clips).severe):
+        raise DataError(
+            f"{root}: {'; '.join(flaw.split(SET)[0] for flaw in severe)}; correct the recordings and write them anew, or set "
+            "data.on_outlier=keep to take them as they are"
         )
     return with_subjects(clips, subject)
 

@@ -1,12 +1,13 @@
 """Folders as people have them, from a first look to clips in a file: inspect, train, sample and export."""
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import inspect_data as inspect_script
 import sample as sample_script
@@ -23,8 +24,30 @@ SMALL = (
 ).split()
 
 
-def swaying(skeleton: Skeleton, size: float, coords: int, seed: int, frames: int = 40) -> np.ndarray:
-    """``(frames, joints, coords)``: bones of one length in a tree that sways slowly, around a place of its own."""
+DOG = """_target_: ddpm.skeleton.Skeleton
+joints: {hip: null, chest: hip, neck: chest, nose: neck, tail: hip, tip: tail, left_elbow: chest, left_front_paw: left_elbow,
+  right_elbow: chest, right_front_paw: right_elbow, left_back_paw: hip, right_back_paw: hip}
+left_right: [[left_elbow, right_elbow], [left_front_paw, right_front_paw], [left_back_paw, right_back_paw]]
+feet: [left_front_paw, right_front_paw, left_back_paw, right_back_paw]
+up: -y
+coords: 2
+units: px
+"""
+"""An animal of one's own, of 12 joints."""
+DOG_RESTS = (  # pixels, y downwards, in its order
+    *((0, 0), (60, -4), (85, -35), (110, -30), (-25, -10), (-45, 5), (62, 30), (65, 60), (56, 30), (55, 60), (5, 58), (-5, 58)),
+)
+PERSON_RESTS = (  # of coco17
+    *((0, 0), (6, -6), (-6, -6), (14, -2), (-14, -2), (40, 40), (-40, 40), (52, 100), (-52, 100), (56, 155), (-56, 155)),
+    *((25, 160), (-25, 160), (28, 250), (-28, 250), (30, 335), (-30, 335)),
+)
+
+
+def swaying(
+    skeleton: Skeleton, size: float, coords: int, seed: int, frames: int = 40, rests: Sequence[tuple[float, float]] | None = None
+) -> np.ndarray:
+    """``(frames, joints, coords)``: bones of one length that sway slowly about where they rest, or in any tree, around a place of
+    its own."""
     rng = np.random.default_rng(seed)
     time = np.linspace(0, 4, frames)
     shape = np.random.default_rng(1)  # one body for all
@@ -34,9 +57,13 @@ def swaying(skeleton: Skeleton, size: float, coords: int, seed: int, frames: int
     while len(done) < len(skeleton.names):
         for child, parent in skeleton.bones:
             if parent in done and child not in done:
-                angle = shape.uniform(0, 6) + 0.3 * np.sin(time * rng.uniform(0.5, 1.5) + rng.uniform(0, 6))
+                angle, length = shape.uniform(0, 6), size * shape.uniform(0.2, 0.4)
+                if rests is not None:
+                    x, y = np.subtract(rests[child], rests[parent])
+                    angle, length = np.arctan2(y, x), np.hypot(x, y)
+                angle = angle + (0.3 if rests is None else 0.15) * np.sin(time * rng.uniform(0.5, 1.5) + rng.uniform(0, 6))
                 way = np.stack([np.cos(angle), np.sin(angle), 0.3 * np.sin(2 * angle)], axis=1)[:, :coords]
-                positions[:, child] = positions[:, parent] + size * shape.uniform(0.2, 0.4) * way
+                positions[:, child] = positions[:, parent] + length * way
                 done.add(child)
     return positions
 
@@ -47,16 +74,22 @@ def table(path: Path, rows: list[list[object]]) -> None:
 
 
 def animals(root: Path) -> list[str]:
-    """Tables of DeepLabCut, in pixels."""
-    skeleton = shipped("ap10k17")
+    """Tables of DeepLabCut, in pixels, and the skeleton in a file of its own."""
+    place = root.parent / "own" / "skeleton" / "dog12.yaml"
+    place.parent.mkdir(parents=True)
+    place.write_text(DOG)
+    config = yaml.safe_load(DOG)
+    del config["_target_"]
+    skeleton = Skeleton(**config)
     for k in range(6):
-        x = swaying(skeleton, 200, 2, k)
+        x = swaying(skeleton, 200, 2, k, rests=DOG_RESTS)
+        n = len(skeleton.names)
         head = [[name, *values] for name, values in (
-            ("scorer", ["net"] * 51), ("bodyparts", [n for n in skeleton.names for _ in range(3)]),
-            ("coords", ["x", "y", "likelihood"] * 17),
+            ("scorer", ["net"] * 3 * n), ("bodyparts", [n for n in skeleton.names for _ in range(3)]),
+            ("coords", ["x", "y", "likelihood"] * n),
         )]  # fmt: skip
         table(root / f"dog{k}.csv", [*head, *([i, *np.insert(frame, 2, 0.9, axis=1).ravel()] for i, frame in enumerate(x))])
-    return ["data=folder", "skeleton=ap10k17", "data.fps=25"]
+    return ["data=folder", "skeleton=dog12", "data.fps=25", f"hydra.searchpath=[{place.parents[1]}]"]
 
 
 def hands(root: Path) -> list[str]:
@@ -73,7 +106,7 @@ def videos(root: Path) -> list[str]:
     """Keypoints of people in pictures, an array a video, with a confidence that is 0 where nothing was seen."""
     skeleton = shipped("coco17")
     for k in range(6):
-        x = np.concatenate([swaying(skeleton, 150, 2, k), np.ones((40, 17, 1))], axis=2)
+        x = np.concatenate([swaying(skeleton, 150, 2, k, rests=PERSON_RESTS), np.ones((40, 17, 1))], axis=2)
         x[10:12, 5] = 0
         np.save(root / f"video{k}.npy", x)
     return ["data=folder", "skeleton=coco17", "data.fps=30", "data.last_is_confidence=true"]
@@ -102,8 +135,6 @@ def test_from_a_first_look_to_a_file(write: Callable[[Path], list[str]], tmp_pat
     root = tmp_path / "data"
     root.mkdir()
     given = [*write(root), f"data.root={root}"]
-    if write is animals or write is videos:
-        given.append("data.on_outlier=keep")  # these random trees are no bodies
     looked = inspect_script.inspect_data(compose("inspect", [*given, f"out={tmp_path / 'look'}", "frames=16", "gif_clips=2"]))
     text = (looked / "summary.txt").read_text()
     assert f"{ {humanml3d: 12, captures: 1}.get(write, 6) } recordings" in text

@@ -78,13 +78,16 @@ def test_a_place_that_cannot_be_written_to_is_one_message(tmp_path: Path, name: 
     assert bad.returncode == 2 and name in bad.stdout and "Traceback" not in bad.stdout + bad.stderr
 
 
-def test_arguments_are_those_of_train_py() -> None:
+def test_arguments_are_those_of_train_py(tmp_path: Path) -> None:
     assert with_path(["data=folder", "data.root=x", "~loader", "+a.b=1", "--cfg", "-c"]) == [
         "data=folder", "data.root=x", "~loader", "+a.b=1", "--cfg", "-c",
     ]  # fmt: skip
     assert with_path(["a b"]) == ["data=folder", "data.root='a b'"]
     bvh = Path(__file__).parents[1] / "bvh"
     assert with_path([str(bvh)])[0] == with_path([str(next(bvh.glob("*.bvh")))])[0] == "data=bvh"
+    for name, group in (("A.BVH", "bvh"), ("b.npy", "bvh"), ("c.txt", "bvh"), ("d.npy", "folder")):
+        (tmp_path / name).write_text("")
+        assert with_path([str(tmp_path)])[0] == f"data={group}"
     assert compose("inspect", with_path(["it's"])).data.root == "it's"
 
 

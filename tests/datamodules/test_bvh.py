@@ -386,6 +386,7 @@ def test_a_directory_becomes_a_clip_set(tmp_path: Path, caplog: pytest.LogCaptur
     assert clips.sources == ("c.bvh", "dataset-1_walk_old_001.bvh", "hop/a.bvh", "hop/up/b.BVH") and clips.fps == 30
     assert [clips.class_names[i] if i >= 0 else None for i in clips.labels.tolist()] == [None, "walk", "hop", "hop"]
     assert set(clips.subjects) == {None} and "4 files, 9 joints" in caplog.text
+    assert clips.notes[-1] == "1 other files were not looked at"
     # One floor for all: a body that is 40 cm higher stays 40 cm higher.
     feet = [found.index(name) for name in found.feet]
     lowest = clips.frames[:, feet, 1].amin(1)

@@ -88,6 +88,11 @@ def test_sound_recordings_have_no_flaws(coords: int) -> None:
         (with_pose, r"first step is many times as long .* data\.skip=1 to", {"skip": 1}),
         (lambda m: with_pose(m, 4), r"data\.skip=4 to", {"skip": 4}),
         (lambda m: m + np.float32([2, 0, 0]) * (np.arange(40) > 19)[:, None, None], r"jumps at once.* data\.max_speed=6", None),
+        (
+            lambda m: m + np.float32([0.35, 0, 0]) * (np.arange(40) % 4 == 0)[:, None, None],
+            r"jumps at once.* 19 times; set data\.max_speed=6",
+            None,
+        ),
         (frozen, "from frame 10 to 24.* nothing moves for over", None),
         (lambda m: np.repeat(m, 2, 0), "as at 9.87 fps.* many frames repeat", None),
         (slow, "the body moves 0.[34]\\d* times as fast", None),
@@ -107,6 +112,95 @@ def test_the_damaged_one_is_named(
         assert not left, "what is left is what was asked to be repaired"
 
 
+@pytest.mark.parametrize("options", [{}, {"skip": 5}, {"target_fps": 10.0}, {"max_speed": 6.0}])
+def test_frames_are_those_of_the_file(options: dict[str, float]) -> None:
+    jump = 2 * (np.arange(40) > 7)[:, None, None]
+
+    def damage(motion: np.ndarray) -> np.ndarray:
+        moved = motion + (np.float32([1, 0, 0]) * jump if "max_speed" in options else 0)
+        return np.concatenate([moved[:20], np.repeat(moved[20:21], 16, 0), moved[20:]])
+
+    assert any("(r3 from frame 20 to 36)" in flaw for flaw in prepared(damage, **options).flaws or ())
+
+
+def test_a_pose_at_the_beginning_is_left_out_of_its_file_alone() -> None:
+    def loaded(**options: object) -> ClipSet:
+        motions = [slow(walk, 4) for walk in WALKS]
+        motions[3] = with_pose(motions[3], 8)
+        recordings = [Recording(motion, f"r{i}") for i, motion in enumerate(motions)]
+        return prepare(recordings, SKELETON, name="", fps=80, target_fps=20, max_speed=None, **options)  # type: ignore[arg-type]
+
+    (flaw,) = loaded().flaws or ()
+    assert "(r3)" in flaw and "data.skip=8 to leave the first 8 frames" in flaw and "data.on_outlier=fix" in flaw
+    assert loaded(skip=8).flaws == ()
+    fixed = loaded(on_outlier="fix")
+    assert fixed.flaws == () and set(fixed.lengths.tolist()) == {40} and "beginning of 1 recordings" in fixed.notes[-1]
+    assert fixed.notes[0].startswith("6 recordings, 950 frames: kept 6 with 942 frames") and "8 cut off" in fixed.notes[0]
+
+
+def small_hands(change: Callable[[np.ndarray], np.ndarray], n: int = 5) -> list[Recording]:
+    """Five hands that turn, the third of them changed: a palm of 7 cm and fingers."""
+    hand, recordings = shipped("hand21"), []
+    way = np.random.default_rng(0).normal(size=(21, 3))
+    way *= 0.03 / np.linalg.norm(way, axis=1, keepdims=True)
+    for k in range(n):
+        pose = np.ones((60, 21, 3))
+        for child, parent in hand.bones:
+            angle = 0.3 * np.sin(np.arange(60) / 8 + k)
+            turned = np.stack(
+                [
+                    np.cos(angle) * way[child, 0] - np.sin(angle) * way[child, 1],
+                    np.sin(angle) * way[child, 0] + np.cos(angle) * way[child, 1],
+                    0 * angle + way[child, 2],
+                ],
+                1,
+            )
+            pose[:, child] = pose[:, parent] + turned  # parents come first
+        recordings.append(Recording((change(pose) if k == 2 else pose).astype(np.float32), f"h{k}"))
+    return recordings
+
+
+def test_small_bodies_have_small_limits() -> None:
+    def flaws(change: Callable[[np.ndarray], np.ndarray], **options: object) -> tuple[str, ...]:
+        return prepare(small_hands(change), shipped("hand21"), name="", fps=30, **options).flaws or ()  # type: ignore[arg-type]
+
+    def jumping(pose: np.ndarray) -> np.ndarray:
+        return pose + np.array([0.15, 0, 0]) * (np.arange(60) > 30)[:, None, None]
+
+    def posed(pose: np.ndarray) -> np.ndarray:
+        return np.concatenate([pose[-1:] + np.array([0.03, 0, 0]), pose])
+
+    assert flaws(lambda pose: pose) == ()
+    (flaw,) = flaws(jumping)
+    speed = re.search(r"\(h2\) the body jumps at once.*1 times; set data\.max_speed=(1\.\d) to", flaw)
+    assert speed and all("are jumps of the body" in left for left in flaws(jumping, max_speed=float(speed[1])))
+    (flaw,) = flaws(posed)
+    assert "(h2) the first step" in flaw and flaws(posed, on_outlier="fix") == flaws(posed, skip=1) == ()
+
+
+def test_of_two_sizes_people_have_the_one_of_people() -> None:
+    both = [Recording(r.positions * scale, r.source) for r, scale in zip(small_hands(abs, 2), (1, 10), strict=True)]
+    with pytest.raises(DataError, match=r"\(h1\) the body has another size, 10"):
+        prepare(both, shipped("hand21"), name="", fps=30)
+    both = [Recording(walk * np.float32(scale), f"r{scale}") for walk, scale in zip(WALKS, (0.1, 1), strict=False)]
+    with pytest.raises(DataError, match=r"\(r0\.1\) the body has another size, 0\.0"):
+        prepare(both, SKELETON, name="", fps=20)
+
+
+@pytest.mark.parametrize("labels", ["aaa", "aaaa", "ababab", "abcdef"])
+def test_one_of_few_is_slow(labels: str) -> None:
+    motions = [slow(walk) if i == 1 else walk for i, walk in enumerate(WALKS)]
+    recordings = [Recording(motion, f"r{i}", label=label) for i, (motion, label) in enumerate(zip(motions, labels, strict=False))]
+    (flaw,) = prepare(recordings, SKELETON, name="", fps=20, max_speed=None).flaws or ()
+    assert re.search(rf"in 1 of {len(labels)} recordings \(r1\) the body moves 0\.[23]\d* times as fast", flaw)
+
+
+def test_totals_are_of_all_recordings() -> None:
+    recordings = [Recording(walk * (0 if i == 0 else 100 if i == 2 else 1), f"r{i}") for i, walk in enumerate(WALKS)]
+    flaws = prepare(recordings, SKELETON, name="", fps=20, lost="zeros", on_outlier="keep").flaws or ()
+    assert len(flaws) > 1 and all(" of 6 recordings (" in flaw for flaw in flaws)
+
+
 def test_pictures_are_judged_too() -> None:
     assert any("from frame to frame" in flaw and "(r3)" in flaw for flaw in prepared(noisy, 2).flaws or ())
     lost = prepared(zeros, 2)
@@ -116,6 +210,9 @@ def test_pictures_are_judged_too() -> None:
 
 
 def test_data_centred_on_their_root_have_no_zeros() -> None:
+    held = [np.concatenate([np.repeat(own[:1], 3, 0), own]) for own in (walk - walk[:1, :1] for walk in WALKS)]
+    kept = prepare([Recording(own, f"r{i}") for i, own in enumerate(held)], SKELETON, name="", fps=20, floor=False)
+    assert not [flaw for flaw in kept.flaws or () if "exactly 0" in flaw], "a first pose that is held at the origin"
     centred = [Recording(walk - walk[:, :1], f"r{i}") for i, walk in enumerate(WALKS)]
     assert not prepare(centred, SKELETON, name="test", fps=20, floor=False).flaws
 
@@ -138,6 +235,12 @@ def test_a_body_of_another_unit_becomes_as_large_as_the_others(factor: float, sh
     kept = prepared(damage, on_outlier="keep")
     assert len(kept) == 6 and any("another size" in flaw for flaw in kept.flaws or ())
     np.testing.assert_allclose(np.ptp(kept.recording(3), axis=(0, 1)), np.ptp(damage(WALKS[3]), axis=(0, 1)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("factor", [2.07, 20])
+def test_a_factor_of_no_two_units_becomes_the_size_of_the_others(factor: float) -> None:
+    fixed = prepared(lambda m: m * np.float32(factor), on_outlier="fix").recording(3).numpy()
+    assert 0.95 < np.ptp(fixed) / np.ptp(prepared(None).recording(3).numpy()) < 1.05
 
 
 def test_people_of_different_heights_are_no_outliers() -> None:

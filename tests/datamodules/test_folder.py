@@ -66,6 +66,7 @@ def test_the_third_coordinate_may_be_a_confidence(tmp_path: Path) -> None:
     flat = shipped("kinect20", coords=2, up="-y", units="px")
     scores = np.ones((len(MOTIONS[0]), 20, 1), np.float32)
     scores[10:12, 3] = 0.1
+    scores[20:30] = np.nan  # not said
     np.save(tmp_path / "a.npy", np.concatenate([MOTIONS[0][..., :2] * (300, -300), scores], -1))
     clips = folder(flat, str(tmp_path), fps=20, last_is_confidence=True, min_confidence=0.3)
     assert clips.frames.shape[2] == 2 and "interpolated 2 lost" in clips.notes[0]

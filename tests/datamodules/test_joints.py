@@ -37,8 +37,13 @@ def test_a_skeleton_of_ones_own_is_known_and_one_in_the_making_hurts_no_other(
         "torn": "_target_: ddpm.skeleton.Skeleton\njoints: {hip: null, head: neck}",
         "mistyped": "_target_: ddpm.skeleton.Skeleton\njoint: {hip: null}",
         "empty": "",
+        "half": "_target_: ddpm.skeleton.Skeleton\njoints: {a: [",
+        "list": "_target_: ddpm.skeleton.Skeleton\njoints: [a, b]",
+        "number": "_target_: ddpm.skeleton.Skeleton\njoints: {b: 5}",
     }.items():
         (tmp_path / f"{name}.yaml").write_text(text)
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "gone.yaml").symlink_to("nowhere")
     monkeypatch.setattr("datamodules.joints.PRESETS", tmp_path)
     assert list(presets()) == fitting(("tail", "head", "hip"), 3) == ["dog"]
 

@@ -139,7 +139,7 @@ def test_a_directory_becomes_a_clip_set(
     (line,) = [record.getMessage() for record in caplog.records]
     assert "3 recordings, 39 frames: kept 2 with 29 frames" in line and "a03_s01_e01" in line
     assert "interpolated 40 lost and 0 spiking joint positions in 1 recordings" in line
-    with pytest.raises(DataError, match=r"cleaning left nothing.*min_frames"):
+    with pytest.raises(DataError, match=r"cleaning left nothing.*limits of gaps, lengths"):
         msr_action3d(SKELETON, tmp_path.name, min_frames=21)
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from datamodules.cleaning import resample, set_floor
 from datamodules.clip_set import Recording
-from datamodules.prepare import BODY, prepare
+from datamodules.flaws import BODY
+from datamodules.prepare import prepare
 from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 from tests.skeletons import people, shipped
@@ -209,5 +210,5 @@ def test_limits_are_checked(options: dict[str, object], named: str) -> None:
 def test_nothing_is_no_data() -> None:
     with pytest.raises(DataError, match="test: no recordings"):
         prepare([], SKELETON, name="test")
-    with pytest.raises(DataError, match=r"cleaning left nothing: 1 recordings.*min_seconds"):
+    with pytest.raises(DataError, match=r"cleaning left nothing: 1 recordings.*limits of gaps, lengths"):
         prepare([Recording(WALK[:5], "short")], SKELETON, name="test", fps=20)

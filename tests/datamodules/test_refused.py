@@ -1,6 +1,7 @@
 """What is not read: named by content or ending, and every printed conversion makes what is read."""
 
 import pickle
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from datamodules.readers.refused import ENDINGS
 from datamodules.sets.folder import folder, read_file
 from ddpm.errors import DataError
+from tests.configs import compose
 from tests.skeletons import people, shipped
 
 RNG = np.random.default_rng(0)
@@ -26,11 +28,15 @@ def refused(path: Path) -> str:
     return str(e.value)
 
 
-def converted(message: str) -> None:
-    """Run the code that a message prints: its indented lines."""
+def converted(message: str) -> Path:
+    """Run the code that a message prints, its indented lines; returns the directory that it says to train on."""
     lines = [line[4:] for line in message.splitlines() if line.startswith("    ")]
     assert lines and lines[0].startswith("import numpy")
     exec("\n".join(lines), {})
+    (root,) = (argument for argument in shlex.split(message.splitlines()[-1]) if argument.startswith("data.root="))
+    root = compose("config", ["data=folder", root]).data.root
+    assert all(r.positions.size for path in sorted(Path(root).iterdir()) for r in read_file(path, 3)), "nothing is refused again"
+    return Path(root)
 
 
 def dumped(path: Path, content: Any, protocol: int = 4) -> Path:
@@ -50,8 +56,7 @@ def test_aist(tmp_path: Path, ending: str, protocol: int) -> None:
     path = dumped(tmp_path / f"gBR_sBM_cAll_d04{ending}", {"keypoints3d": AIST + 1, "keypoints3d_optim": AIST}, protocol)
     message = refused(path)
     assert "keypoints of AIST++" in message and "skeleton=coco17" in message and str(path) in message
-    converted(message)
-    (r,) = read_file(path.with_suffix(".npz"), 3)
+    (r,) = read_file(converted(message) / f"{path.stem}.npz", 3)
     assert (r.positions == AIST).all() and (r.fps, r.units) == (60, "cm")
 
 
@@ -60,8 +65,7 @@ def test_results_of_mdm(tmp_path: Path) -> None:
     np.save(tmp_path / "results.npy", np.array(content, dtype=object), allow_pickle=True)
     message = refused(tmp_path / "results.npy")
     assert "results of MDM" in message
-    converted(message)
-    found = read_file(tmp_path / "results.npz", 3)
+    found = read_file(converted(message) / "results.npz", 3)
     assert [len(r.positions) for r in found] == [24, 20, 7] and (found[0].positions == MDM[0].transpose(2, 0, 1)).all()
 
 
@@ -69,15 +73,14 @@ def test_videopose3d(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "data_3d_h36m.npz", positions_3d=np.array(H36M, dtype=object))
     message = refused(tmp_path / "data_3d_h36m.npz")
     assert "VideoPose3D" in message and "skeleton=h36m17" in message
-    converted(message)
-    (r,) = read_file(tmp_path / "S1_Walking 1.npz", 3)
+    root = converted(message)
+    (r,) = read_file(root / "S1_Walking 1.npz", 3)
     assert (r.positions == H36M["S1"]["Walking 1"][:, MOVING]).all() and (r.label, r.subject, r.fps) == ("Walking", "S1", 50)
-    assert read_file(tmp_path / "S5_Walking.npz", 3)[0].positions.shape == (40, 17, 3)
+    assert read_file(root / "S5_Walking.npz", 3)[0].positions.shape == (40, 17, 3)
 
     views = {"S1": {"Walking 1": [walk(17, coords=2), walk(17, coords=2)]}}
     np.savez(tmp_path / "data_2d.npz", positions_2d=np.array(views, dtype=object), metadata=np.array({"a": 1}, dtype=object))
-    converted(refused(tmp_path / "data_2d.npz"))
-    (r,) = read_file(tmp_path / "S1_Walking 1_1.npz", 2)
+    (r,) = read_file(converted(refused(tmp_path / "data_2d.npz")) / "S1_Walking 1_1.npz", 2)
     assert (r.positions == views["S1"]["Walking 1"][1]).all() and r.units == "px"
 
 
@@ -85,20 +88,17 @@ def test_other_pickles(tmp_path: Path) -> None:
     content = {"poses": [0], "joints3D": [walk(24), walk(24, 30)], "y": [3, 5]}
     message = refused(dumped(tmp_path / "humanact12poses.pkl", content))
     assert "HumanAct12" in message and "smpl24" in message
-    converted(message)
-    (r,) = read_file(tmp_path / "humanact12poses_1.npz", 3)
+    (r,) = read_file(converted(message) / "humanact12poses_1.npz", 3)
     assert r.positions.shape == (30, 24, 3) and r.label == "5"
 
     one = {"frame_dir": "S001C001", "label": 7, "total_frames": 40, "keypoint": walk(25)[None].repeat(2, 0)}
     message = refused(dumped(tmp_path / "ntu.pkl", {"split": {}, "annotations": [one]}))
-    converted(message)
-    assert "MMAction2" in message and read_file(tmp_path / "S001C001_1.npz", 3)[0].label == "7"
+    assert "MMAction2" in message and read_file(converted(message) / "S001C001_1.npz", 3)[0].label == "7"
 
     message = refused(dumped(tmp_path / "mine.pkl", {"KEY": walk(20)}))
-    converted(message)
-    assert "Python objects" in message and read_file(tmp_path / "mine.npz", 3)[0].fps == 30
-    converted(refused(dumped(tmp_path / "bare.pkl", walk(20))))
-    assert read_file(tmp_path / "bare.npz", 3)[0].positions.shape == (40, 20, 3)
+    assert "Python objects" in message and read_file(converted(message) / "mine.npz", 3)[0].fps == 30
+    root = converted(refused(dumped(tmp_path / "bare.pkl", walk(20))))
+    assert read_file(root / "bare.npz", 3)[0].positions.shape == (40, 20, 3)
 
     message = refused(dumped(tmp_path / "aist.pkl", {"smpl_poses": np.zeros((9, 72)), "smpl_trans": np.zeros((9, 3))}))
     assert "rotations of SMPL" in message and "body model" in message and "import" not in message
@@ -111,14 +111,12 @@ def test_lists_of_clips(tmp_path: Path, ending: str) -> None:
     clips[:] = [walk(20), walk(20, 30)]
     path = tmp_path / f"all{ending}"
     np.save(path, clips, allow_pickle=True) if ending == ".npy" else np.savez(path, clips=clips)
-    converted(refused(path))
-    assert [len(read_file(tmp_path / f"all_{k}.npy", 3)[0].positions) for k in (0, 1)] == [40, 30]
+    root = converted(refused(path))
+    assert [len(read_file(root / f"all_{k}.npy", 3)[0].positions) for k in (0, 1)] == [40, 30]
     np.save(tmp_path / "aist.npy", np.array({"keypoints3d_optim": walk(17)}, dtype=object), allow_pickle=True)
-    converted(refused(tmp_path / "aist.npy"))
-    assert read_file(tmp_path / "aist.npz", 3)[0].units == "cm"
+    assert read_file(converted(refused(tmp_path / "aist.npy")) / "aist.npz", 3)[0].units == "cm"
     np.savez(tmp_path / "nested.npz", clips=np.array({"KEY": walk(20)}, dtype=object))
-    converted(refused(tmp_path / "nested.npz"))
-    assert read_file(tmp_path / "nested.npz.new.npz", 3)[0].positions.shape == (40, 20, 3)
+    assert read_file(converted(refused(tmp_path / "nested.npz")) / "nested.npz", 3)[0].positions.shape == (40, 20, 3)
 
 
 def test_no_pickle_is_loaded(tmp_path: Path) -> None:
@@ -168,9 +166,9 @@ def test_hdf5_is_converted(tmp_path: Path) -> None:
         file["tracks"] = tracks.transpose(0, 3, 2, 1)
         file["node_names"] = np.array([b"A", b"B", b"C"])
     message = refused(tmp_path / "a.h5")
-    sleap = message[message.index("    import h5py") : message.index("and for others")]
+    sleap = message[message.index("    import h5py") : message.index("each to train")]
     exec("\n".join(line[4:] for line in sleap.splitlines()), {})
-    found = read_file(tmp_path / "a.npz", 2)
+    found = read_file(tmp_path / "converted" / "a.npz", 2)
     assert (found[1].positions == tracks[1]).all() and found[0].joints == ("A", "B", "C") and found[0].units == "px"
 
 
@@ -184,7 +182,7 @@ def test_deeplabcut_hdf5_is_converted(tmp_path: Path) -> None:
     message = refused(tmp_path / "a.h5")
     pandas_part = message[message.index("    import pandas") : message.index("for SLEAP")]
     exec("\n".join(line[4:] for line in pandas_part.splitlines()), {})
-    (r,) = read_file(tmp_path / "a.csv", 2)
+    (r,) = read_file(tmp_path / "converted" / "a.csv", 2)
     assert r.joints == ("A", "B") and r.positions[1].tolist() == [[6, 7], [9, 10]]
 
 

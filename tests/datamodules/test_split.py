@@ -68,6 +68,8 @@ def test_without_held_out_data_training_data_validate() -> None:
         (["n/012345.npy", "n/M012345.npy"], ["n/M000001.npy", "n/000002.npy", "m/012345.npy"]),
         (["walk.bvh", "walk_mirrored.bvh", "mirror_walk.bvh", "walk-flip.bvh", "walk_M.bvh"], ["walk2.bvh", "swim.bvh"]),
         (["run.npy", "mirror/run.npy", "M_run.npy"], ["back/run.npy", "Mrun.npy"]),
+        (["a.csv, mouse.A", "a.csv, mouse.B", "mirror/a.csv, mouse.B"], ["b.csv, mouse.A", "a, c.csv", "a, b.csv"]),
+        (["take.1, slow.CSV, A", "take.1, slow.CSV, B.2"], ["take.1, fast.csv, A", "take.1, x.npz, clip 1", "take.csv, old.csv"]),
         (["7.json, person 1", "7.json, person 2", "m7.json, person 2"], ["8.json, person 1"]),
         (["a/run.npy", "flipped/run.npy", "a/run_LR.npy", "a/runMirrored.npy", "a/run (mirrored).npy"], ["b/walk.npy"]),
         (
@@ -149,6 +151,16 @@ def test_people_are_read_from_names() -> None:
         with_subjects(clips, r"P(\d+)")
     with pytest.raises(ValueError, match="no regular expression"):
         with_subjects(clips, "(")
+
+
+def test_the_pattern_of_people_works_as_it_is_printed() -> None:
+    with pytest.raises(DataError) as e:
+        split_recordings(counted([9, 9]), 0.5, "subject", 0)
+    root = Path(__file__).parents[2]
+    for text in (str(e.value), *(p.read_text() for p in (root / "docs" / "data.md", *(root / "conf" / "data").glob("*.yaml")))):
+        for shown in re.findall(r"""[^\s`]*data\.subject=[^\s`;]*""", text):
+            (argument,) = shlex.split(shown)  # as a shell does
+            assert compose("config", ["data=folder", "data.root=x", argument]).data.subject == r"S(\d+)"
 
 
 def test_every_group_of_files_reads_people_from_names(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from datamodules.sets.store import FRAMES, META, SOURCES, StoredClips, open_stor
 from ddpm.config import construct
 from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
+from tests.skeletons import people, shipped
 
 SKELETON = Skeleton({"root": None, "l": "root", "r": "root"}, [["l", "r"]], ["l"], "z", 3)
 
@@ -99,6 +100,19 @@ def test_what_was_done_to_the_recordings_is_kept(tmp_path: Path) -> None:
     both = [cached(lambda: made, tmp_path / "c") for _ in range(2)]
     assert [(clips.notes, clips.flaws) for clips in both] == [(made.notes, made.flaws)] * 2
     assert cached(in_memory, tmp_path / "d").flaws is cached(in_memory, tmp_path / "d").flaws is None
+
+
+def test_a_store_that_nobody_judged_is_judged(tmp_path: Path) -> None:
+    skeleton = shipped("kinect20")
+    mixed = [Recording(x * (100 if k == 2 else 1), f"w{k}") for k, x in enumerate(people(6))]
+    write_store(mixed, tmp_path / "s", fps=20, skeleton=skeleton)
+    with pytest.raises(DataError, match=r"in 1 of 6 recordings \(w2\) the body has another size.*set data\.on_outlier=keep to"):
+        store(skeleton, str(tmp_path / "s"))
+    assert len(store(skeleton, str(tmp_path / "s"), on_outlier="keep")) == 6
+    with pytest.raises(ValueError, match="refuse or keep"):
+        store(skeleton, str(tmp_path / "s"), on_outlier="fix")  # type: ignore[arg-type]
+    write_store(mixed, tmp_path / "known", fps=20, skeleton=skeleton, flaws=["one is large"])
+    assert store(skeleton, str(tmp_path / "known")).flaws == ("one is large",)
 
 
 def test_recordings_are_written_one_by_one(tmp_path: Path) -> None:

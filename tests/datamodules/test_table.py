@@ -105,6 +105,8 @@ def test_tracks_of_sleap(tmp_path: Path) -> None:
     assert first.confidence is not None and first.confidence.tolist() == [[1, 1], [0, 0], [0, 0], [1, 1]]
     assert second.confidence is not None and second.confidence.tolist() == [[1, 1], [0.5, 0]]
     (alone,) = read(written(tmp_path / "b.csv", SLEAP, *(line[1:] for line in (",,1,nan,1,2,1,3,4,1", ",,0,nan,0,0,1,0,0,1"))))
+    (labelled,) = read(written(tmp_path / "d.csv", SLEAP, "t0,0,nan,1,2,,3,4,", "t0,1,nan,1,2,,,,"))
+    assert labelled.confidence is not None and labelled.confidence.tolist() == [[1, 1], [1, 0]], "labelled by hand"
     assert alone.source == "b.csv" and alone.positions[1].tolist() == [[1, 2], [3, 4]]
     with pytest.raises(DataError, match=r"line 2: frame 3 has several bodies with no track.*nothing tells who is who"):
         read(written(tmp_path / "c.csv", SLEAP, *[",3,nan,1,2,1,3,4,1"] * 2))
