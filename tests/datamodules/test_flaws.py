@@ -147,8 +147,14 @@ def small_hands(change: Callable[[np.ndarray], np.ndarray], n: int = 5) -> list[
         pose = np.ones((60, 21, 3))
         for child, parent in hand.bones:
             angle = 0.3 * np.sin(np.arange(60) / 8 + k)
-            turned = np.stack([np.cos(angle) * way[child, 0] - np.sin(angle) * way[child, 1],
-                               np.sin(angle) * way[child, 0] + np.cos(angle) * way[child, 1], 0 * angle + way[child, 2]], 1)
+            turned = np.stack(
+                [
+                    np.cos(angle) * way[child, 0] - np.sin(angle) * way[child, 1],
+                    np.sin(angle) * way[child, 0] + np.cos(angle) * way[child, 1],
+                    0 * angle + way[child, 2],
+                ],
+                1,
+            )
             pose[:, child] = pose[:, parent] + turned  # parents come first
         recordings.append(Recording((change(pose) if k == 2 else pose).astype(np.float32), f"h{k}"))
     return recordings
