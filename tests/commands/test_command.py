@@ -20,7 +20,7 @@ import evaluate
 import inspect_data
 import sample
 import train
-from ddpm import command, runs
+from ddpm import command, errors, runs
 from ddpm.errors import CheckpointError, WriteError
 
 DOORS = {module.__name__: module for module in (train, sample, evaluate, compare, inspect_data)}
@@ -210,14 +210,14 @@ def test_a_path_that_hydra_cannot_read_is_shown_as_it_is_to_be_typed(
     replace_work(monkeypatch, door, lambda cfg: outs.append(cfg.out))
     ended, out, err = run(door, *GIVEN.get(door, []), f"out={path}")
     assert ended == 2 and f"if one text is meant, type \"out='{path}'\"" in out + err and "Traceback" not in out + err
-    (quoted,) = shlex.split(command.typed("out", path))
+    (quoted,) = shlex.split(errors.typed("out", path))
     assert run(door, *GIVEN.get(door, []), quoted)[0] == 0 and Path(outs[0]).name == path
 
 
 @pytest.mark.parametrize("text", ["a", "a b", "a,b (1)", "it's [x]", "c:\\x\\", "q\\'z", "{x}", "123", "null", "$HOME", '"'])
 def test_what_is_quoted_is_read_as_it_was(text: str) -> None:
-    parsed = OverridesParser.create().parse_override(f"k={command.quoted(text)}")
-    assert parsed.value() == text and shlex.split(command.typed("k", text)) in ([f"k={text}"], [f"k={command.quoted(text)}"])
+    parsed = OverridesParser.create().parse_override(f"k={errors.quoted(text)}")
+    assert parsed.value() == text and shlex.split(errors.typed("k", text)) in ([f"k={text}"], [f"k={errors.quoted(text)}"])
 
 
 def test_starts_in_one_second_are_several_runs_and_sweeps(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
