@@ -119,7 +119,8 @@ def sample(cfg: DictConfig) -> Path:
         )  # fmt: skip
         arrays = {"noise": noise.numpy()}
         again = clips.positions[: cfg.gif_clips]
-        drawn = model.as_clips(torch.stack([source[: len(again)], again], dim=1).flatten(0, 1))  # each beside its source
+        beside = torch.stack([source[: len(again)], again], dim=1).flatten(0, 1)  # each beside its source
+        drawn = model.as_clips(beside) if len(again) else None
         titles = [text for i in range(len(again)) for text in (f"source {cfg.source_clip + i}", "sampled again")]
     elif cfg.vary is not None and source is not None:
         clips = vary(model, source[0], cfg.vary, seeds, **options)
@@ -165,12 +166,13 @@ def script_of(script: Any) -> list[tuple[str, float]]:
     """``walk:3,wave:2`` or ``[walk:3,wave:2]`` -> [("walk", 3.0), ("wave", 2.0)]."""
     acts = []
     for item in script if OmegaConf.is_list(script) else str(script).split(","):
-        name, _, seconds = str(item).rpartition(":")
+        name, _, text = str(item).rpartition(":")
         try:
-            acts.append((name.strip(), float(seconds)))
+            seconds = float(text)
         except ValueError:
-            seconds = "nan"
-        if not 0 < float(seconds) < math.inf:
+            seconds = math.nan
+        acts.append((name.strip(), seconds))
+        if not name.strip() or not 0 < seconds < math.inf:
             raise ConfigError(f"script={script}: {item} is no ACTION:SECONDS; give it as script=[walk:3,wave:2]")
     return acts
 

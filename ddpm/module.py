@@ -478,10 +478,11 @@ class MotionDiffusion(pl.LightningModule):
             raise ValueError(
                 "project=bones: in pictures bones change their length with their direction; use project=none or null"
             )
-        steps = torch.zeros_like(self.normalizer.mean, dtype=torch.bool)
-        steps[self.normalizer.root, self.normalizer.travel] = True
         nothing = None if condition is None else torch.zeros(1, condition.width, device=self.device)
         weight = 1.0 if condition is None or cond is None else condition.guidance if guidance is None else guidance
+        weights = torch.full_like(self.normalizer.mean, weight)
+        # What leads away from the other actions makes people faster than any that were recorded.
+        weights[self.normalizer.root, self.normalizer.travel] = min(weight, 1.0)
 
         def estimate(xt: Tensor, t: Tensor, cond: Tensor | None) -> Denoised:
             alpha_bar, free = gather(table, t, xt), None if nothing is None else nothing.expand(len(xt), -1)
@@ -489,8 +490,8 @@ class MotionDiffusion(pl.LightningModule):
             if condition is not None and weight != 1:
                 here = condition.guides(alpha_bar)
                 if bool(here.any()):
-                    moved = guided(found, self.diffusion.denoise(xt, t, free), weight)
-                    found = _where(here & ~steps, moved.x0_hat, moved.eps_hat, found)
+                    moved = guided(found, self.diffusion.denoise(xt, t, free), weights)
+                    found = _where(here, moved.x0_hat, moved.eps_hat, found)
             return found
 
         def denoise(xt: Tensor, t: Tensor) -> Denoised:

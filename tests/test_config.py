@@ -159,7 +159,7 @@ def test_hostile_targets_are_refused_before_anything_runs(target: str, places: d
         (lambda n: n, "node"),
         (lambda n: {**n, "_partial_": True}, "node"),
         (lambda n: {"a": [{"b": [1, "x", n]}]}, r"node\.a\[0\]\.b\[2\]"),
-        (lambda n: {"_target_": "callbacks.loss_plot.LossPlot", "every": n}, r"node\.every"),
+        (lambda n: {"_target_": "ddpm.learning_rate.warmup_cosine", "warmup": n}, r"node\.warmup"),
         (lambda n: {"_target_": "torch.optim.AdamW", "_partial_": True, "betas": [n, 0.9]}, r"node\.betas\[0\]"),
     ]
     for carry, path in carriers:

@@ -194,7 +194,7 @@ def vector_statistics(vectors: Tensor) -> dict[str, Tensor]:
     return {"mean": mean.float(), "std": std.float(), "bank": vectors[chosen].float()}
 
 
-def guided(conditional: Denoised, free: Denoised, weight: float) -> Denoised:
+def guided(conditional: Denoised, free: Denoised, weight: float | Tensor) -> Denoised:
     """The conditional estimates, moved away from the free ones: weight 1 is conditional, 0 is free, above 1 extrapolates.
 
     x0_hat and eps_hat are linear in each other, so that one rule serves both, every prediction and every sampler.

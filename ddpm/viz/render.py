@@ -199,7 +199,7 @@ def _figure_frames(view: _View, i: int, skeleton: Skeleton, size: int, length: i
                 if ok[child] and ok[parent]:
                     draw.line([*shades[child], *shades[parent]], SHADOW, limb)
                     _disc(draw, shades[child], cap, SHADOW)
-            for f in (on_path[1:] & on_path[:-1] & known[1:] & known[:-1]).nonzero()[0]:
+            for f in (on_path[1:] & on_path[:-1] & known[1:length] & known[: length - 1]).nonzero()[0]:
                 draw.line(path[f : f + 2], GIVEN, 2 * OVERSAMPLE)
             trail = [p for p, k in zip(path[: t + 1], known[: t + 1], strict=True) if k]
             if len(trail) > 1:

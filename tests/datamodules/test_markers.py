@@ -44,7 +44,7 @@ def test_trc(tmp_path: Path, separator: str) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (("mm", "inch"), "its unit is 'inch', expected one of m, cm"),
+        (("mm", "inch"), "its unit is 'inch', expected one of m, dm, cm"),
         (("50.00", "fast"), "DataRate is 'fast'"),
         (("RASI", ""), "line 4 must hold"),
         (("PathFileType", "Path"), "line 1 is 'Path"),

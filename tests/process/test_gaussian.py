@@ -823,8 +823,8 @@ def test_steps_have_variances_for_each_action_and_poses_one_for_all() -> None:
     for k in range(2):
         alone = Gaussian(6, BINS, travel_by_label=True).double()
         alone.prepare(STEPS, 3)
-        alone.fit((clips - mean_of(fitted, cond))[cond[:, k] > 0], None, None)
-        expected = torch.lerp(fitted.log_power[:2], alone.log_power[:2], n / (n + PRIOR))
+        own, lengths = (clips - mean_of(fitted, cond))[cond[:, k] > 0].flatten(1, 2), torch.full((n,), BINS)
+        expected = torch.lerp(fitted.log_power[:2], alone._log_power(own, lengths, fitted.basis, added=0)[:2], n / (n + PRIOR))
         torch.testing.assert_close(powers[k, :2].log(), expected, rtol=0, atol=1e-6)
     assert (powers[1, :2, 1:] < 0.2 * powers[0, :2, 1:]).all()
     torch.testing.assert_close(powers[:, 2:], pooled[:, 2:].expand(3, -1, -1))
@@ -842,7 +842,7 @@ def test_an_action_is_sampled_with_its_variances() -> None:
         denoise = partial(diffusion.denoise, cond=cond.expand(len(noise) + 1, -1))
         clips = unipc(denoise, torch.cat([noise, 0 * noise[:1]]), diffusion.alpha_bar, randn=lambda: noise, steps=40)
         gain = modes(fitted, clips[:-1] - clips[-1:]).flatten(1).diagonal()
-        torch.testing.assert_close(gain, own.power[0].flatten().sqrt(), rtol=0.01, atol=0)
+        torch.testing.assert_close(gain, own.power[0].flatten().sqrt(), rtol=0.01, atol=0.005)  # one mode does not move at all
         # The last step of the schedule holds a little signal, which noise has not.
         torch.testing.assert_close(clips[-1:], mean_of(fitted, cond), rtol=0, atol=0.02)
 

@@ -189,7 +189,7 @@ def test_p2_defaults_are_the_papers() -> None:
 @pytest.mark.parametrize("arguments", [{"k": 0.0}, {"k": -1.0}, {"gamma": -0.5}, {"k": float("nan")}, {"gamma": float("nan")}])
 def test_p2_names_bad_parameters(arguments: dict[str, float]) -> None:
     ((name, value),) = arguments.items()
-    with pytest.raises(ValueError, match=f"p2.*{name}={value}"):
+    with pytest.raises(ValueError, match=f"weighting.{name}={value} must be|weighting.{name}={value} at least"):
         p2(SNR, **arguments)
 
 

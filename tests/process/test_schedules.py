@@ -145,7 +145,7 @@ def test_too_few_steps_are_refused(schedule: Callable[[int], Tensor], n_steps: i
     ],
 )
 def test_bad_parameters_are_named(schedule: Callable[..., Tensor], arguments: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=schedule.__name__) as e:
+    with pytest.raises(ValueError, match="schedule") as e:
         schedule(10, **arguments)
     for key, value in arguments.items():
         assert key in str(e.value) and str(value) in str(e.value)
