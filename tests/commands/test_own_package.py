@@ -93,7 +93,7 @@ def test_what_is_checked_is_what_is_built(tmp_path: Path) -> None:
     DurableCheckpointIO().save_checkpoint(content, tmp_path / "run" / "checkpoints" / "last.ckpt")
     done = command("train.py", "resume=run", cwd=tmp_path)
     said = done.stdout + done.stderr
-    assert done.returncode == 2 and "os.system" in said and "no part of this project" in said and "Traceback" not in said, said
+    assert done.returncode == 2 and "os.system" in said and "functions and files" in said and "Traceback" not in said, said
     assert not (tmp_path / "canary").exists()
 
 
@@ -106,9 +106,10 @@ def test_the_command_line_in_a_checkpoint_loads_no_package(tmp_path: Path) -> No
 
 
 def test_nothing_outside_of_a_run_is_written_or_removed(tmp_path: Path) -> None:
+    out = tmp_path / "run"
     with pytest.raises(ConfigError, match=r"callbacks\.best\.dirpath=.*writes below its own directory"):
-        refuse_outside({"callbacks": {"best": {"dirpath": str(tmp_path / "run" / ".." / "b")}}, "logger": {}}, tmp_path / "run")
-    refuse_outside({"callbacks": {"best": {"dirpath": str(tmp_path / "run" / "b")}}, "logger": {}}, tmp_path / "run")
+        refuse_outside({"callbacks": {"best": {"dirpath": str(tmp_path / "run" / ".." / "b")}}, "logger": {}, "trainer": {}}, out)
+    refuse_outside({"callbacks": {"best": {"dirpath": str(tmp_path / "run" / "b")}}, "logger": {}, "trainer": {}}, out)
     inside, outside, folder = tmp_path / "run" / "a.ckpt", tmp_path / "b.ckpt", tmp_path / "run" / "c.ckpt"
     folder.mkdir(parents=True)
     inside.touch(), outside.touch()

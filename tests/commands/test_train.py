@@ -26,7 +26,7 @@ from datamodules.pose import PoseDataModule
 from datamodules.sets.synthetic import synthetic
 from ddpm.checkpoint import load_module
 from ddpm.config import build_module, with_channels
-from ddpm.errors import CheckpointError, ConfigError, WriteError
+from ddpm.errors import CheckpointError, ConfigError
 from ddpm.learning_rate import warmup_constant, warmup_cosine
 from ddpm.module import MotionDiffusion
 from ddpm.runs import locked, remove_what_was_left, run_directory
@@ -164,10 +164,7 @@ def test_a_sweep_has_a_directory_a_job_and_one_failure_does_not_end_it(tmp_path:
         "train.py", "-m", *SMALL, "T=5,1,6", "trainer.max_epochs=1", "~callbacks.skeleton_gif", "~callbacks.loss_plot",
         "out=sweep", cwd=tmp_path,
     )  # fmt: skip
-    assert (
-        swept.returncode == 2
-        and "T=1 must be a whole number of at least 2" in (tmp_path / "sweep" / "1" / "train.log").read_text()
-    )
+    assert swept.returncode == 2 and "T=1 must be in [2" in (tmp_path / "sweep" / "1" / "train.log").read_text()
     assert (tmp_path / "sweep" / "0" / "checkpoints" / "last.ckpt").exists()
     assert not (tmp_path / "sweep" / "1" / "checkpoints").exists()
     assert (tmp_path / "sweep" / "2" / "checkpoints" / "last.ckpt").exists()
@@ -379,7 +376,7 @@ def test_where_a_run_goes(
 
 def test_a_directory_that_cannot_be_written_is_found_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(WriteError, match=r"file/run: cannot be written to \(Not a directory\), 1 bytes needed, \d+ free"):
+    with pytest.raises(ConfigError, match=r"file/run: cannot be written to \(Not a directory\), 1 bytes needed, \d+ free"):
         run_directory(str(tmp_path / "file" / "run"), None)
 
 
