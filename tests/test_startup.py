@@ -14,7 +14,12 @@ BEGIN = "import os, signal, subprocess, sys, time; from ddpm import startup; sta
 
 
 def start(code: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    """With Ctrl-C as in a terminal: what a shell starts in the background ignores it, and what that starts too."""
+    command = [sys.executable, "-c", code]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("after", "said"), [("", ""), ("startup.loaded(); ", "KeyboardInterrupt")])
