@@ -205,7 +205,7 @@ def logged_whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[s
         return out, run_logged(out, patch)
 
 
-@pytest.mark.parametrize("second", ["trainer.max_steps=-1", "trainer.max_steps=12"])
+@pytest.mark.parametrize("second", [pytest.param("trainer.max_steps=-1", marks=pytest.mark.slow), "trainer.max_steps=12"])
 @pytest.mark.parametrize("first", RULES)
 @pytest.mark.parametrize("killed", [False, True])
 def test_any_two_stopping_rules_take_the_steps_of_one_run(
