@@ -18,12 +18,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.cache import through_cache
+from ddpm.build import own_data
 from ddpm.checkpoint import load_run
 from ddpm.clips import Clips
 from ddpm.command import command
-from ddpm.config import construct, construct_data, own_data
+from ddpm.config import construct, construct_data
 from ddpm.errors import outside, refuse
-from ddpm.files import refuse_unwritable, write_durably
+from ddpm.files import write_durably
 from ddpm.metrics.reference import reference
 from ddpm.metrics.suite import Evaluation, evaluate
 from ddpm.module import MotionDiffusion, choose_device
@@ -102,7 +103,6 @@ def compare(cfg: DictConfig) -> Path:
     unknown = next((name for name in cfg.samplers if name not in SAMPLERS), None)
     refuse([(unknown is not None, f"samplers: {unknown} is none of {', '.join(SAMPLERS)}")])
     refuse([(not cfg.samplers or not cfg.steps, f"samplers={cfg.samplers} and steps={cfg.steps} must name at least one each")])
-    refuse_unwritable(cfg.out, 2**20)
     module, run = load_run(cfg.ckpt, cfg.trust)
     module.refuse_large(cfg.n)
     module.to(choose_device(cfg.device))

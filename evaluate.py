@@ -16,12 +16,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.cache import through_cache
+from ddpm.build import own_clips, own_split
 from ddpm.checkpoint import load_run
 from ddpm.clips import Clips
 from ddpm.command import command
-from ddpm.config import construct, construct_data, own_clips, own_split
+from ddpm.config import construct, construct_data
 from ddpm.errors import DataError, outside, refuse, refuse_split
-from ddpm.files import refuse_unwritable, write_json
+from ddpm.files import write_json
 from ddpm.metrics import suite
 from ddpm.metrics.classifier import classification, classifier_of
 from ddpm.metrics.memorisation import memorisation
@@ -72,12 +73,10 @@ def evaluate(cfg: DictConfig) -> Path:
         ConfigError: a value outside its limits, or neither clips nor a checkpoint.
         CheckpointError: see `ddpm.checkpoint.load_run`.
         DataError: clips that cannot be read, or data that are not there.
-        WriteError: nothing can be written into ``out``, found before the work.
     """
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     check_values(config)
     choose_device(config["device"])
-    refuse_unwritable(config["out"], 2**20)
     seed, fast = config["seed"], config["fast"]
     generated, data, real, about = measured(config)
     lead = (

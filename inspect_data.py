@@ -25,7 +25,7 @@ from datamodules.summary import summarise
 from ddpm.command import WITH_VALUE, command, plain
 from ddpm.config import construct
 from ddpm.errors import DataError, outside, quoted, refuse, refuse_split
-from ddpm.files import refuse_unwritable, write_durably
+from ddpm.files import write_durably
 from ddpm.viz.figure import draw_skeleton
 from ddpm.viz.render import draw_clips, write_gif
 
@@ -59,7 +59,6 @@ def inspect_data(cfg: DictConfig) -> Path:
     """
     refuse(outside(cfg, {"frames": "at least 1", "gif_clips": "at least 0"}))  # type: ignore[arg-type]
     refuse_split(cfg.loader.split)
-    refuse_unwritable(cfg.out, 2**20)
     node = plain(cfg)["data"]
     if node.get("on_outlier") == "refuse":
         node["on_outlier"] = "keep"  # they are to be seen

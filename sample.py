@@ -19,10 +19,11 @@ from omegaconf import DictConfig, OmegaConf
 from datamodules.cache import through_cache
 from datamodules.readers.arrays import read_vectors
 from datamodules.source import read_source, read_whole, refuse_beyond
+from ddpm.build import own_data
 from ddpm.checkpoint import load_run
 from ddpm.clips import FASTEST, TEMPO, Clips
 from ddpm.command import command
-from ddpm.config import construct, construct_data, own_data
+from ddpm.config import construct, construct_data
 from ddpm.errors import ConfigError, outside, printable, refuse
 from ddpm.files import refuse_unwritable
 from ddpm.module import MotionDiffusion, choose_device
@@ -140,11 +141,7 @@ def sample(cfg: DictConfig) -> Path:
         script = None if cfg.script is None else script_of(cfg.script)
         clips = model.sample(seeds, frames=cfg.frames, loop=cfg.loop, script=script, progress=True, **options)
     seconds = time.monotonic() - began
-    if not clips.finite.all():
-        bad = int((~clips.finite).sum())
-        raise ValueError(
-            f"{bad} of {len(clips)} sampled clips are not finite, none is written: the model has diverged, train it anew"
-        )
+    clips.require_finite()
     pace = partial(Clips.resampled, fps=cfg.fps, tempo=cfg.tempo, cycle=model.normalizer.travel if cfg.loop else None)
     clips, out = pace(clips), Path(cfg.out)
     (path,) = clips.save(out / "clips.npz", arrays=arrays)
@@ -196,6 +193,7 @@ def check_values(cfg: DictConfig) -> None:
     limits = {
         **{"n": "at least 1", "seed": "at least 0", "batch_size": "at least 1", "frames": "at least 1", "steps": "at least 1"},
         **{"gif_clips": "at least 0", "invert": "at least 1", "source_clip": "at least 0"},
+        **{"fps": f"in [1, {FASTEST:g}]", "tempo": f"in [{1 / TEMPO:g}, {TEMPO:g}]"},
     }
     ends = cfg.interpolate
     two_seeds = OmegaConf.is_list(ends) and len(ends) == 2 and all(type(seed) is int and 0 <= seed < 2**63 for seed in ends)
@@ -206,8 +204,6 @@ def check_values(cfg: DictConfig) -> None:
         ("guidance", 0 <= (cfg.guidance or 0) < math.inf, "a number, and not negative; 1 is none, more exaggerates the action"),
         ("project", cfg.project in (None, "bones", "none"), "bones, none, or null for that of the run"),
         ("vary", cfg.vary is None or 0 < cfg.vary <= 1, "in (0, 1]: 1 keeps nothing of the clip"),
-        ("fps", cfg.fps is None or 1 <= cfg.fps <= FASTEST, f"a number from 1 to {FASTEST:g}, or null for that of the run"),
-        ("tempo", 1 / TEMPO <= cfg.tempo <= TEMPO, f"a number from {1 / TEMPO:g} to {TEMPO:g}: 2 is twice as fast"),
         ("interpolate", ends is None or two_seeds, "two seeds, [a,b]"),
     ):
         refuse([(not good, f"{key}={cfg[key]} must be {limit}")])

@@ -25,27 +25,16 @@ from callbacks.motion_metrics import MotionMetrics
 from datamodules.cache import through_cache
 from datamodules.pose import PoseDataModule
 from datamodules.split import list_digest
-from ddpm import runs
+from ddpm import resuming, runs
 from ddpm.checkpoint import DurableCheckpointIO
 from ddpm.command import command, plain
-from ddpm.config import RESUMED, blaming, build_module, construct
+from ddpm.config import RESUMED, blaming, construct
 from ddpm.errors import ConfigError, typed
 from ddpm.files import write_durably
 from ddpm.fine_tuning import Origin, validation_loss
-from ddpm.process.condition import several, vector_statistics
+from ddpm.limits import checked, refuse_processes, refuse_too_small, refuse_unknown_monitor
 from ddpm.record import record_end, record_start
-from ddpm.training import (
-    checked,
-    count_steps_in_epochs,
-    description,
-    log_configuration,
-    make_loggers,
-    quiet_lightning,
-    refuse_processes,
-    refuse_too_small,
-    refuse_unknown_monitor,
-    rehearse,
-)
+from ddpm.training import count_steps_in_epochs, description, fitted_module, log_configuration, make_loggers, quiet_lightning
 
 log = logging.getLogger("train")
 
@@ -105,23 +94,23 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
         raise ConfigError("out: the directory of the run must be given")
     out = Path(cfg.out)
     with runs.locked(out), runs.logged(out) as begin:
-        resume, resumed_step = runs.checkpoint_to_resume(cfg.resume, out), None
+        resume, resumed_step = resuming.checkpoint_to_resume(cfg.resume, out), None
         if cfg.resume is None:
             runs.refuse_to_overwrite(out)
-        given = [runs.override_key(override) for override in overrides]
+        given = [resuming.override_key(override) for override in overrides]
         origin = None if cfg.finetune is None else Origin(cfg.finetune, resume, cfg.trust)
         cfg = cfg.copy()
         for key, value in ({} if origin is None else origin.settings(cfg, overrides)).items():
             OmegaConf.update(cfg, key, value, merge=False)
         config = checked(plain(cfg, trust), given)
         if trust is not None:
-            runs.refuse_outside(config, out)
+            resuming.refuse_outside(config, out)
         averages = config["callbacks"].get("ema")
-        saved = {key: config[key] for key in runs.SAVED if key in config} | {"ema": averages}
+        saved = {key: config[key] for key in resuming.SAVED if key in config} | {"ema": averages}
         if (listed := list_digest(config["loader"]["split"])) is not None:
             saved["split_list"] = listed
         if resume is not None:
-            resumed_step = runs.refuse_another_run(resume, saved)
+            resumed_step = resuming.refuse_another_run(resume, saved)
         pl.seed_everything(config["seed"], workers=True, verbose=False)
         quiet_lightning()
 
@@ -143,22 +132,11 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
             log.warning("data: %s", flaw)
         clips = clips if origin is None else origin.relabelled(clips)
         data: PoseDataModule = construct(config["loader"], "loader")(clips=clips)
-        vectors = None if (found := data.vectors()) is None else vector_statistics(found)
-        vectors = vectors if origin is None else origin.vectors(vectors)
-        counts = data.label_counts()
-        counts = counts if several(counts) or (origin is not None and origin.conditional) else ()
-        module = build_module(config, clips.fps, clips.class_names, counts, vectors, trainable=True)
+        module = fitted_module(config, data, origin)
         if resume is not None:
-            runs.refuse_incomplete(resume, module, averages is not None)
-        statistics = data.statistics_batch()
-        if origin is None:
-            module.fit(statistics)
-        else:
-            origin.copy_to(module)
-            if resume is None:
-                log.info("val/loss of %s on these clips: %.4g", origin.path, validation_loss(module, data.val_dataloader()))
-        limits = (config["trainer"].get("max_epochs"), config["trainer"].get("max_steps"))
-        rehearse(module, statistics, limits not in ((-1, -1), (-1, None)))
+            resuming.refuse_incomplete(resume, module, averages is not None)
+        elif origin is not None:
+            log.info("val/loss of %s on these clips: %.4g", origin.path, validation_loss(module, data.val_dataloader()))
         module.save_hyperparameters({**saved, "overrides": list(overrides)}, logger=False)
         if runs.is_first_process():  # from here on there is a run
             runs.remove_what_was_left(out)
@@ -202,11 +180,11 @@ def main(cfg: DictConfig) -> float:
         if cfg.out is not None and cfg.resume not in (None, "auto"):
             raise ConfigError(f"resume={cfg.resume} continues in that run's own directory: leave out={cfg.out} away")
         overrides = list(context.overrides.task)
-        begun = runs.checkpoint_to_resume(resume, Path(out))
+        begun = resuming.checkpoint_to_resume(resume, Path(out))
         if begun is not None:
-            overrides = runs.overrides_of(begun, overrides)
-            cfg = hydra.compose("config", overrides=[o for o in overrides if runs.override_key(o) not in runs.OWN])
-        cfg.out, cfg.resume, cfg.cache, cfg.trust = out, resume, cache, trust
+            overrides = resuming.overrides_of(begun, overrides)
+            cfg = hydra.compose("config", overrides=[o for o in overrides if resuming.override_key(o) not in resuming.OWN])
+        cfg.out, cfg.resume, cfg.cache, cfg.trust = out, resume if begun is None else str(begun), cache, trust
         # The command line in a checkpoint names no code but ours and that of trusted packages.
         return train(cfg, overrides, None if begun is None else (*RESUMED, *trust))
 

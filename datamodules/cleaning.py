@@ -163,27 +163,6 @@ def clean(
     return [positions[starts[k] : starts[k] + lengths[k]] for k in kept], report
 
 
-def resample(positions: np.ndarray, fps: float, target: float) -> np.ndarray:
-    """``(frames, joints, coords)`` at ``fps`` frames per second -> the same motion at ``target``, from the same first frame.
-
-    A whole multiple is decimated, everything else is interpolated by the cubic through a frame's neighbours (Catmull and Rom,
-    1974), which keeps velocities continuous.
-    """
-    ratio, n = fps / target, len(positions)
-    if n < 2 or abs(ratio - 1) < 1e-6:
-        return positions
-    times = np.arange(int((n - 1) / ratio + 1e-6) + 1) * ratio
-    if abs(ratio - round(ratio)) < 1e-6:
-        return positions[np.rint(times).astype(int)]
-    i = np.minimum(times.astype(int), n - 2)
-    u = (times - i)[:, None, None]
-    ends = 2 * positions[:1] - positions[1:2], 2 * positions[-1:] - positions[-2:-1]
-    p = np.concatenate([ends[0], positions, ends[1]]).astype(np.float64)
-    a, b, c, d = (p[i + k] for k in range(4))
-    cubic = b + 0.5 * u * (c - a + u * (2 * a - 5 * b + 4 * c - d + u * (3 * (b - c) + d - a)))
-    return cubic.astype(positions.dtype)
-
-
 def set_floor(positions: np.ndarray, skeleton: Skeleton) -> np.ndarray:
     """A copy of ``(frames, joints, coords)``, shifted so that the median over the frames of the lowest foot joint's height is 0.
 

@@ -7,27 +7,14 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from datamodules.cleaning import CleaningReport, clean, resample, set_floor
+from datamodules.cleaning import CleaningReport, clean, set_floor
 from datamodules.clip_set import ClipSet, Recording
-from datamodules.flaws import (
-    BODY,
-    PEOPLE,
-    SET,
-    SIZES,
-    Look,
-    find_flaws,
-    find_outliers,
-    first_pose,
-    is_person,
-    look,
-    mended,
-    reach,
-    smaller,
-    some,
-)
+from datamodules.flaws import find_flaws, first_pose
 from datamodules.joints import plan
+from datamodules.outliers import BODY, PEOPLE, SET, SIZES, Look, find_outliers, is_person, look, mended, reach, smaller, some
 from datamodules.readers import bvh_file
 from ddpm.errors import DataError
+from ddpm.resampling import resample
 from ddpm.skeleton import UNITS, Skeleton
 
 DROPPED = "unlike the others, or the skeleton (data.on_outlier=drop)"

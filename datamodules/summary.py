@@ -8,7 +8,8 @@ from itertools import pairwise
 import numpy as np
 
 from datamodules.clip_set import ClipSet
-from datamodules.flaws import SET, bone_statistics, find_flaws, outliers_among
+from datamodules.flaws import bone_statistics, find_flaws
+from datamodules.outliers import SET, outliers_among
 from ddpm.errors import escaped
 
 BARS = " ▁▂▃▄▅▆▇█"

@@ -12,7 +12,8 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from ddpm.config import build_module, built_from_file, of_today
+from ddpm.build import build_module
+from ddpm.config import built_from_file, of_today
 from ddpm.errors import CheckpointError
 from ddpm.files import write_durably
 from ddpm.module import MotionDiffusion
@@ -134,13 +135,13 @@ def is_whole(path: str | Path) -> bool:
 
 def checkpoint_of(path: str | Path) -> Path:
     """The checkpoint that a path names: a file, or of a run's directory the newest that is whole, with a warning if that is not
-    the last one."""
+    the last one; of a directory without any that is whole, one that says why when it is read."""
     path = Path(path)
     if not path.is_dir():
         return path
     last = path / "checkpoints" / "last.ckpt"
     others = [other for other in sorted(last.parent.glob("*.ckpt"), reverse=True) if other != last]
-    newest: tuple[Path, int] | None = None
+    steps = {}
     for candidate in [last, *others] if others else []:
         try:
             step = read_checkpoint(candidate).get("global_step")
@@ -149,12 +150,13 @@ def checkpoint_of(path: str | Path) -> Path:
             continue
         if candidate == last:
             return last
-        if isinstance(step, int) and (newest is None or step > newest[1]):
-            newest = candidate, step
-    if newest is None:
+        if isinstance(step, int):
+            steps[candidate] = step
+    if not steps:
         return last if last.exists() or not others else others[0]
-    log.warning("%s, of step %s, is taken instead of %s", *newest, last.name)
-    return newest[0]
+    newest = max(steps, key=lambda candidate: steps[candidate])
+    log.warning("%s, of step %s, is taken instead of %s", newest, steps[newest], last.name)
+    return newest
 
 
 def load_module(path: str | Path, trust: Sequence[str] = ()) -> MotionDiffusion:

@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ddpm.errors import DataError
 from ddpm.files import write_durably
+from ddpm.resampling import resample, resample_turn
 from ddpm.skeleton import Skeleton
 
 ENDINGS = (".npz", ".gif", ".bvh", ".mp4")
@@ -170,7 +171,7 @@ class Clips:
         return replace(self, fps=fps)
 
     def resampled(self, fps: float | None = None, tempo: float = 1.0, cycle: Sequence[int] | None = None) -> "Clips":
-        """The same motion at another rate, and faster or slower, from the same first frames (`datamodules.cleaning.resample`).
+        """The same motion at another rate, and faster or slower, from the same first frames (`ddpm.resampling.resample`).
 
         Args:
             fps: frames per second, None for the present ones.
@@ -181,8 +182,6 @@ class Clips:
         Raises:
             ValueError: a rate that is not in 1..`FASTEST`, or a tempo that is not in 1/`TEMPO`..`TEMPO`.
         """
-        from datamodules.cleaning import resample
-
         fps = self.fps if fps is None else float(fps)
         if fps == self.fps and tempo == 1:
             return self
@@ -191,17 +190,12 @@ class Clips:
         if not 1 / TEMPO <= tempo <= TEMPO:
             raise ValueError(f"tempo={tempo} must be in {1 / TEMPO:g}..{TEMPO:g}; 2 is twice as fast")
         ratio, made = self.fps * tempo / fps, []
-        for clip, length in zip(self.positions, self.lengths.tolist(), strict=True):
-            clip, frames = clip[:length], length
-            if cycle is not None and length > 1:
-                frames = max(round(length / ratio), 1)
-                next_turn = clip[:2].clone()
-                root = clip[:, self.skeleton.root, list(cycle)]
-                next_turn[..., list(cycle)] += root[-1] + (root[-1] - root[-2] + root[1] - root[0]) / 2 - root[0]
-                clip = torch.from_numpy(resample(torch.cat([clip, next_turn]).numpy(), length / frames, 1.0))[:frames]
+        for padded, length in zip(self.positions.numpy(), self.lengths.tolist(), strict=True):
+            clip = padded[:length]
+            if cycle is None or length < 2:
+                made.append(torch.from_numpy(resample(clip, ratio, 1.0)))
             else:
-                clip = torch.from_numpy(resample(clip.numpy(), ratio, 1.0))
-            made.append(clip)
+                made.append(torch.from_numpy(resample_turn(clip, ratio, self.skeleton.root, cycle)))
         lengths = torch.tensor([len(clip) for clip in made])
         given = self.given
         if given is not None:
@@ -238,8 +232,8 @@ class Clips:
             clip, frame, joint, coord = bad[0].tolist()
             raise ValueError(
                 f"clips: clip {clip}, frame {frame}, joint {self.skeleton.names[joint]} is at "
-                f"{self.positions[clip, frame, joint, coord]}; {len(bad[:, 0].unique())} of {len(self)} clips are not finite and "
-                "cannot be measured"
+                f"{self.positions[clip, frame, joint, coord]}; {len(bad[:, 0].unique())} of {len(self)} clips are not finite: "
+                "they are neither written nor measured"
             )
         return self
 

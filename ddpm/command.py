@@ -1,6 +1,5 @@
 """What every command does: compose, say what is wrong in one message, end with the right status, go on with a sweep."""
 
-import difflib
 import functools
 import logging
 import os
@@ -23,7 +22,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from ddpm.config import check, construct, located
-from ddpm.errors import ConfigError, ProjectError, printable, typed
+from ddpm.errors import ConfigError, ProjectError, meant, printable, typed
 from ddpm.files import refuse_place
 from ddpm.skeleton import Skeleton
 from ddpm.startup import loaded
@@ -124,7 +123,7 @@ def _look_over(cfg: DictConfig, keys: Sequence[str]) -> None:
     """Raise a ConfigError for what is wrong in every command: keys that it has not, empty paths, places without room to write."""
     for key in cfg:
         if key not in keys:
-            raise ConfigError(f"{key}: there is no such key{_near(str(key), keys)}; --cfg job prints all")
+            raise ConfigError(f"{key}: there is no such key{meant(str(key), keys)}; --cfg job prints all")
     for key in PATHS:
         if OmegaConf.select(cfg, key) == "":
             raise ConfigError(f"{key}='' is empty: give a path, or leave it away")
@@ -162,8 +161,8 @@ def options_first(arguments: Sequence[str]) -> list[str]:
             overrides.append(word)
         elif not any(option.startswith(name) and (option == name or name[:2] == "--") for option in known):
             key = word.lstrip("-")
-            meant = f"a key is given as {key}" if "=" in word else f"options are {', '.join(known)}"
-            raise ConfigError(f"{word}: there is no such option{_near(name, known)}; {meant}")
+            instead = f"a key is given as {key}" if "=" in word else f"options are {', '.join(known)}"
+            raise ConfigError(f"{word}: there is no such option{meant(name, known)}; {instead}")
         else:
             options.append(word)
             if word in WITH_VALUE:
@@ -210,7 +209,7 @@ def _composition(error: CompactHydraException, keys: Sequence[str]) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None and error.options:
         group, _, option = error.missing_cfg_file.rpartition("/")
         listed = ", ".join(error.options)
-        return f"{group}={option}: there is no such option{_near(option, error.options)}; it may be {listed} (conf/{group})"
+        return f"{group}={option}: there is no such option{meant(option, error.options)}; it may be {listed} (conf/{group})"
     if isinstance(error, OverrideParseException):
         return f"{error.override}: not read as KEY=VALUE"
     if "Ambiguous value" in said:
@@ -227,23 +226,13 @@ def _composition(error: CompactHydraException, keys: Sequence[str]) -> str:
         beside = [name.rpartition(".")[2] for name in known if prefix and name.rpartition(".")[0] == prefix]
         beside = [name for name in beside if not name.startswith("_")]
         where = f"{prefix} has {', '.join(beside)}; +{argument} adds one" if beside else "--cfg job prints all"
-        return f"{argument}: there is no such key{_near(named[1], known)}; {where}"
+        return f"{argument}: there is no such key{meant(named[1], known)}; {where}"
     merged = re.search(r"Error merging override (.*)", said)
     if merged is not None:
         reason = str(getattr(cause, "msg", None) or cause or said).splitlines()[0]
         return f"{merged[1]} " + next((text for words, text in WANTED.items() if words in reason), reason)
     detail = f" ({cause})" if cause is not None else ""
     return " ".join(f"{said}{detail}".split())
-
-
-def _near(word: str, known: Sequence[str]) -> str:
-    """``, did you mean X?`` if the last part of a name is nearly that of the word; of several those that begin as it does."""
-    before, _, last = word.rpartition(".")
-    ends = {name: name.rpartition(".")[2] for name in known}
-    alike = [last] if last in ends.values() else difflib.get_close_matches(last, set(ends.values()), 1, 0.7)
-    found = [name for name, end in ends.items() if end in alike]
-    found = [name for name in found if name.rpartition(".")[0] == before] or found
-    return f", did you mean {' or '.join(found[:3])}?" if found else ""
 
 
 def _dotted(config: Any, prefix: str) -> Iterator[str]:

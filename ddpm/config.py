@@ -4,7 +4,6 @@ Not by Hydra's instantiate: its errors name neither key nor type, and it resolve
 """
 
 import contextlib
-import difflib
 import functools
 import importlib
 import inspect
@@ -16,19 +15,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from torch import Tensor, nn
 
-from ddpm.errors import ConfigError, ProjectError
-from ddpm.memory import refuse_beyond_memory
-from ddpm.module import MotionDiffusion
+from ddpm.errors import ConfigError, ProjectError, meant
 from ddpm.motion_losses import MotionLoss
 from ddpm.networks.transformer import MotionTransformer
 from ddpm.networks.unet import MDM_UNetModel
-from ddpm.normalizer import Normalizer
 from ddpm.process.condition import LabelCondition, VectorCondition
-from ddpm.process.diffusion import DenoiseDiffusion
 from ddpm.process.gaussian import Gaussian
 from ddpm.process.prediction import EDM, X0, Epsilon, Velocity
 from ddpm.process.samplers import ddim, ddpm, dpmpp_2m, dpmpp_2m_sde, heun, unipc
@@ -66,11 +59,8 @@ RESUMED = (
 )
 """What else the command line in a checkpoint may construct when its run is resumed."""
 WRITERS, WRITING = ("callbacks.", "pytorch_lightning."), ("callbacks", "logger", "trainer")
-"""What of it may write files, and where alone in the configuration: `ddpm.runs.refuse_outside` looks at what places it names."""
+"""What of it may write files, and where alone in the configuration: `ddpm.resuming.refuse_outside` looks at these places."""
 
-
-LIMITS = {"T": (2, 100_000), "frames": (1, 100_000)}
-"""Least and most that a configuration may ask for; joints: `ddpm.skeleton.MAX_JOINTS`, networks: see theirs."""
 
 MOVED = {
     **{f"ddpm.{name}.": f"ddpm.process.{name}." for name in ("schedules", "prediction", "gaussian", "weighting", "samplers")},
@@ -142,195 +132,6 @@ def built_from_file(where: str) -> Iterator[None]:
         raise ConfigError(f"{where}: the checkpoint's configuration cannot be built: {error or type(error).__name__}") from error
 
 
-def own_clips(
-    config: Mapping[str, Any], changes: Mapping[str, Any], construct: Callable[[Mapping[str, Any], str], Any] = construct_data
-) -> Any:
-    """The ``ClipSet`` that a model was trained on.
-
-    Args:
-        config: of the run, from its checkpoint.
-        changes: values of ``data`` that are others now, e.g. where the files are; None for those that are not.
-        construct: `construct_data`, or that with a cache in front of it.
-
-    Raises:
-        ConfigError: a run that does not name its data, or a key that they do not have; see `construct`.
-        DataError: data that are not there, or cannot be used.
-    """
-    if not isinstance(config.get("data"), Mapping) or not isinstance(config.get("loader"), Mapping):
-        raise ConfigError("the checkpoint does not say what data it was trained on")
-    changes = {key: value for key, value in changes.items() if value is not None}
-    unknown = sorted(changes.keys() - config["data"].keys())
-    if unknown:
-        raise ConfigError(f"data.{unknown[0]}: the data of this run have {sorted(config['data'].keys() - {'_target_'})}")
-    return construct({**config["data"], **changes}, "data")
-
-
-def own_data(
-    config: Mapping[str, Any], changes: Mapping[str, Any], construct: Callable[[Mapping[str, Any], str], Any] = construct_data
-) -> Any:
-    """The data module of these recordings, split as they were in training; for arguments and errors see `own_clips`."""
-    return own_split(config["loader"], own_clips(config, changes, construct), construct)
-
-
-def own_split(node: Mapping[str, Any], clips: Any, construct: Callable[[Mapping[str, Any], str], Any] = construct_data) -> Any:
-    """The data module that a run's ``loader`` makes of clips; for errors see `construct`."""
-    with built_from_file("loader"):
-        return construct(node, "loader")(clips=clips)
-
-
-def build_module(
-    config: Mapping[str, Any],
-    fps: float,
-    class_names: Sequence[str] = (),
-    label_counts: Sequence[int] = (),
-    vectors: Mapping[str, Tensor] | None = None,
-    trainable: bool = False,
-    trust: Sequence[str] | None = None,
-    device: str | None = None,
-    numbers: float = math.inf,
-) -> MotionDiffusion:
-    """The untrained module that a configuration describes.
-
-    Args:
-        config: the resolved configuration as plain containers.
-        fps: of the data.
-        class_names: of the data.
-        label_counts: training recordings of each class, and last of those without a label; empty where actions are no condition.
-        vectors: of the training recordings, see `ddpm.process.condition.vector_statistics`; None where there are none.
-        trainable: also build optimiser and learning rate schedule, which sampling does not need.
-        trust: see `construct`.
-        device: that the network is made on; "meta" for one without weights.
-        numbers: that there are to fill it with; a module of more is refused before it is built.
-
-    Raises:
-        ConfigError: see `check`; or a module that needs more memory than there is.
-    """
-
-    def part(name: str) -> Any:
-        return construct_part(config[name], name, trust)
-
-    for key, (least, most) in LIMITS.items():
-        if not _fits(config[key], int) or not least <= config[key] <= most:
-            raise ConfigError(f"{key}={config[key]!r} must be a whole number from {least} to {most}")
-    if not _fits(fps, float) or not 0 < fps < math.inf:
-        raise ConfigError(f"fps={fps!r} must be a positive number")
-    skeleton: Skeleton = part("skeleton")
-    project = config.get("project")
-    if project not in (None, "none", "bones"):
-        raise ConfigError(f"project={project!r} must be bones or none")
-    travel = config.get("travel", "positions")  # what runs of earlier versions had
-    if travel not in ("steps", "positions"):
-        raise ConfigError(f"travel={travel!r} must be steps or positions")
-    for key, value, hint in (("label_counts", label_counts, Sequence[int]), ("class_names", class_names, Sequence[str])):
-        if not _fits(value, hint):
-            raise ConfigError(f"{key}={value!r} must be a list of {'numbers' if hint == Sequence[int] else 'names'}")
-    condition, model = None, config["model"]
-    kind = part("condition") if config.get("condition") else None
-    if isinstance(kind, functools.partial) and kind.func is VectorCondition:
-        if vectors is None:
-            raise ConfigError(
-                "condition=vectors: the training recordings have no vectors; save them as condition, (clips, width), in the .npz "
-                "files of data=folder, or use condition=labels or none"
-            )
-        condition = kind(vectors)
-        width = condition.width - 1
-        if model.get("clip_dim") not in (None, width):
-            raise ConfigError(f"model.clip_dim={model['clip_dim']}, but the data's vectors have the width {width}; leave it null")
-        model = {**model, "clip_dim": condition.width}
-    elif kind is not None and label_counts:
-        condition = kind(class_names, label_counts)
-        model = {**model, "clip_dim": len(class_names)}
-    ground = skeleton.ground_axes if travel == "steps" else ()
-    steps = [skeleton.root * skeleton.coords + axis for axis in ground]
-    classes = len(class_names) if isinstance(condition, LabelCondition) else 0
-    _refuse_large({"model": model, **{key: config[key] for key in ("prediction", "timesteps")}}, (steps, classes), trust, numbers)
-    prediction = part("prediction")
-    prediction.prepare(steps, classes)
-    with contextlib.nullcontext() if device is None else torch.device(device):
-        network = construct_part(model, "model", trust)
-    diffusion = DenoiseDiffusion(
-        network,
-        config["T"],
-        beta_schedule=part("schedule"),
-        prediction=prediction,
-        weighting=part("weighting"),
-        timesteps=part("timesteps"),
-        variance=part("variance"),
-    )
-    motion_loss = part("motion_loss") if config["motion_loss"] else None
-    module = MotionDiffusion(
-        diffusion,
-        Normalizer(len(skeleton.names), skeleton.coords, skeleton.root, ground),
-        skeleton,
-        fps,
-        config["frames"],
-        part("sampler"),
-        None if motion_loss is None else motion_loss(skeleton, fps),
-        condition,
-        project if skeleton.coords == 3 and project != "none" else None,
-        class_names,
-        optimizer=part("optimizer") if trainable else None,
-        lr_scheduler=part("lr_scheduler") if trainable and config["lr_scheduler"] else None,
-        seed=config["seed"],
-    )
-    return module
-
-
-def _refuse_large(
-    nodes: Mapping[str, Any], classes: tuple[Sequence[int], int], trust: Sequence[str] | None, numbers: float
-) -> None:
-    """Build the project's own parts without memory, and refuse them if they hold too much; for the rest see `build_module`."""
-    held = 0
-    for key, node in nodes.items():
-        check(node, key, trust)
-        if not isinstance(node, Mapping) or node.get("_target_") not in PARTS:
-            continue
-        try:
-            with torch.device("meta"):
-                sketch = construct_part(node, key, trust)
-                if key == "prediction":
-                    sketch.prepare(*classes)
-        except (RuntimeError, OverflowError) as error:  # more than a tensor can have
-            raise ConfigError(f"{key}: too large to be built ({str(error).splitlines()[0][:100]})") from error
-        if isinstance(sketch, nn.Module):
-            held += sum(tensor.numel() for tensor in (*sketch.parameters(), *sketch.buffers()))
-        if held > 2 * numbers + 10**6:  # what is a little short is named where the weights are loaded
-            raise ConfigError(f"{key}: needs {held} numbers, there are only {numbers}; it is of another run, or damaged")
-        refuse_beyond_memory(f"{key}: its {held} numbers", 4 * held, f"make it smaller: {node}")
-
-
-def with_channels(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration with the network's channels set to what the skeleton has.
-
-    Args:
-        config: plain containers.
-
-    Raises:
-        ConfigError: they were given and are something else.
-    """
-    skeleton: Skeleton = construct(config["skeleton"], "skeleton")
-    joints, coords = len(skeleton.names), skeleton.coords
-    outputs = construct(config["variance"], "variance").outputs
-    model = dict(config["model"])
-    for name, times in (("in_channels", 1), ("out_channels", outputs)):
-        channels = joints * coords * times
-        if model.get(name) not in (None, channels):
-            raise ConfigError(
-                f"model.{name}={model[name]}, but the skeleton has {joints} joints x {coords} coords"
-                f"{' x 2, with variance=learned,' if times > 1 else ''} = {channels}; leave it null"
-            )
-        model[name] = channels
-    prediction = dict(config["prediction"])
-    if "channels" in prediction:
-        if prediction["channels"] not in (None, joints * coords):
-            raise ConfigError(
-                f"prediction.channels={prediction['channels']}, but the skeleton has {joints} joints x {coords} coords = "
-                f"{joints * coords}; leave it null"
-            )
-        prediction["channels"] = joints * coords
-    return {**config, "model": model, "prediction": prediction}
-
-
 def check(config: Any, key: str = "", trust: Sequence[str] | None = None) -> None:
     """Look at every node with a ``_target_`` before anything is constructed.
 
@@ -354,9 +155,8 @@ def check(config: Any, key: str = "", trust: Sequence[str] | None = None) -> Non
         arguments = {name: value for name, value in node.items() if name not in ("_target_", "_partial_")}
         for name, value in arguments.items():
             if name not in named and len(named) == len(parameters):
-                near = difflib.get_close_matches(name, named, 1)
-                meant = f", did you mean {path}.{near[0]}?" if near else ""
-                raise ConfigError(f"{path}.{name}: {target} takes no such argument; it takes {sorted(named)}{meant}")
+                near = meant(f"{path}.{name}", [f"{path}.{argument}" for argument in named])
+                raise ConfigError(f"{path}.{name}: {target} takes no such argument; it takes {sorted(named)}{near}")
             if value == "" and name.endswith(("dir", "dirpath", "root", "filename")):
                 raise ConfigError(f"{path}.{name}='' is empty: give the name of a place")
             leaves = list(_leaves(value))
@@ -365,7 +165,7 @@ def check(config: Any, key: str = "", trust: Sequence[str] | None = None) -> Non
             if any(isinstance(leaf, float) and not math.isfinite(leaf) for leaf in leaves):
                 raise ConfigError(f"{path}.{name}={value!r} must be finite; where there may be none, null")
             optional = name not in named or named[name].default is None
-            if name in hints and not _fits(value, hints[name]) and not (value is None and optional):
+            if name in hints and not fits(value, hints[name]) and not (value is None and optional):
                 raise ConfigError(f"{path}.{name}={value!r}: {target} wants {_name(hints[name])}")
         lacking = [name for name, p in named.items() if p.default is p.empty and name not in arguments]
         if lacking and not node.get("_partial_", False):
@@ -479,11 +279,11 @@ def _hints(constructor: Callable[..., Any]) -> dict[str, Any]:
         return {}
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def fits(value: Any, hint: Any) -> bool:
     """Whether a plain value can be what a type hint says. What this cannot tell fits."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, arg) for arg in args)
+        return any(fits(value, arg) for arg in args)
     if origin is typing.Literal:
         return value in args
     if hint is None or hint is type(None):
@@ -499,12 +299,12 @@ def _fits(value: Any, hint: Any) -> bool:
     container = origin or hint
     if inspect.isclass(container) and issubclass(container, Mapping):
         key, element = args or (Any, Any)
-        return isinstance(value, Mapping) and all(_fits(k, key) and _fits(v, element) for k, v in value.items())
+        return isinstance(value, Mapping) and all(fits(k, key) and fits(v, element) for k, v in value.items())
     if container is tuple and args and args[-1] is not Ellipsis:
-        return isinstance(value, list | tuple) and len(value) == len(args) and all(map(_fits, value, args))
+        return isinstance(value, list | tuple) and len(value) == len(args) and all(map(fits, value, args))
     if inspect.isclass(container) and issubclass(container, Sequence | list | tuple):
         element = args[0] if args else Any
-        return isinstance(value, list | tuple) and all(_fits(v, element) for v in value)
+        return isinstance(value, list | tuple) and all(fits(v, element) for v in value)
     if inspect.isclass(hint) and hint is not object:
         return isinstance(value, hint) or not isinstance(value, str | int | float | None)
     return True

@@ -1,9 +1,10 @@
 """All errors of the project: input that cannot be used, named so that its owner can mend it."""
 
+import difflib
 import logging
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,16 @@ def _inside(value: float, limit: str) -> bool:
         return value >= least if word == "least" else value > least if word == "above" else value == least
     low, high = (float(number) for number in limit[4:-1].split(", "))
     return (value >= low if limit[3] == "[" else value > low) and (value <= high if limit[-1] == "]" else value < high)
+
+
+def meant(word: str, known: Sequence[str]) -> str:
+    """``, did you mean X?`` if the last part of a name is nearly that of the word; of several those that begin as it does."""
+    before, _, last = word.rpartition(".")
+    ends = {name: name.rpartition(".")[2] for name in known}
+    alike = [last] if last in ends.values() else difflib.get_close_matches(last, set(ends.values()), 1, 0.7)
+    found = [name for name, end in ends.items() if end in alike]
+    found = [name for name in found if name.rpartition(".")[0] == before] or found
+    return f", did you mean {' or '.join(found[:3])}?" if found else ""
 
 
 def quoted(text: str) -> str:

@@ -46,7 +46,7 @@ def refuse_place(key: str, place: str | Path) -> None:
     if str(place) == "" or (Path(place).exists() and not Path(place).is_dir()):
         raise ConfigError(f"{key}={str(place)!r} must be a directory, or the name of a new one")
     try:
-        refuse_unwritable(place, 1)
+        refuse_unwritable(place, 2**20)
     except WriteError as error:
         raise ConfigError(f"{key}={error}") from error
 

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ddpm.checkpoint import SAMPLING_KEYS, checkpoint_of, read_checkpoint
-from ddpm.config import check
+from ddpm.checkpoint import checkpoint_of, load_run
 from ddpm.errors import CheckpointError, ConfigError
 from ddpm.module import Batch, MotionDiffusion, evaluating
-from ddpm.runs import override_key
+from ddpm.process.condition import LabelCondition, VectorCondition
+from ddpm.resuming import override_key
 
 FIXED = ("T", "model", "schedule", "prediction", "variance", "condition", "travel", "skeleton")
 """What the weights were learned with, and cannot do without."""
@@ -35,22 +35,16 @@ class Origin:
         trust: packages whose classes the checkpoint may name, see `ddpm.config.construct`.
 
     Raises:
-        CheckpointError: see `ddpm.checkpoint.read_checkpoint`; or a file of another project.
-        ConfigError: a part of its configuration that a checkpoint may not name.
+        CheckpointError, ConfigError: see `ddpm.checkpoint.load_run`; or a checkpoint of an earlier version.
     """
 
     def __init__(self, path: str, resume: Path | None = None, trust: Sequence[str] = ()) -> None:
         self.path = checkpoint_of(path) if resume is None else resume
-        self.content = read_checkpoint(self.path)
-        missing = [key for key in SAMPLING_KEYS if not isinstance(self.content.get(key), dict)]
-        config: Mapping[str, Any] = self.content.get("hyper_parameters", {})
-        missing += [key for key in (*FIXED, *USUAL) if not missing and key not in config]
+        self.module, config = load_run(self.path, trust)
+        missing = [key for key in (*FIXED, *USUAL) if key not in config]
         if missing:
-            raise CheckpointError(
-                f"finetune={path}: not a checkpoint of this project, or of an earlier version: it lacks {missing}"
-            )
+            raise CheckpointError(f"finetune={path}: of an earlier version, its configuration lacks {missing}; train it anew")
         self.config = {key: config[key] for key in (*FIXED, *USUAL)}
-        check(self.config, "", trust)
 
     def settings(self, config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
         """What of the new run's configuration is the trained model's: key -> value.
@@ -73,22 +67,22 @@ class Origin:
             if key.startswith(MAY_CHANGE):
                 found[group] = {**found[group], name: config[group][name]}
         if "target_fps" in config["data"] and config["data"]["target_fps"] is None:
-            found["data.target_fps"] = self.content["motion"]["fps"]
+            found["data.target_fps"] = self.module.fps
         return found
 
     @property
     def conditional(self) -> bool:
         """Whether the trained network is conditioned on actions."""
-        return bool(self.content["motion"].get("label_counts"))
+        return isinstance(self.module.condition, LabelCondition)
 
     def vectors(self, found: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
         """The vectors of the data, see `ddpm.process.condition.vector_statistics`, standardised as the trained model's."""
-        mine = self.content["motion"].get("vectors")
-        return found if found is None or mine is None else {**found, "mean": mine["mean"], "std": mine["std"]}
+        mine = self.module.condition
+        return {**found, "mean": mine.mean, "std": mine.std} if found and isinstance(mine, VectorCondition) else found
 
     def relabelled(self, clips: Recordings) -> Recordings:
         """The recordings with the actions of the trained model, and behind them those that are new."""
-        before = tuple(self.content["motion"]["class_names"])
+        before = self.module.class_names
         every = (*before, *(name for name in clips.class_names if name not in before))
         place = torch.tensor([every.index(name) for name in clips.class_names] + [-1])
         return replace(clips, class_names=every, labels=place[clips.labels])
@@ -101,7 +95,7 @@ class Origin:
         Raises:
             ConfigError: a tensor that does not fit.
         """
-        state: dict[str, Any] = self.content["state_dict"]
+        state = self.module.state_dict()
         with torch.no_grad():
             for name, new in module.state_dict().items():
                 old = state.get(name, new.new_zeros(()))

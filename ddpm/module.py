@@ -314,7 +314,7 @@ class MotionDiffusion(pl.LightningModule):
             self.to(choose_device(device))
         sampler = self.sampler if sampler is None else sampler
         sampler = sampler if steps is None else functools.partial(sampler, steps=steps)
-        windows = Windows(length, self.frames, loop) if loop or script is not None or length > self.frames else None
+        windows = Windows(length, self.frames, loop) if loop or script is not None else self.windows(length)
         if script is None or windows is None:
             labels = self.labels(seeds) if labels is None else labels
             cond = self.conditions(seeds, labels)
@@ -350,6 +350,10 @@ class MotionDiffusion(pl.LightningModule):
         if loop and length < self.frames:
             raise ValueError(f"loop: frames={length} must be at least {self.frames}, the clip of training")
         return length
+
+    def windows(self, length: int) -> Windows | None:
+        """Those that a clip longer than those of training is made of; None for others."""
+        return Windows(length, self.frames) if length > self.frames else None
 
     def refuse_large(self, n: int, frames: int | None = None) -> None:
         """Raise a ConfigError for more clips, or longer ones, than memory holds."""
@@ -490,7 +494,7 @@ class MotionDiffusion(pl.LightningModule):
             if condition is not None and weight != 1:
                 here = condition.guides(alpha_bar)
                 if bool(here.any()):
-                    moved = guided(found, self.diffusion.denoise(xt, t, free), weights)
+                    moved = guided(found, self.diffusion.denoise(xt, t, free), weights.to(found.x0_hat))
                     found = _where(here, moved.x0_hat, moved.eps_hat, found)
             return found
 

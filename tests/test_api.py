@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 import ddpm
+from ddpm.build import build_module
 from ddpm.checkpoint import DurableCheckpointIO, load_module
 from ddpm.clips import Clips
-from ddpm.config import build_module
 from ddpm.errors import CheckpointError
 from ddpm.module import MotionDiffusion
 from ddpm.process.samplers import unipc

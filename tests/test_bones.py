@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ddpm.bones import rigid_bones
-from ddpm.config import build_module
+from ddpm.build import build_module
 from ddpm.module import RIGID_SNR, MotionDiffusion
 from ddpm.process.samplers import ddim, ddpm, dpmpp_2m, dpmpp_2m_sde, heun, unipc
 from ddpm.skeleton import Skeleton

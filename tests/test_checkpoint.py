@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from ddpm import load
+from ddpm.build import build_module
 from ddpm.checkpoint import DurableCheckpointIO, checkpoint_of, load_module, load_run, read_checkpoint
-from ddpm.config import build_module
 from ddpm.errors import CheckpointError, ConfigError, ProjectError, WriteError
 from ddpm.files import keeping, write_durably
 from ddpm.module import MotionDiffusion

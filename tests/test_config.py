@@ -14,7 +14,8 @@ import torch
 from hydra.utils import instantiate
 
 from callbacks.loss_plot import LossPlot
-from ddpm.config import PARTS, RESUMED, build_module, check, construct, construct_part, with_channels
+from ddpm.build import build_module, with_channels
+from ddpm.config import PARTS, RESUMED, check, construct, construct_part
 from ddpm.errors import ConfigError
 from ddpm.networks.unet import MDM_UNetModel
 from ddpm.process.gaussian import Gaussian

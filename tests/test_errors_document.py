@@ -11,8 +11,17 @@ OURS = {"ConfigError", "DataError", "CheckpointError", "WriteError"}
 RAISED = {*OURS, "ValueError", "RuntimeError", "FloatingPointError"}
 HELPERS = {"refuse": "ConfigError"}
 AREAS = {
-    "The command line": ("ddpm/command", "ddpm/errors", "ddpm/files", "ddpm/memory", "train.py", "ddpm/training", "ddpm/config"),
-    "Runs and checkpoints": ("ddpm/runs", "ddpm/checkpoint", "ddpm/record"),
+    "The command line": (
+        "ddpm/command",
+        "ddpm/errors",
+        "ddpm/files",
+        "ddpm/memory",
+        "train.py",
+        "ddpm/training",
+        "ddpm/config",
+        "ddpm/build",
+    ),
+    "Runs and checkpoints": ("ddpm/runs", "ddpm/resuming", "ddpm/checkpoint", "ddpm/record"),
     "Training": ("ddpm/module", "ddpm/learning_rate", "ddpm/motion_losses", "ddpm/networks", "ddpm/normalizer", "callbacks"),
     "Diffusion": ("ddpm/process", "ddpm/seeding"),
     "sample.py, evaluate.py, compare.py": (

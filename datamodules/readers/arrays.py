@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from datamodules.clip_set import Recording
-from datamodules.flaws import BODY, SIZES
 from datamodules.joints import plan, presets
+from datamodules.outliers import BODY, SIZES
 from datamodules.readers.files import check_file
 from datamodules.readers.refused import ROTATIONS, pickled
 from ddpm.clips import Clips

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from datamodules.clip_set import ClipSet, Names, Recording, check_recording, stacked, with_subjects
-from datamodules.flaws import SET, outliers_among
+from datamodules.outliers import SET, outliers_among
 from ddpm.errors import DataError
 from ddpm.files import write_durably
 from ddpm.skeleton import Skeleton

@@ -199,7 +199,5 @@ def guided(conditional: Denoised, free: Denoised, weight: float | Tensor) -> Den
 
     x0_hat and eps_hat are linear in each other, so that one rule serves both, every prediction and every sampler.
     """
-    weight = weight if isinstance(weight, Tensor) else torch.tensor(weight)
-    pairs = zip(free[:2], conditional[:2], strict=True)
-    x0_hat, eps_hat = (torch.lerp(without, with_it, weight.to(with_it)) for without, with_it in pairs)
+    x0_hat, eps_hat = (torch.lerp(without, with_it, weight) for without, with_it in zip(free[:2], conditional[:2], strict=True))
     return Denoised(x0_hat, eps_hat, conditional.fraction)

@@ -13,7 +13,6 @@ from ddpm.module import LONGEST, MotionDiffusion, evaluating
 from ddpm.process.constraints import Known
 from ddpm.process.samplers import Denoise, Observer, Sampler, SeededNoise, batch_of, ddim, progress_bar
 from ddpm.process.spacing import levels
-from ddpm.process.windows import Windows
 from ddpm.seeding import seeds_of
 from ddpm.skeleton import Skeleton
 
@@ -94,7 +93,7 @@ def interpolate(
         labels: ``(n,)``, all alike; None goes in a straight line from the condition of the one seed to that of the other.
     """
     sampler = model.sampler if sampler is None else sampler
-    windows = None if frames is None or frames <= model.frames else Windows(frames, model.frames)
+    windows = model.windows(frames or model.frames)
     conditions = model.conditions(ends, None if labels is None else labels[[0, 0]])
     parts = torch.linspace(0, 1, n).split(batch_size)
     clips = []
@@ -250,7 +249,7 @@ def edit(
     inside = (turned - anchor)[0].permute(1, 2, 0).cpu().double()
     device = torch.device("cpu") if model.device.type == "mps" else model.device  # which has no float64
     known = Known(inside.to(device), given.permute(1, 2, 0).to(device), model.normalizer, model.diffusion.prediction, skeleton)
-    windows = Windows(len(clip), model.frames) if len(clip) > model.frames else None
+    windows = model.windows(len(clip))
     sampler = model.sampler if sampler is None else sampler
     labels = model.labels(seeds) if labels is None else labels
 

@@ -93,10 +93,15 @@ def test_the_model_comes_along_and_new_actions_behind_its_own(
     assert drawn is not None and set(drawn) <= ({"walk", "somersault"} if labels else {""})
 
 
-def test_what_was_unconditional_learns_actions_from_nothing(motion: Clips, tmp_path: Path) -> None:
-    before = trained(tmp_path / "origin", "condition=none")
+@pytest.mark.parametrize("condition", ["condition=none", "condition=labels"])
+def test_without_actions_before(condition: str, motion: Clips, tmp_path: Path) -> None:
+    """What was built without a condition stays so; what had no actions to learn gets those of the data, and is what it was."""
+    no_labels = [o for o in SMALL if not o.startswith("data.n")] + folder(tmp_path / "before", motion, {})
+    arguments = [*no_labels, condition, f"out={tmp_path / 'origin'}"]
+    train_script.train(compose("config", arguments), arguments)
+    before = load_module(tmp_path / "origin")
     after = trained(tmp_path / "run", f"finetune={tmp_path / 'origin'}", *folder(tmp_path / "data", motion, NEW), *STILL)
-    assert before.condition is None and after.condition is None  # the condition is the trained model's
+    assert before.condition is None and (after.condition is None) == (condition == "condition=none")
     assert torch.allclose(before.sample(2).positions, after.sample(2).positions, atol=1e-4)
 
 

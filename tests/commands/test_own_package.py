@@ -8,7 +8,7 @@ import pytest
 from ddpm.checkpoint import DurableCheckpointIO, read_checkpoint
 from ddpm.config import RESUMED, check
 from ddpm.errors import CheckpointError, ConfigError
-from ddpm.runs import checkpoint_to_resume, overrides_of, refuse_outside
+from ddpm.resuming import checkpoint_to_resume, overrides_of, refuse_outside
 from tests.commands.test_train import SMALL, command
 
 MY_PACKAGE = """

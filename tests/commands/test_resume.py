@@ -11,9 +11,10 @@ import pytorch_lightning as pl
 import torch
 
 import train as train_script
-from ddpm import runs
+from ddpm import resuming
 from ddpm.errors import CheckpointError, ConfigError, ProjectError, WriteError
-from ddpm.runs import locked, new_if_used, refuse_incomplete, run_directory
+from ddpm.resuming import refuse_incomplete
+from ddpm.runs import locked, new_if_used, run_directory
 from tests.configs import compose
 
 SMALL = [
@@ -266,8 +267,8 @@ def test_runs_from_before_there_were_keys_go_on_and_a_changed_list_is_noticed(mo
     begun = {"loader": {"draws": "equal"}, "data": {"root": "a"}}
 
     def resumed(saved: dict[str, Any], now: dict[str, Any]) -> int:
-        monkeypatch.setattr(runs, "read_checkpoint", lambda path: {"hyper_parameters": saved, "global_step": 3})
-        return runs.refuse_another_run(Path("last.ckpt"), now)
+        monkeypatch.setattr(resuming, "read_checkpoint", lambda path: {"hyper_parameters": saved, "global_step": 3})
+        return resuming.refuse_another_run(Path("last.ckpt"), now)
 
     later = {"loader": {"draws": "equal"}, "data": {"root": "b", "subject": None}, "skeleton": {"parts": {"trunk": ["hips"]}}}
     assert resumed(begun, later) == 3 and resumed({"data": {}}, {"data": {}, "loader": {"draws": "equal"}}) == 3

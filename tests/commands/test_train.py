@@ -24,8 +24,8 @@ from callbacks.skeleton_gif import SkeletonGIF
 from datamodules.clip_set import ClipSet, Recording
 from datamodules.pose import PoseDataModule
 from datamodules.sets.synthetic import synthetic
+from ddpm.build import build_module, with_channels
 from ddpm.checkpoint import load_module
-from ddpm.config import build_module, with_channels
 from ddpm.errors import CheckpointError, ConfigError
 from ddpm.learning_rate import warmup_constant, warmup_cosine
 from ddpm.module import MotionDiffusion
@@ -376,7 +376,7 @@ def test_where_a_run_goes(
 
 def test_a_directory_that_cannot_be_written_is_found_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=r"file/run: cannot be written to \(Not a directory\), 1 bytes needed, \d+ free"):
+    with pytest.raises(ConfigError, match=r"file/run: cannot be written to \(Not a directory\), 1048576 bytes needed, \d+ free"):
         run_directory(str(tmp_path / "file" / "run"), None)
 
 

@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from datamodules.cleaning import resample, set_floor
+from datamodules.cleaning import set_floor
 from datamodules.clip_set import Recording
-from datamodules.flaws import BODY
+from datamodules.outliers import BODY
 from datamodules.prepare import prepare
 from ddpm.errors import DataError
+from ddpm.resampling import resample
 from ddpm.skeleton import Skeleton
 from tests.skeletons import people, shipped
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ddpm.build import build_module
 from ddpm.checkpoint import DurableCheckpointIO, load_module
-from ddpm.config import build_module, construct_part
+from ddpm.config import construct_part
 from ddpm.module import MotionDiffusion
 from ddpm.normalizer import Normalizer
 from ddpm.process.condition import LabelCondition, guided, several

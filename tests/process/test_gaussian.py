@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ddpm.build import build_module, with_channels
 from ddpm.checkpoint import DurableCheckpointIO, load_module
-from ddpm.config import build_module, with_channels
 from ddpm.process.diffusion import DenoiseDiffusion
 from ddpm.process.gaussian import FLOOR, PRIOR, Gaussian
 from ddpm.process.prediction import EDM, X0, Velocity

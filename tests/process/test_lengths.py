@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from ddpm.config import build_module
+from ddpm.build import build_module
 from ddpm.module import MotionDiffusion, evaluating
 
 LENGTHS = (8, 5, 13)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from callbacks.loss_plot import by_level
-from ddpm.config import build_module
+from ddpm.build import build_module
 from ddpm.process.diffusion import ClipLosses, DenoiseDiffusion
 from ddpm.process.noise_levels import NoiseLevels
 from ddpm.process.prediction import X0

@@ -16,8 +16,8 @@ from datamodules.prepare import prepare
 from datamodules.sets.folder import folder
 from datamodules.sets.store import store, write_store
 from datamodules.split import split_in_time
+from ddpm.build import build_module
 from ddpm.checkpoint import DurableCheckpointIO, load_module
-from ddpm.config import build_module
 from ddpm.errors import ConfigError, DataError
 from ddpm.process.condition import VECTORS, VectorCondition, vector_statistics
 from tests.skeletons import people, shipped
