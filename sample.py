@@ -26,7 +26,7 @@ from ddpm.command import command
 from ddpm.config import construct, construct_data
 from ddpm.errors import ConfigError, outside, printable, refuse
 from ddpm.files import refuse_unwritable
-from ddpm.module import MotionDiffusion, choose_device
+from ddpm.module import Autoguidance, MotionDiffusion, choose_device
 from ddpm.process.editing import edit, given_by, interpolate, invert, vary
 from ddpm.process.samplers import cost
 from ddpm.viz.bvh_out import write_bvh_files
@@ -53,6 +53,7 @@ class Config:
     action: Any
     vector: str | None
     guidance: float | None
+    guide: str | None
     project: str | None
     fps: float | None
     tempo: float
@@ -107,7 +108,10 @@ def sample(cfg: DictConfig) -> Path:
     source = None if cfg.source is None else source_of(cfg, model, run, turned).positions.float()
     seeds, arrays, drawn, titles = range(cfg.seed, cfg.seed + cfg.n), {}, None, None
     project = {"none": None, None: ""}.get(cfg.project, cfg.project)  # the empty string is the model's own
-    options = {"labels": labels, "guidance": cfg.guidance, "project": project, "sampler": sampler, "batch_size": cfg.batch_size}
+    guidance = cfg.guidance
+    if cfg.guide is not None:
+        guidance = Autoguidance(load_run(cfg.guide, cfg.trust)[0], cfg.guidance)
+    options = {"labels": labels, "guidance": guidance, "project": project, "sampler": sampler, "batch_size": cfg.batch_size}
     began = time.monotonic()
     if cfg.invert is not None and source is not None:
         source = source[: cfg.n]
@@ -209,18 +213,21 @@ def check_values(cfg: DictConfig) -> None:
         refuse([(not good, f"{key}={cfg[key]} must be {limit}")])
     modes = [key for key in ("interpolate", "vary", "invert", "edit", "script") if cfg[key] is not None]
     varies, inverts = "vary" in modes, "invert" in modes
-    given = next((f"{key}={cfg[key]}" for key in ("action", "vector", "guidance", "project") if cfg[key] is not None), None)
+    given = next(
+        (f"{key}={cfg[key]}" for key in ("action", "vector", "guidance", "guide", "project") if cfg[key] is not None), None
+    )
     keeps_none = cfg.keep is None or cfg.keep == []
     several = OmegaConf.is_list(cfg.action) and len(cfg.action) != 1
     sourced = f"source={cfg.source}: vary and invert need one, a file of clips or val, and nothing else does"
-    towards = f"guidance={cfg.guidance}: with vary there is something to guide towards only with action= or vector="
+    towards = f"guidance={cfg.guidance}: with vary there is something to guide towards only with action=, vector= or guide="
     refuse([
         (len(modes) > 1, f"{' and '.join(modes)} cannot be combined: give one of them"),
         ((cfg.source is None) == (varies or inverts), sourced),
         (inverts and given, f"{given}: clips are inverted without; leave it away"),
         (inverts and (cfg.fps or cfg.tempo != 1), "clips are inverted as they are: leave fps and tempo away"),
         (inverts and (cfg.sampler or cfg.steps), "invert samples with DDIM in as many calls: leave sampler and steps away"),
-        (varies and cfg.guidance is not None and cfg.action is cfg.vector is None, towards),
+        (varies and cfg.guidance is not None and cfg.action is cfg.vector is cfg.guide is None, towards),
+        (cfg.guide is not None and cfg.guidance is None, f"guide={cfg.guide} needs guidance=, its weight: 1 is none, 2 is usual"),
         (several and ends is not None, f"action={cfg.action}: all clips between two seeds have one action; give one, or none"),
         ((cfg.source or cfg.edit) and cfg.frames, f"frames={cfg.frames}: clips of a file keep their own length"),
         ((cfg.edit is None) != keeps_none, f"keep={cfg.keep}: edit=FILE and keep=[...], what of it stays, need each other"),

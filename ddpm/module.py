@@ -4,7 +4,7 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -247,7 +247,7 @@ class MotionDiffusion(pl.LightningModule):
         labels: Tensor | None = None,
         condition: Tensor | None = None,
         script: Sequence[tuple[str, float]] | None = None,
-        guidance: float | None = None,
+        guidance: "float | Autoguidance | None" = None,
         cost: Cost | None = None,
         project: str | None = "",
         fps: float | None = None,
@@ -272,7 +272,7 @@ class MotionDiffusion(pl.LightningModule):
                 vectors of training.
             script: actions one after the other, each with its seconds, which give the length; the same for all clips.
             cost: of clips in metres, a function that samples are led to make small, see `ddpm.process.constraints.Cost`.
-            guidance: weight, 1 for none; None for that of the condition.
+            guidance: weight, 1 for none; None for that of the condition; or an `Autoguidance`, also without a condition.
             project: ``bones`` or None; the empty string for the module's own.
             fps: frames per second to which clips are resampled; None for those of training, in which ``frames`` counts.
             tempo: 2 makes the motion twice as fast.
@@ -427,7 +427,7 @@ class MotionDiffusion(pl.LightningModule):
         randn: Callable[[], Tensor],
         *,
         cond: Tensor | None = None,
-        guidance: float | None = None,
+        guidance: "float | Autoguidance | None" = None,
         project: str | None = "",
         sampler: Sampler | None = None,
         start: int | None = None,
@@ -465,17 +465,20 @@ class MotionDiffusion(pl.LightningModule):
     def denoiser(
         self,
         cond: Tensor | None,
-        guidance: float | None,
+        guidance: "float | Autoguidance | None",
         project: str | None,
         moves: Sequence[Callable[[Tensor, Tensor], Tensor]] = (),
         windows: Windows | None = None,
     ) -> Callable[[Tensor, Tensor], Denoised]:
         """What a sampler calls: the network, guided, in windows, with rigid bones and further moves of x0_hat; see `generate`."""
         condition, table = self.condition, self.diffusion.alpha_bar
-        if condition is None and guidance not in (None, 1):
-            raise ValueError(f"guidance={guidance}: this model has no condition to guide towards, it was trained without labels")
-        if guidance is not None and not 0 <= guidance < math.inf:
-            raise ValueError(f"guidance={guidance} must be a number that is not negative; 1 is none")
+        worse, weight = (guidance.model, guidance.weight) if isinstance(guidance, Autoguidance) else (None, guidance)
+        if worse is not None:
+            self._refuse_as_guide(worse)
+        elif condition is None and weight not in (None, 1):
+            raise ValueError(f"guidance={weight}: this model has no condition to guide towards, it was trained without labels")
+        if weight is not None and not 0 <= weight < math.inf:
+            raise ValueError(f"guidance={weight} must be a number that is not negative; 1 is none")
         if project not in (None, "bones"):
             raise ValueError(f"project={project!r} must be bones or null")
         if project == "bones" and self.skeleton.coords == 2:
@@ -483,18 +486,21 @@ class MotionDiffusion(pl.LightningModule):
                 "project=bones: in pictures bones change their length with their direction; use project=none or null"
             )
         nothing = None if condition is None else torch.zeros(1, condition.width, device=self.device)
-        weight = 1.0 if condition is None or cond is None else condition.guidance if guidance is None else guidance
+        if weight is None or (worse is None and cond is None):
+            weight = 1.0 if condition is None or cond is None else condition.guidance
         weights = torch.full_like(self.normalizer.mean, weight)
         # What leads away from the other actions makes people faster than any that were recorded.
         weights[self.normalizer.root, self.normalizer.travel] = min(weight, 1.0)
 
         def estimate(xt: Tensor, t: Tensor, cond: Tensor | None) -> Denoised:
             alpha_bar, free = gather(table, t, xt), None if nothing is None else nothing.expand(len(xt), -1)
-            found = self.diffusion.denoise(xt, t, free if cond is None else cond)
-            if condition is not None and weight != 1:
-                here = condition.guides(alpha_bar)
+            cond = free if cond is None else cond
+            found = self.diffusion.denoise(xt, t, cond)
+            if weight != 1:
+                here = torch.ones_like(alpha_bar, dtype=torch.bool) if condition is None else condition.guides(alpha_bar)
                 if bool(here.any()):
-                    moved = guided(found, self.diffusion.denoise(xt, t, free), weights.to(found.x0_hat))
+                    other = self.diffusion.denoise(xt, t, free) if worse is None else worse.diffusion.denoise(xt, t, cond)
+                    moved = guided(found, other, weights.to(found.x0_hat))
                     found = _where(here, moved.x0_hat, moved.eps_hat, found)
             return found
 
@@ -512,6 +518,24 @@ class MotionDiffusion(pl.LightningModule):
             return found
 
         return denoise
+
+    def _refuse_as_guide(self, worse: "MotionDiffusion") -> None:
+        """Raise a ValueError unless noisy clips and conditions mean the same to both models; else move it where this one is."""
+        facts = [
+            (m.skeleton, m.fps, m.frames, None if m.condition is None else (m.condition.names, m.condition.width))
+            for m in (self, worse)
+        ]
+        if facts[0] != facts[1]:
+            raise ValueError(
+                "guide: it was trained on another skeleton, frame rate, length or condition than the model it guides"
+            )
+        pairs = [
+            *zip(self.normalizer.buffers(), worse.normalizer.buffers(), strict=True),
+            (self.diffusion.alpha_bar, worse.diffusion.alpha_bar),
+        ]
+        if any(a.shape != b.shape or not torch.allclose(a.float().cpu(), b.float().cpu(), rtol=1e-4) for a, b in pairs):
+            raise ValueError("guide: it was trained on other data, or with another T or beta_schedule, than the model it guides")
+        worse.to(self.device).eval()
 
     def calls_at(self, t: int) -> int:
         """Network calls of the denoiser at diffusion step t: two where guidance acts."""
@@ -532,6 +556,18 @@ class MotionDiffusion(pl.LightningModule):
     def normalised(self, clips: Tensor) -> Tensor:
         """``(clips, frames, joints, coords)`` in metres, as from `generate` -> as the network sees them, on its device."""
         return self.normalizer(clips.to(self.device, torch.float32).permute(0, 2, 3, 1))
+
+
+@dataclass(frozen=True)
+class Autoguidance:
+    """Guidance away from a model that errs alike, but more: one that was trained for less time, or is smaller, on the same data.
+
+    Weight 1 is the model itself, 2 goes as far again from the estimates of the other (Karras et al. 2024, arXiv 2406.02507).
+    Both are given the same condition, so that clips become better without becoming more typical of their action.
+    """
+
+    model: MotionDiffusion
+    weight: float
 
 
 def _where(here: Tensor, x0_hat: Tensor, eps_hat: Tensor, otherwise: Denoised) -> Denoised:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ddpm.clips import Clips, heading, rotated
-from ddpm.module import LONGEST, MotionDiffusion, evaluating
+from ddpm.module import LONGEST, Autoguidance, MotionDiffusion, evaluating
 from ddpm.process.constraints import Known
 from ddpm.process.samplers import Denoise, Observer, Sampler, SeededNoise, batch_of, ddim, progress_bar
 from ddpm.process.spacing import levels
@@ -79,7 +79,7 @@ def interpolate(
     *,
     frames: int | None = None,
     labels: Tensor | None = None,
-    guidance: float | None = None,
+    guidance: float | Autoguidance | None = None,
     project: str | None = "",
     sampler: Sampler | None = None,
     batch_size: int = 64,
@@ -113,7 +113,7 @@ def vary(
     seeds: Sequence[int],
     *,
     labels: Tensor | None = None,
-    guidance: float | None = None,
+    guidance: float | Autoguidance | None = None,
     project: str | None = "",
     sampler: Sampler | None = None,
     batch_size: int = 64,
@@ -208,7 +208,7 @@ def edit(
     facing: bool = False,
     floor: float = 0.0,
     labels: Tensor | None = None,
-    guidance: float | None = None,
+    guidance: float | Autoguidance | None = None,
     project: str | None = "",
     sampler: Sampler | None = None,
     batch_size: int = 64,

@@ -90,6 +90,16 @@ def test_interpolation_starts_and_ends_at_its_seeds(run: Path, tmp_path: Path) -
     assert np.abs(path["clips"][1] - ends).max() > 1e-5
 
 
+def test_a_guide_that_is_the_model_changes_nothing_and_one_of_other_labels_is_refused(
+    run: Path, unlabelled: Path, tmp_path: Path
+) -> None:
+    alone = sampled(run, tmp_path / "alone", "n=2", "guidance=1", "gif_clips=0")["clips"]
+    led = sampled(run, tmp_path / "led", "n=2", f"guide={run}", "guidance=3", "gif_clips=0")["clips"]
+    np.testing.assert_allclose(led, alone, atol=1e-4)
+    with pytest.raises(ValueError, match="guide: it was trained on another"):
+        sampled(run, tmp_path / "not", f"guide={unlabelled}", "guidance=2")
+
+
 def test_variation_goes_from_the_clip_to_any_clip(run: Path, tmp_path: Path) -> None:
     sampled(run, tmp_path / "source", "n=2", "seed=50", "gif_clips=0")
     source = f"source={tmp_path / 'source' / 'clips.npz'}"
@@ -141,6 +151,7 @@ def test_inversion_is_undone_by_sampling(run: Path, tmp_path: Path, caplog: pyte
         (["invert=5", "source=x.npz", "guidance=2"], "guidance=2.0: clips are inverted without"),
         (["invert=5", "source=x.npz", "project=bones"], "project=bones: clips are inverted without"),
         (["vary=0.5", "source=x.npz", "guidance=2"], "only with action="),
+        (["guide=run"], "guide=run needs guidance="),
         (["interpolate=[1,2]", "action=[a,b]"], "all clips between two seeds have one action"),
         (["project=feet"], "project=feet must be bones, none, or null"),
         (["invert=5", "source=x.npz", "action=walk"], "action=walk: clips are inverted without"),

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from ddpm.build import build_module
 from ddpm.checkpoint import DurableCheckpointIO, load_module
 from ddpm.config import construct_part
-from ddpm.module import MotionDiffusion
+from ddpm.module import Autoguidance, MotionDiffusion
 from ddpm.normalizer import Normalizer
 from ddpm.process.condition import LabelCondition, guided, several
 from ddpm.process.diffusion import Denoised, DenoiseDiffusion
@@ -287,6 +287,50 @@ def test_guidance_acts_within_its_interval_alone() -> None:
     assert knowing(guidance=1.0).calls_at(0) == 1
 
 
+class Erring(Knowing):
+    """x0_hat is off by a wave that depends on the noisy clip."""
+
+    def __init__(self, error: float) -> None:
+        super().__init__(X0())
+        self.error = error
+
+    def forward(self, xt: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        return super().forward(xt, t, cond) + self.error * torch.sin(3 * xt.double())
+
+
+def erring(error: float, **arguments: Any) -> MotionDiffusion:
+    module = knowing(**arguments)
+    network = Erring(error)
+    network.alpha_bar = module.diffusion.alpha_bar
+    module.diffusion.eps_model = network
+    return module
+
+
+def test_autoguidance_takes_away_an_error_that_the_other_model_has_twice() -> None:
+    """good + (good - worse) = (x0 + e) + (x0 + e - x0 - 2e) = x0."""
+    exact, good, worse = knowing().sample(SEEDS).positions, erring(0.1), erring(0.2)
+    torch.testing.assert_close(good.sample(SEEDS, guidance=Autoguidance(worse, 2.0)).positions, exact, rtol=0, atol=1e-5)
+    assert (good.sample(SEEDS).positions - exact).abs().max() > 0.03
+    assert torch.equal(
+        good.sample(SEEDS, guidance=Autoguidance(worse, 1.0)).positions, good.sample(SEEDS, guidance=1.0).positions
+    )
+    anything = torch.full((20,), -1)
+    free = good.sample(SEEDS, labels=anything, guidance=Autoguidance(worse, 2.0)).positions
+    torch.testing.assert_close(free, knowing().sample(SEEDS, labels=anything).positions, rtol=0, atol=1e-5)
+
+
+def test_a_guide_of_another_kind_is_refused() -> None:
+    other = knowing(told=LabelCondition(("walk", "bow"), [5, 3, 0]))
+    with pytest.raises(ValueError, match=r"guide: .*another skeleton, frame rate, length or condition"):
+        knowing().sample(1, guidance=Autoguidance(other, 2.0))
+    other = knowing()
+    other.normalizer.scale *= 2
+    with pytest.raises(ValueError, match=r"guide: .*on other data"):
+        knowing().sample(1, guidance=Autoguidance(other, 2.0))
+    with pytest.raises(ValueError, match=r"guidance=-1\.0 must be"):
+        knowing().sample(1, guidance=Autoguidance(knowing(), -1.0))
+
+
 def test_a_clip_does_not_depend_on_its_neighbours() -> None:
     module = knowing(guidance=1.5)
     together = module.sample(SEEDS).positions
@@ -394,6 +438,8 @@ def test_a_model_without_labels_knows_no_actions(tiny_config: dict[str, Any]) ->
             module.sample([0, 1], guidance=guidance)
     assert module.labels([0, 1]) is None and module.conditions([0, 1]) is None
     assert torch.equal(module.sample([0, 1], guidance=1.0).positions, module.sample([0, 1]).positions)
+    guided = module.sample([0, 1], guidance=Autoguidance(copy.deepcopy(module), 2.0))
+    torch.testing.assert_close(guided.positions, module.sample([0, 1]).positions, rtol=0, atol=1e-5)
     module.loss({"clips": torch.randn(4, 20, 3, 8), "mask": None})
 
 
