@@ -27,6 +27,7 @@ from ddpm.config import construct, construct_data
 from ddpm.errors import ConfigError, outside, printable, refuse
 from ddpm.files import refuse_unwritable
 from ddpm.module import Autoguidance, MotionDiffusion, choose_device
+from ddpm.process.condition import LabelCondition
 from ddpm.process.editing import edit, given_by, interpolate, invert, vary
 from ddpm.process.samplers import cost
 from ddpm.viz.bvh_out import write_bvh_files
@@ -132,7 +133,9 @@ def sample(cfg: DictConfig) -> Path:
         drawn = model.as_clips(torch.cat([source[:1], clips.positions[: cfg.gif_clips]]))
         titles = ["the source", *(clips.titles or [])[: cfg.gif_clips]]
     elif cfg.edit is not None:
-        clip, floor = read_whole(cfg.edit, model.skeleton, model.fps, cfg.source_clip)
+        clip, floor, action = read_whole(cfg.edit, model.skeleton, model.fps, cfg.source_clip)
+        if labels is None and isinstance(model.condition, LabelCondition) and action in model.condition.known:
+            options["labels"] = model.find_labels(action, cfg.n)
         given = given_by(cfg.keep, model.skeleton, len(clip))
         clips = edit(model, clip, given, seeds, facing=turned, floor=floor, **options)
         drawn = model.as_clips(torch.cat([clip[None], clips.positions[: cfg.gif_clips]]))

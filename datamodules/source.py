@@ -33,13 +33,14 @@ def read_source(path: str, skeleton: Skeleton, fps: float, frames: int, first: i
     return Clips.from_batch(batch["clips"], None, fps=fps, skeleton=skeleton)
 
 
-def read_whole(path: str, skeleton: Skeleton, fps: float, number: int) -> tuple[torch.Tensor, float]:
-    """``(frames, joints, coords)``: one clip of a file that data=folder reads, whole, resampled, and where it is in the file; and
-    the coordinate of the floor along the vertical, 0 if it is near it. For errors see `read_source`."""
-    clip = _read(path, skeleton, fps, number, floor=False).recording(number)
+def read_whole(path: str, skeleton: Skeleton, fps: float, number: int) -> tuple[torch.Tensor, float, str]:
+    """``(frames, joints, coords)``: one clip of a file that data=folder reads, whole, resampled, and where it is in the file; the
+    coordinate of the floor along the vertical, 0 if it is near it; and the action, "" if unknown. Errors as for `read_source`."""
+    found = _read(path, skeleton, fps, number, floor=False)
+    clip, label = found.recording(number), int(found.labels[number])
     standing = torch.as_tensor(set_floor(clip.numpy(), skeleton))
     floor = float((clip - standing)[0, 0, skeleton.up_axis])
-    return clip, floor if abs(floor) > SUNK else 0.0
+    return clip, floor if abs(floor) > SUNK else 0.0, found.class_names[label] if label >= 0 else ""
 
 
 def _read(path: str, skeleton: Skeleton, fps: float, first: int, floor: Floor = "recording") -> ClipSet:

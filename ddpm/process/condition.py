@@ -72,6 +72,7 @@ class LabelCondition(Condition):
         super().__init__(dropout, guidance, interval, counts[-1] > 0)
         self.names = tuple(names)
         self.counts = tuple(counts)
+        self.known = [name for name, count in zip(names, counts, strict=False) if count > 0]
         self.width = len(self.names)
 
     key = "labels"  # of a batch
@@ -108,10 +109,9 @@ class LabelCondition(Condition):
 
     def find(self, actions: Sequence[str]) -> Tensor:
         """``(n,)`` int64 labels of these actions; a ValueError for one without training recordings lists those there are."""
-        known = [name for name, count in zip(self.names, self.counts, strict=False) if count > 0]
         for action in actions:
-            if action not in known:
-                raise ValueError(f"action={action}: the model knows {', '.join(known)}")
+            if action not in self.known:
+                raise ValueError(f"action={action}: the model knows {', '.join(self.known)}")
         return torch.tensor([self.names.index(action) for action in actions])
 
 

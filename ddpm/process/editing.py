@@ -225,7 +225,7 @@ def edit(
         seeds: of the noise, one per clip.
         facing: whether the model was trained on clips that face one way (``loader.facing``).
         floor: its coordinate along the vertical.
-        labels: ``(n,)``; None draws them as `sample` does.
+        labels: ``(n,)``; None leaves the action to what is given.
     """
     skeleton, seeds, clip = model.skeleton, seeds_of(seeds), clip_of(model, clip)
     if given.shape != clip.shape or given.dtype != torch.bool or not given.any() or given.all():
@@ -251,13 +251,13 @@ def edit(
     known = Known(inside.to(device), given.permute(1, 2, 0).to(device), model.normalizer, model.diffusion.prediction, skeleton)
     windows = model.windows(len(clip))
     sampler = model.sampler if sampler is None else sampler
-    labels = model.labels(seeds) if labels is None else labels
+    conditions = None if labels is None else model.conditions(seeds, labels)
 
     def generate(randn: SeededNoise, cond: Tensor | None, seen: Observer | None) -> Tensor:
         options = partial(model.generate, cond=cond, guidance=guidance, project=project, sampler=sampler)
         return options(randn(), randn, known=known, windows=windows, observer=seen)
 
-    made = model.in_batches(generate, seeds, len(clip), model.conditions(seeds, labels), sampler, batch_size, "editing")
+    made = model.in_batches(generate, seeds, len(clip), conditions, sampler, batch_size, "editing")
     made = made + anchor if angle is None else rotated(made + anchor, skeleton, -angle)
     made[:, given] = clip[given].to(made)  # turned there and back they would differ in the last digit
     return replace(model.as_clips(made, torch.tensor(seeds), labels), given=given.cpu().expand(len(made), -1, -1, -1))

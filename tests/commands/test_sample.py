@@ -207,6 +207,13 @@ def test_a_part_of_a_clip_stays_where_it_is(run: Path, tmp_path: Path) -> None:
     up = write(tmp_path / "up.npz", clips=clip + np.array([0, 9, 0], np.float32))
     above = sampled(run, tmp_path / "b", f"edit={up}", "keep=[:3,-1]", "n=3", "gif_clips=0")["clips"]
     np.testing.assert_allclose(above - np.array([0, 9, 0]), got, atol=1e-4, err_msg="on another floor")
+    known, other = (
+        sampled(
+            run, tmp_path / name, f"edit={write(tmp_path / f'{name}.npz', clips=clip, labels=[name])}", "keep=[:3]", "gif_clips=0"
+        )
+        for name in ("walk", "swim")
+    )
+    assert known["labels"].tolist() == ["walk"] * 16 and "labels" not in other, "the action of the clip, where the model knows it"
     with pytest.raises(ValueError, match=r"keep=tail is no joint.*left_arm"):
         sampled(run, tmp_path / "c", f"edit={path}", "keep=[tail]")
 
