@@ -17,7 +17,7 @@ def test_what_is_given_comes_back(tiny_config: dict[str, Any], k: int) -> None:
     clips -= clips[:, module.skeleton.root : module.skeleton.root + 1, :, :1]
     module.fit({"clips": clips, "mask": None})
     keep = list(kept(module).values())[k]
-    _, *rows = compared(module, {"clips": clips}, given_by(keep, module.skeleton, 8), each=1)
+    _, *rows = compared(module, {"clips": clips}, given_by(keep, module.skeleton, 8), 1, RULES)
     assert [row[:28].strip() for row in rows] == list(RULES)
     for row in rows:
         assert float(row[28:].split()[0]) < 0.01 and "nan" not in row, "the tiny model has no projection that would move joints"
