@@ -39,7 +39,7 @@ LAYERS = [
     {"ddpm.config", "ddpm.process.editing", "ddpm.viz.render", "ddpm.viz.plots"},
     {"ddpm.build", "ddpm.viz.figure", "ddpm.viz.evaluation_plots", "ddpm.viz.bvh_out"},
     {"ddpm.viz.report", "ddpm.checkpoint", "ddpm.command"},
-    {"ddpm.runs", "ddpm.resuming"},
+    {"ddpm.runs", "ddpm.resuming", "ddpm.cli"},
     {"ddpm.fine_tuning", "ddpm.record", "ddpm.limits"},
     {"ddpm.training"},
 ]
