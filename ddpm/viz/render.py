@@ -7,6 +7,7 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import gaussian_filter1d
 
 from ddpm.errors import escaped
 from ddpm.files import write_durably
@@ -23,7 +24,9 @@ SHADOW, TRAIL, INK, WARNING, BAR = (208, 208, 208), (150, 160, 172), (70, 74, 80
 TURN, ELEVATION = np.radians(-26.0), np.radians(14.0)  # the camera stands in front, to the body's right, a bit above
 OVERSAMPLE = 3  # cells are drawn this many times larger and averaged down: that is the antialiasing
 MARGIN = 0.08  # of the cell, kept free on each side
+TRAVELS = 1.6  # the camera follows a root that takes a body over more than this many times the span that it has on the spot
 ZOOM_OUT = 1.6  # a clip that spans more than this many times the typical span gets a scale of its own
+FOLLOW = 4  # frames, deviation of the Gaussian that smooths the way of a camera that follows
 DRAWABLE = 1e9  # metres; what lies beyond is treated as not finite, so that spans and squares cannot overflow
 FADED = 0.35  # strength of the last pose of a clip that has ended
 
@@ -41,6 +44,7 @@ class _View:
     scale: np.ndarray  # (n,) pixels per metre
     zoom: np.ndarray  # (n,) 1, or how many times smaller than the others a clip is drawn
     offset: np.ndarray  # (n, 2) pixels at which the origin lies
+    way: np.ndarray  # (n, frames, 2) pixels by which the camera has moved, to be subtracted; 0 where it stands still
 
 
 def canonical(clips: np.ndarray, skeleton: Skeleton) -> np.ndarray:
@@ -75,11 +79,12 @@ def facing(points: np.ndarray, skeleton: Skeleton) -> np.ndarray:
 
 
 def _project(clips: np.ndarray, skeleton: Skeleton, size: int) -> _View:
-    """Project clips ``(n, frames, joints, coords)`` with one fixed orthographic camera each, which sees all motion and shadow.
+    """Project clips ``(n, frames, joints, coords)`` with one orthographic camera each, which sees all motion and shadow.
 
-    All cells have one scale, so that bodies can be compared, except those of clips far larger than the typical one (the lower
-    median). The floor is at the 1st percentile of the heights of a clip's feet: robust to a few frames of lost tracking, and
-    right for data measured from the pelvis or the camera, where height 0 is in mid-air.
+    It stands still, or goes beside a body that travels. All cells have one scale, so that bodies can be compared, except those of
+    clips far larger than the typical one (the lower median). The floor is at the 1st percentile of the heights of a clip's feet:
+    robust to a few frames of lost tracking, and right for data measured from the pelvis or the camera, where height 0 is in
+    mid-air.
     """
     points = canonical(clips, skeleton)
     n = len(points)
@@ -96,9 +101,18 @@ def _project(clips: np.ndarray, skeleton: Skeleton, size: int) -> _View:
     below = points.copy()
     below[..., 1] = ground[:, None, None] + 0.0 * points[..., 1]
     seen, shade = (np.einsum("nfjk,nck->nfjc", p, basis) for p in (points, below))
-    flat = np.concatenate([seen, shade], axis=2)[..., :2].reshape(n, -1, 2) * (1, -1)
-    flat = np.where(np.isfinite(flat).any(axis=1, keepdims=True), flat, 0.0)  # nothing to show: an empty cell
-    low, high = np.nanmin(flat, axis=1), np.nanmax(flat, axis=1)
+    flat = np.concatenate([seen, shade], axis=2)[..., :2] * (1, -1)
+
+    def edges(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        flat = flat.reshape(n, -1, 2)
+        flat = np.where(np.isfinite(flat).any(axis=1, keepdims=True), flat, 0.0)  # nothing to show: an empty cell
+        return np.nanmin(flat, axis=1), np.nanmax(flat, axis=1)
+
+    path = np.einsum("nfk,nck->nfc", np.stack([_path(clip) for clip in points[:, :, skeleton.root]]), basis)[..., :2] * (1, -1)
+    (low, high), near = edges(flat), edges(flat - path[:, :, None])
+    travels = (high - low).max(-1) > TRAVELS * (near[1] - near[0]).max(-1)
+    path = np.where(travels[:, None, None], path, 0.0)
+    low, high = (np.where(travels[:, None], moved, still) for moved, still in zip(near, (low, high), strict=True))
     span = (high - low).max(axis=-1)
     bodies = np.sort(span[span > 0])
     typical = bodies[(len(bodies) - 1) // 2] if len(bodies) else 1.0
@@ -109,24 +123,33 @@ def _project(clips: np.ndarray, skeleton: Skeleton, size: int) -> _View:
     offset = np.stack([x, size * (1 - 1.25 * MARGIN) - high[:, 1] * scale], axis=-1)  # all stand at the bottom of their cells
 
     joints, shadows = (p[..., :2] * (1, -1) * scale[:, None, None, None] + offset[:, None, None] for p in (seen, shade))
-    return _View(points, joints, shadows, seen[..., 2], ground, basis, scale, zoom, offset)
+    return _View(points, joints, shadows, seen[..., 2], ground, basis, scale, zoom, offset, path * scale[:, None, None])
 
 
-def _floor(view: _View, i: int, size: int) -> Image.Image:
-    """The empty cell of clip ``i``, oversampled: paper and a squared floor under everything that moves."""
+def _path(root: np.ndarray) -> np.ndarray:
+    """``(frames, 3)`` the way of a root over the ground, smooth, and known in every frame if in any."""
+    known = np.isfinite(root).all(-1).nonzero()[0]
+    if len(known) == 0:
+        return np.zeros_like(root)
+    path = np.stack([np.interp(np.arange(len(root)), known, root[known, axis]) for axis in range(3)], axis=-1)
+    return gaussian_filter1d(path * (1, 0, 1), FOLLOW, axis=0, mode="nearest")
+
+
+def _floor(view: _View, i: int, size: int, t: int = 0) -> Image.Image:
+    """The empty cell of clip ``i`` at frame t, oversampled: paper and a squared floor under everything that moves."""
     image = Image.new("RGB", (size * OVERSAMPLE, size * OVERSAMPLE), PAPER)
     on_floor = view.points[i][np.isfinite(view.points[i]).all(-1)][:, ::2]
     if not len(on_floor):
         return image
     draw = ImageDraw.Draw(image)
     low, high = on_floor.min(0), on_floor.max(0)
-    reach = max(float((high - low).max()), size / view.scale[i] / 4)
+    reach = max(min(float((high - low).max()), size / view.scale[i]), size / view.scale[i] / 4)
     power = 10.0 ** np.floor(np.log10(reach / 8))
     step = power * next(k for k in (1, 2, 5, 10) if k * power >= reach / 8)  # squares of 0.2 m under one person
     low, high = np.floor(low / step - 0.1) * step, np.ceil(high / step + 0.1) * step
 
     def place(a: float, b: float) -> tuple[float, float]:
-        x, y = view.basis[i, :2] @ (a, view.ground[i], b) * (1, -1) * view.scale[i] + view.offset[i]
+        x, y = view.basis[i, :2] @ (a, view.ground[i], b) * (1, -1) * view.scale[i] + view.offset[i] - view.way[i, t]
         return float(x) * OVERSAMPLE, float(y) * OVERSAMPLE
 
     (a0, b0), (a1, b1) = low, high
@@ -166,22 +189,23 @@ def _figure_frames(view: _View, i: int, skeleton: Skeleton, size: int, length: i
     drawable = np.isfinite(joints).all(-1)
     start, end = joints[:, bones[:, 0]], joints[:, bones[:, 1]]
     cut = np.minimum(1.2 * limb / np.maximum(np.linalg.norm(end - start, axis=-1, keepdims=True), 1e-9), 0.5)
-    rims = np.concatenate([start + cut * (end - start), end + cut * (start - end)], axis=-1).tolist()
+    rims = np.concatenate([start + cut * (end - start), end + cut * (start - end)], axis=-1)
     order = np.argsort(np.nan_to_num(view.depth[i][:, bones].mean(-1)), axis=1, kind="stable")  # far ones first
-    path = [tuple(p) for p in shadows[:, skeleton.root].tolist()]
     known = drawable[:, skeleton.root]
-    empty = _floor(view, i, size)
+    way = view.way[i] * OVERSAMPLE
+    empty = None if way.any() else _floor(view, i, size)
     out = np.empty((length, size, size, 3), dtype=np.uint8)
 
-    def draw_body(draw: ImageDraw.ImageDraw, t: int, ghost: bool) -> None:
-        dots, ok = joints[t].tolist(), drawable[t].tolist()
+    def draw_body(draw: ImageDraw.ImageDraw, t: int, moved: np.ndarray, ghost: bool) -> None:
+        dots, ok = (joints[t] - moved).tolist(), drawable[t].tolist()
+        edges = (rims[t] - np.tile(moved, 2)).tolist()
         for b in order[t].tolist():
             child, parent = bones[b]
             if not (ok[child] and ok[parent]):
                 continue
             ends = [GHOST if ghost else GIVEN if held[t, joint] else colours[b] for joint in (child, parent)]
             if not ghost:
-                draw.line(rims[t][b], PAPER, halo)  # parts a limb from what lies behind it, not from its joints
+                draw.line(edges[b], PAPER, halo)  # parts a limb from what lies behind it, not from its joints
             if child == head:
                 if not ghost:
                     _disc(draw, dots[child], head_radius + (halo - limb) / 2, PAPER)
@@ -191,10 +215,11 @@ def _figure_frames(view: _View, i: int, skeleton: Skeleton, size: int, length: i
             _disc(draw, dots[parent], cap, ends[1])
 
     for t in range(length):
-        image = empty.copy()
+        image = _floor(view, i, size, t) if empty is None else empty.copy()
         draw = ImageDraw.Draw(image)
         if skeleton.coords == 3:
-            shades, ok = shadows[t].tolist(), drawable[t].tolist()
+            shades, ok = (shadows[t] - way[t]).tolist(), drawable[t].tolist()
+            path = [tuple(p) for p in (shadows[:, skeleton.root] - way[t]).tolist()]
             for child, parent in bones[order[t]]:
                 if ok[child] and ok[parent]:
                     draw.line([*shades[child], *shades[parent]], SHADOW, limb)
@@ -205,8 +230,8 @@ def _figure_frames(view: _View, i: int, skeleton: Skeleton, size: int, length: i
             if len(trail) > 1:
                 draw.line(trail, TRAIL, OVERSAMPLE)
         for f in {*whole[whole < t][-1:], *whole[whole > t][:1]} if t not in whole else ():
-            draw_body(draw, f, ghost=True)
-        draw_body(draw, t, ghost=False)
+            draw_body(draw, f, way[t], ghost=True)
+        draw_body(draw, t, way[t], ghost=False)
         out[t] = np.asarray(image.reduce(OVERSAMPLE))
     return out
 
@@ -229,7 +254,7 @@ def draw_clips(
 
     Args:
         clips: ``(n, frames, joints, coords)`` metres, right-handed axes if 3-D.
-        columns: cells in a row; None for a square grid.
+        columns: cells in a row; None for a grid that is almost square and has as few empty cells as can be.
         size: width and height of a cell in pixels, at least 32; titles add to the height.
         lengths: real frames of each clip, None for all; after them it holds its last pose, faded.
         given: bool, shaped like ``clips``: the coordinates that were given, while the others were generated; None for none.
@@ -249,7 +274,7 @@ def draw_clips(
     if given is not None and (given.shape != clips.shape or given.dtype != bool):
         raise ValueError(f"given must be bool of shape {clips.shape}, got {given.dtype} of shape {given.shape}")
     given = np.zeros(clips.shape, dtype=bool) if given is None else given
-    columns = int(np.ceil(np.sqrt(n))) if columns is None else columns
+    columns = _columns(n) if columns is None else columns
     if columns < 1 or size < 32:
         raise ValueError(f"columns must be at least 1 and size at least 32, got {columns} and {size}")
 
@@ -284,6 +309,12 @@ def draw_clips(
     for t in range(frames if frames > 1 else 0):
         out[t, -max(2, size // 80) :, : (t + 1) * out.shape[2] // frames] = BAR
     return out
+
+
+def _columns(n: int) -> int:
+    """Of a grid of n cells with the fewest empty ones, and of those the nearest to a square."""
+    square = int(np.ceil(np.sqrt(n)))
+    return min(range(square, square + 3), key=lambda columns: (-n % columns, columns))
 
 
 def gif_bytes(frames: np.ndarray, fps: float) -> bytes:

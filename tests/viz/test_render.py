@@ -172,17 +172,17 @@ def test_gif_refuses(frames: np.ndarray, fps: float) -> None:
 
 def test_grid_shape_and_one_figure_per_cell() -> None:
     clips = np.stack([person()] * 5)
-    frames = render.draw_clips(clips, SKELETON, size=80)
+    frames = render.draw_clips(clips, SKELETON, size=80, columns=3)
     assert frames.shape == (8, 160, 240, 3) and frames.dtype == np.uint8
     painted = close_to(frames[0], render.SIDE_COLOURS["left"]).reshape(2, 80, 3, 80).sum(axis=(1, 3))
     assert (painted.ravel()[:5] > 20).all() and painted.ravel()[5] == 0
     assert len(set(painted.ravel()[:5])) == 1  # equal clips, equal cells
-    assert render.draw_clips(clips, SKELETON, size=80, columns=5).shape == (8, 80, 400, 3)
+    assert render.draw_clips(clips, SKELETON, size=80).shape == (8, 80, 400, 3)
     titled = render.draw_clips(
         clips, SKELETON, size=80, columns=2, titles=["a title far too long for it", "a\nb", "\x1b[31m", "$x$", "x" * 10**6]
     )
     assert titled.shape[1] > 240 and titled.shape[2] == 160
-    assert np.array_equal(frames, render.draw_clips(clips, SKELETON, size=80))
+    assert np.array_equal(frames, render.draw_clips(clips, SKELETON, size=80, columns=3))
 
 
 @pytest.mark.parametrize("up", ["x", "y", "z", "-x", "-y", "-z"])
@@ -288,6 +288,25 @@ def test_an_exploding_clip_does_not_shrink_the_others() -> None:
     view = render._project(clips, SKELETON, 100)
     assert view.scale[0] == view.scale[1] == render._project(clips[:1], SKELETON, 100).scale[0]
     assert view.zoom[2] > 100 and view.scale[2] < view.scale[0]
+
+
+def test_the_camera_follows_who_travels() -> None:
+    """A walker is as large as one on the spot, stays in the cell, and the floor goes by; who stays is drawn as ever."""
+    clips = np.stack([person(frames=40), person(frames=40)])
+    clips[1] += np.linspace([0, 0, 0], [0, 0, 8], 40)[:, None]
+    view, alone = render._project(clips, SKELETON, 100), render._project(clips[:1], SKELETON, 100)
+    assert view.zoom.tolist() == [1, 1] and abs(view.scale[1] / alone.scale[0] - 1) < 0.1
+    seen = view.joints - view.way[:, :, None]
+    assert seen.min() >= 0 and seen.max() <= 100 and not view.way[0].any()
+    metres = np.ptp(view.way[1], axis=0) / view.scale[1]
+    assert 3 < np.hypot(*metres) <= 8, "he comes towards the camera"
+    first, last = render._floor(view, 1, 100, 0), render._floor(view, 1, 100, 39)
+    assert np.asarray(first).tobytes() != np.asarray(last).tobytes()
+
+
+@pytest.mark.parametrize(("n", "columns"), [(1, 1), (2, 2), (6, 3), (7, 4), (8, 4), (10, 5), (11, 4), (16, 4)])
+def test_a_grid_has_few_empty_cells(n: int, columns: int) -> None:
+    assert render._columns(n) == columns
 
 
 def test_a_clip_that_has_ended_holds_its_last_pose_faded() -> None:
