@@ -158,7 +158,7 @@ def masked(path: Path, config: dict, data: PoseDataModule, like: MotionDiffusion
         average = EMA(**{key: value for key, value in config["ema"].items() if key != "_target_"})
         pl.Trainer(
             max_steps=steps, max_epochs=-1, limit_val_batches=0, accelerator="cpu", callbacks=[average], logger=False,
-            enable_checkpointing=False, enable_model_summary=False, default_root_dir=path.parent,
+            enable_checkpointing=False, enable_model_summary=False, enable_progress_bar=False, default_root_dir=path.parent,
         ).fit(model, data)  # fmt: skip
         torch.save(model.state_dict(), path)
     model.load_state_dict(torch.load(path, weights_only=True))
