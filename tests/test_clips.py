@@ -278,7 +278,7 @@ def test_files_that_do_not_fit_are_named(tmp_path: Path, change: dict[str, Any],
 
 def test_other_endings_are_refused_with_those_there_are(motions: Clips, tmp_path: Path) -> None:
     for name in ("a.fbx", "a"):
-        with pytest.raises(ValueError, match=r"unknown ending '.*'; clips are written as \.npz, \.gif, \.bvh"):
+        with pytest.raises(ValueError, match=r"unknown ending '.*'; clips are written as \.npz, \.gif, \.bvh, \.mp4, \.html$"):
             motions.save(tmp_path / name)
     with pytest.raises(DataError, match=r"clips are read from \.npz"):
         Clips.load(tmp_path / "a.bvh")

@@ -29,7 +29,7 @@ def test_a_wheel_is_complete(tmp_path: Path) -> None:
     with zipfile.ZipFile(next(out.glob("*.whl"))) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
         wheel.extractall(tmp_path / "site")
-    files = [path for part in PARTS for ending in ("py", "yaml") for path in (ROOT / part).rglob(f"*.{ending}")]
+    files = [path for part in PARTS for ending in ("py", "yaml", "html", "js") for path in (ROOT / part).rglob(f"*.{ending}")]
     assert names == {path.relative_to(ROOT).as_posix() for path in files}
     used = "from datamodules.joints import presets; from ddpm.command import CONF; print(*presets(), CONF.is_dir())"
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
