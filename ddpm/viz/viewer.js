@@ -5,6 +5,7 @@ const STRIP = 20; // pixels above a figure, for its title
 const SMALLEST = 120; // pixels: where cells would be smaller, there are several pages of them
 const ZOOM_OUT = 1.6; // a clip that needs more than this many times the typical space gets a scale of its own
 const FADED = 0.35; // strength of a clip that has ended
+const NOTHING = { reach: 0, top: 0, low: 0 }; // metres that a clip takes on the floor around its camera, above and below it
 const SMOOTH = 8; // frames before and after, over which the path is averaged that the camera follows
 
 function bytes(base64) {
@@ -26,9 +27,9 @@ function decode(data) {
       return bits.length > 0 && ((bits[k >> 3] >> (7 - (k & 7))) & 1) === 1;
     };
     const whole = [...Array(entry.frames).keys()].filter((frame) => data.joints.every((_, joint) => given(frame, joint)));
-    const group = data.paired ? index >> 1 : index, real = data.paired && index % 2 === 0, edited = bits.some((byte) => byte > 0);
-    const clip = { ...entry, index, points, joints, root, given, whole, group, real, edited, finite: points.every(Number.isFinite) };
-    return { ...clip, path: smoothPath(clip) };
+    const clip = { ...entry, index, points, joints, root, given, whole };
+    const pair = data.paired ? { group: index >> 1, real: index % 2 === 0 } : { group: index, real: false };
+    return { ...clip, ...pair, edited: bits.some((byte) => byte > 0), finite: points.every(Number.isFinite), path: smoothPath(clip) };
   });
 }
 
@@ -70,24 +71,21 @@ function originOf(clip, frame, follow, alone) {
   return alone ? [clip.middle[0], clip.middle[2] ?? 0] : clip.path[0];
 }
 
-/** How far clips get from that point over the ground, and how high and low. */
+/** How far a clip gets from that point over the ground, and how high and low. */
 function extentOf(clip, follow, alone) {
-  const extent = { reach: 0, top: 0, low: 0 };
+  let extent = NOTHING;
   for (let frame = 0; frame < clip.frames; frame++) {
     const [x, z] = originOf(clip, frame, follow, alone);
     for (let k = 3 * frame * clip.joints; k < 3 * (frame + 1) * clip.joints; k += 3) {
       const reach = Math.hypot(clip.points[k] - x, clip.points[k + 2] - z), height = clip.points[k + 1] - clip.ground;
-      if (Number.isFinite(reach)) merge(extent, { reach, top: height, low: height });
+      if (Number.isFinite(reach)) extent = merged(extent, { reach, top: height, low: height });
     }
   }
-  return extent.reach + extent.top > 0 ? extent : { reach: 0.5, top: 1, low: 0 };
+  return extent.reach + extent.top > 1e-3 ? extent : { reach: 0.5, top: 1, low: 0 };
 }
 
-function merge(extent, { reach, top, low }) {
-  extent.reach = Math.max(extent.reach, reach);
-  extent.top = Math.max(extent.top, top);
-  extent.low = Math.min(extent.low, low);
-  return extent;
+function merged(a, b) {
+  return { reach: Math.max(a.reach, b.reach), top: Math.max(a.top, b.top), low: Math.min(a.low, b.low) };
 }
 
 /** Pixels a metre that show all of an extent in a box from any side, leaving a margin. */
@@ -100,9 +98,9 @@ function scaleFor({ reach, top, low }, box, rise) {
 function fittings(extents, box, rise) {
   const scales = extents.map((extent) => scaleFor(extent, box, rise));
   const typical = [...scales].sort((a, b) => b - a)[(scales.length - 1) >> 1];
-  const usual = (scale) => scale * ZOOM_OUT >= typical;
-  const common = extents.filter((_, i) => usual(scales[i])).reduce(merge, { reach: 0, top: 0, low: 0 });
-  return extents.map((extent, i) => (usual(scales[i]) ? { ...common, scale: scaleFor(common, box, rise) } : { ...extent, scale: scales[i], smaller: true }));
+  const usual = (_, i) => scales[i] * ZOOM_OUT >= typical;
+  const common = extents.filter(usual).reduce(merged, NOTHING), scale = scaleFor(common, box, rise);
+  return extents.map((extent, i) => (usual(extent, i) ? { ...common, scale } : { ...extent, scale: scales[i], smaller: true }));
 }
 
 /** A parallel projection, turned about the vertical and raised: rows of the camera's right, its up, and the way to it. */
@@ -134,11 +132,6 @@ function layout(n, group, width, height) {
   return { columns, rows: Math.max(1, Math.floor(height / (SMALLEST + STRIP))) };
 }
 
-/** Edge of the squares on the floor: a metre under people, a power of ten for what is far smaller or larger. */
-function squareFor(size) {
-  return 10 ** Math.floor(Math.log10(Math.max(size, 1e-6)) + 0.35);
-}
-
 /** A colour of the data, between paper (0) and itself (1). */
 function tinted({ colours }, name, strength) {
   const mix = colours[name].map((value, k) => Math.round(colours.paper[k] + strength * (value - colours.paper[k])));
@@ -162,7 +155,8 @@ function disc(ctx, [x, y], radius, colour, flatness = 1) {
 
 /** The floor within reach: a disc with squares, in 2-D a line with a dot at each of their corners. */
 function drawFloor(ctx, { data, square }, view) {
-  const { reach } = view, split = reach > 6 * square ? 1 : 5, step = square / split, ink = (name) => tinted(data, name, 1);
+  const { reach } = view, split = reach > 6 * square ? 1 : 5, ink = (name) => tinted(data, name, 1);
+  const step = (square / split) * 10 ** Math.max(0, Math.ceil(Math.log10(reach / square / 60))); // at most 120 lines
   const at = (dx, dz) => project(view, view.origin[0] + dx, view.ground, view.origin[1] + dz);
   if (data.flat) line(ctx, at(-reach, 0), at(reach, 0), ink("line"), 2);
   else disc(ctx, at(0, 0), reach * view.scale, ink("floor"), view.camera[2][1]);
@@ -179,7 +173,8 @@ function drawFloor(ctx, { data, square }, view) {
 /** On the floor: the shadow, and the path of the root up to now; a path that was given is there from the beginning. */
 function drawShadow(ctx, { data, state }, { clip, view, points }) {
   if (data.flat) return;
-  const ink = (name) => tinted(data, name, view.strength), on = (from, k) => project(view, from[3 * k], view.ground, from[3 * k + 2]);
+  const ink = (name) => tinted(data, name, view.strength);
+  const on = (from, k) => project(view, from[3 * k], view.ground, from[3 * k + 2]);
   data.parents.forEach((parent, joint) => {
     if (parent >= 0) line(ctx, on(points, joint), on(points, parent), ink("shadow"), view.limb);
   });
@@ -192,17 +187,17 @@ function drawShadow(ctx, { data, state }, { clip, view, points }) {
 
 /** Where hands, feet and whatever else ends a limb were during the last second. */
 function drawTracks(ctx, { data, state }, { clip, view }) {
-  const last = Math.min(Math.floor(state.frame), clip.frames - 1), ends = data.sides.map((_, joint) => joint).filter((joint) => !data.parents.includes(joint));
+  const last = Math.min(Math.floor(state.frame), clip.frames - 1);
   for (let frame = Math.max(1, last - Math.round(data.fps)); frame <= last; frame++) {
     const strength = view.strength * (0.7 - (0.6 * (last - frame)) / data.fps);
-    for (const joint of ends) {
+    data.sides.forEach((side, joint) => {
       const [from, to] = [frame - 1, frame].map((f) => projectJoint(view, clip.points, f * clip.joints + joint));
-      line(ctx, from, to, tinted(data, data.sides[joint], strength), 1.5);
-    }
+      if (!data.parents.includes(joint)) line(ctx, from, to, tinted(data, side, strength), 1.5);
+    });
   }
 }
 
-/** The bones of a pose, to be sorted by depth and drawn: in a colour, or those of their sides, grey where both ends are `given`. */
+/** The bones of a pose, to be sorted by depth: in a colour, or in those of their sides, grey where both ends are `given`. */
 function bonesOf({ data }, { clip, view }, points, { colour, given = () => false, halo = 0 }) {
   return data.parents.flatMap((parent, joint) => {
     const [from, to] = [joint, Math.max(parent, 0)].map((end) => projectJoint(view, points, end));
@@ -278,10 +273,9 @@ function drawCell(ctx, page, { cell, fits, x, y, w, h }) {
   for (const bone of bones.sort((a, b) => a.depth - b.depth)) drawBone(ctx, page, bone);
   if (state.names) drawNames(ctx, page, bodies.at(-1), { x, w });
   const over = cell.filter((clip) => ended(clip, frame)).length, strange = cell.some((clip) => !clip.finite);
-  const notes = [cell.length > 2 ? `${cell.length} clips` : cell.map((clip) => clip.title).join(" over ")];
-  if (over) notes.push(alone ? `ended at ${(cell[0].frames / data.fps).toFixed(2)} s` : `${over} ended`);
-  if (smaller) notes.push("drawn smaller");
-  if (strange) notes.push("not finite");
+  const title = cell.length > 2 ? `${cell.length} clips` : cell.map((clip) => clip.title).join(" over ");
+  const seconds = alone && `${(cell[0].frames / data.fps).toFixed(2)} s`, end = over > 0 && (alone ? "ended" : `${over} ended`);
+  const notes = [title, seconds, end, smaller && page.boxes.length > 1 && "drawn smaller", strange && "not finite"].filter(Boolean);
   Object.assign(ctx, { font: "12px system-ui, sans-serif", fillStyle: tinted(data, strange ? "warning" : "ink", 1) });
   ctx.fillText(shortened(ctx, notes.join(", "), w - 10), x + 5, y + 14);
   ctx.restore();
@@ -289,12 +283,17 @@ function drawCell(ctx, page, { cell, fits, x, y, w, h }) {
 
 /** What is shown and how it changes: `draw` it, `press` a key, `seek` a frame, `drag`, `zoom`, `click`, or let seconds `pass`. */
 function viewerOf(data, ctx) {
-  const clips = decode(data), total = Math.max(...clips.map((clip) => clip.frames)), groups = 1 + clips.at(-1).group, extents = {};
+  const clips = decode(data), total = Math.max(...clips.map((clip) => clip.frames)), groups = 1 + clips.at(-1).group;
   const home = () => ({ turn: 0, rise: data.flat ? 0 : data.camera[1], zoom: 1, pan: [0, 0] });
-  const state = { frame: 0, playing: true, speed: 1, follow: true, trails: 1, names: false, overlay: false, single: null, page: 0, help: false, ...home() };
+  const state = {
+    ...{ frame: 0, playing: true, speed: 1, page: 0, single: null, ...home() },
+    ...{ follow: true, trails: 1, names: false, overlay: false, help: false },
+  };
+  const extents = {}; // by what they depend on
   const measured = (alone) => (extents[`${state.follow} ${alone}`] ??= clips.map((clip) => extentOf(clip, state.follow, alone)));
   const sizes = measured(true).map(({ reach, top, low }) => Math.max(2 * reach, top - low)).sort((a, b) => a - b);
-  const page = { data, clips, state, total, boxes: [], pages: 1, square: squareFor(sizes[sizes.length >> 1]) };
+  const square = 10 ** Math.floor(Math.log10(sizes[sizes.length >> 1]) + 0.35); // a metre under people, 0.1 m under hands
+  const page = { data, clips, state, total, square, boxes: [], pages: 1 };
 
   /** What lies in each cell: a clip, or in overlay a clip and its real one, or all clips. */
   function cells() {
@@ -310,7 +309,8 @@ function viewerOf(data, ctx) {
     const w = width / columns, h = height / rows, from = state.page * each, shown = all.flat();
     const fits = fittings(shown.map((clip) => measured(alone)[clip.index]), { w, h }, state.rise);
     page.boxes = all.slice(from, from + each).map((cell, i) => {
-      return { cell, fits: cell.map((clip) => fits[shown.indexOf(clip)]), x: (i % columns) * w, y: Math.floor(i / columns) * h, w, h };
+      const place = { x: (i % columns) * w, y: Math.floor(i / columns) * h, w, h };
+      return { cell, fits: cell.map((clip) => fits[shown.indexOf(clip)]), ...place };
     });
     ctx.fillStyle = tinted(data, "paper", 1);
     ctx.fillRect(0, 0, width, height);
@@ -372,7 +372,9 @@ function start(window, document) {
     $("number").textContent = `${(state.single ?? state.page) + 1} / ${page.pages}`;
     $("help").hidden = !state.help;
     const pressed = { o: state.overlay, f: state.follow, t: state.trails > 0, n: state.names, "?": state.help };
-    for (const button of all("key")) if (button.dataset.key in pressed) button.setAttribute("aria-pressed", pressed[button.dataset.key]);
+    for (const button of all("key")) {
+      if (button.dataset.key in pressed) button.setAttribute("aria-pressed", pressed[button.dataset.key]);
+    }
   }
   function tick(now) {
     if (state.playing && last !== null) page.pass(Math.min((now - last) / 1000, 0.1)); // what nobody sees stands still

@@ -47,8 +47,9 @@ const out = { clips: vm.runInContext("decode", sandbox)(JSON.parse(data)).map((c
 const look = () => {
   frame(now);
   const pressed = lists["[data-key]"].filter((button) => button.attributes["aria-pressed"]).map((button) => button.dataset.key);
-  const { play, time, help, number, pages } = elements;
-  out.seen.push({ ...drawn, pressed, playing: play.textContent !== "▶", time: time.textContent, help: !help.hidden, page: pages.hidden ? "" : number.textContent });
+  const { play, time, help, number, pages, note } = elements;
+  const controls = { pressed, playing: play.textContent !== "▶", time: time.textContent, note: note.textContent };
+  out.seen.push({ ...drawn, ...controls, help: !help.hidden, page: pages.hidden ? "" : number.textContent });
 };
 look();
 for (const [what, event, fields] of steps) {

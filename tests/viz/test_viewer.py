@@ -153,10 +153,14 @@ def test_keys_buttons_and_the_pointer_do_what_they_say(tmp_path: Path) -> None:
     }
     got = driven(viewer(clips), tmp_path / "a.html", *steps.values())["seen"]
     first, seen = got[0], dict(zip(steps, got[1:], strict=True))
-    assert first["playing"] and first["time"] == "0.00 / 1.20 s" and first["texts"] == [f"seed {i} walk" for i in range(4)]
+    assert (
+        first["playing"]
+        and first["time"] == "0.00 / 1.20 s"
+        and first["texts"] == ["seed 0 walk, 1.20 s", "seed 1 walk, 1.20 s", "seed 2 walk, 1.20 s", "seed 3 walk, 0.60 s"]
+    )
     assert seen["played"]["time"] == "0.50 / 1.20 s" and seen["played"]["lines"] != first["lines"]
     assert not seen["paused"]["playing"] and seen["still"]["time"] == "0.50 / 1.20 s" and seen["back"]["time"] == "0.45 / 1.20 s"
-    assert seen["scrubbed"]["time"] == "0.90 / 1.20 s" and seen["scrubbed"]["texts"][3] == "seed 3 walk, ended at 0.60 s"
+    assert seen["scrubbed"]["time"] == "0.90 / 1.20 s" and seen["scrubbed"]["texts"][3] == "seed 3 walk, 0.60 s, ended"
     faded = {line[4] for line in seen["scrubbed"]["lines"]} - {line[4] for line in first["lines"]}
     assert len(faded) >= 3, "paler left, right and middle"
     assert seen["overlay"]["texts"] == ["4 clips, 1 ended"] and "o" in seen["overlay"]["pressed"]
@@ -164,7 +168,11 @@ def test_keys_buttons_and_the_pointer_do_what_they_say(tmp_path: Path) -> None:
     assert len(seen["tracks"]["lines"]) > len(seen["apart"]["lines"]) > len(seen["no trails"]["lines"])
     assert "left_elbow" in seen["names"]["texts"] and "left_elbow" not in seen["unnamed"]["texts"]
     assert "f" not in seen["stands"]["pressed"] and seen["help"]["help"] and not seen["no help"]["help"]
-    assert seen["up"]["texts"] == ["seed 0 walk"] and seen["up"]["page"] == "1 / 4" and seen["next"]["texts"] == ["seed 1 walk"]
+    assert (
+        seen["up"]["texts"] == ["seed 0 walk, 1.20 s"]
+        and seen["up"]["page"] == "1 / 4"
+        and seen["next"]["texts"] == ["seed 1 walk, 1.20 s"]
+    )
     assert len(seen["all"]["texts"]) == 4 and seen["turned"]["lines"] != seen["all"]["lines"]
     spread = {name: np.ptp([line[0] for line in seen[name]["lines"]]) for name in ("turned", "zoomed", "pinched")}
     assert spread["pinched"] > spread["zoomed"] > spread["turned"]
@@ -176,7 +184,7 @@ def test_keys_buttons_and_the_pointer_do_what_they_say(tmp_path: Path) -> None:
 def test_real_clips_stand_beside_theirs_or_under_them(tmp_path: Path) -> None:
     clips = replace(persons(), seeds=torch.arange(4))
     got = driven(viewer(clips, real=replace(clips, labels=("walk",) * 4)), tmp_path / "a.html", ["key", "o"])["seen"]
-    assert got[0]["texts"] == [text for i in range(4) for text in ("real walk", f"seed {i}")]
+    assert got[0]["texts"] == [text for i in range(4) for text in ("real walk, 1.20 s", f"seed {i}, 1.20 s")]
     assert got[1]["texts"] == [f"real walk over seed {i}" for i in range(4)]
 
 
@@ -199,11 +207,18 @@ def test_what_was_given_is_grey_and_the_nearest_whole_frames_stand_behind(tmp_pa
 
 
 @node
-@pytest.mark.parametrize("name", ["hand21", "ap10k17", "coco17"])
-def test_any_skeleton_has_squares_of_its_size(tmp_path: Path, name: str) -> None:
-    """Also still ones, and a single joint."""
-    for skeleton, size in ((shipped(name), 0.1), (shipped(name), 2.0), (Skeleton({"point": None}), 1.0)):
-        x = size * walk(1, 6, len(skeleton.names), skeleton.coords) / 4
-        clips = Clips.whole(torch.cat([x, torch.zeros_like(x), x[:, :1].expand_as(x)]), 30.0, skeleton)
-        seen = driven(viewer(clips), tmp_path / "a.html", [0.1], ["key", "o"], ["key", "f"], ["key", "t"], ["key", "n"])["seen"]
-        assert all(np.isfinite([line[:4] for line in view["lines"]]).all() for view in seen)
+@pytest.mark.parametrize("name", ["hand21", "ap10k17", "coco17", None])
+def test_any_skeleton_of_any_size_can_be_shown(tmp_path: Path, name: str | None) -> None:
+    """Beside it stand still ones, and one of a model that has diverged; the squares are those of the usual size."""
+    skeleton = shipped(name) if name else Skeleton({"point": None})
+    for size, square in ((0.06, "0.1 m"), (0.6, "1 m")):
+        x = walk(1, 6, 1, skeleton.coords) / 100 + size * walk(1, 1, len(skeleton.names), skeleton.coords) / 2
+        still = x[:, :1].expand_as(x)
+        clips = Clips.whole(
+            torch.cat([x, still, 0 * x, x, x, 1e8 * walk(1, 6, len(skeleton.names), skeleton.coords)]), 30.0, skeleton
+        )
+        steps = ([0.1], ["key", "o"], ["key", "f"], ["key", "t"], ["key", "n"], ["key", "r"])
+        seen = driven(viewer(clips), tmp_path / "a.html", *steps)["seen"]
+        assert all(np.isfinite([line[:4] for line in view["lines"]]).all() and len(view["lines"]) < 3000 for view in seen)
+        assert "clip 5, 0.20 s, drawn smaller" in seen[0]["texts"]
+        assert name is None or f"squares of {square};" in seen[0]["note"]
