@@ -411,7 +411,7 @@ function start(window, document) {
   $("speed").addEventListener("change", () => { state.speed = Number($("speed").value); });
   document.addEventListener("keydown", (event) => {
     const { tagName } = event.target, { key } = event;
-    const own = tagName === "BUTTON" ? key === " " : ["INPUT", "SELECT"].includes(tagName) && key.startsWith("Arrow");
+    const own = tagName === "BUTTON" ? key === " " : tagName === "SELECT"; // these have keys of their own
     if (own || event.ctrlKey || event.metaKey || event.altKey) return;
     if (page.press(key, event.shiftKey)) event.preventDefault();
   });

@@ -55,7 +55,7 @@ look();
 for (const [what, event, fields] of steps) {
   if (event === undefined) {
     for (let passed = 0; passed < what - 1e-9; passed += 0.05) frame((now += 50));
-  } else if (what === "key") document.fire("keydown", { key: event });
+  } else if (what === "key") document.fire("keydown", { key: event, ...fields });
   else if (what === "button") lists["[data-key]"].find((button) => button.dataset.key === event).fire("click", { detail: 1 });
   else {
     Object.assign(elements[what], fields.set);

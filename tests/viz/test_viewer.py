@@ -128,6 +128,11 @@ def test_keys_buttons_and_the_pointer_do_what_they_say(tmp_path: Path) -> None:
         "still": [0.5],
         "back": ["key", "ArrowLeft"],
         "scrubbed": ["scrub", "input", {"set": {"value": "18"}}],
+        "slider": ["key", "ArrowRight", {"target": {"tagName": "INPUT"}}],
+        "menu": ["key", "ArrowRight", {"target": {"tagName": "SELECT"}}],
+        "shift": ["key", "ArrowLeft", {"shiftKey": True}],
+        "browser's": ["key", "ArrowRight", {"ctrlKey": True}],
+        "scrubbed again": ["scrub", "input", {"set": {"value": "18"}}],
         "overlay": ["button", "o"],
         "apart": ["button", "o"],
         "tracks": ["key", "t"],
@@ -161,6 +166,8 @@ def test_keys_buttons_and_the_pointer_do_what_they_say(tmp_path: Path) -> None:
     assert seen["played"]["time"] == "0.50 / 1.20 s" and seen["played"]["lines"] != first["lines"]
     assert not seen["paused"]["playing"] and seen["still"]["time"] == "0.50 / 1.20 s" and seen["back"]["time"] == "0.45 / 1.20 s"
     assert seen["scrubbed"]["time"] == "0.90 / 1.20 s" and seen["scrubbed"]["texts"][3] == "seed 3 walk, 0.60 s, ended"
+    expected = {"slider": "0.95", "menu": "0.95", "shift": "0.45", "browser's": "0.45"}
+    assert {name: seen[name]["time"][:4] for name in expected} == expected
     faded = {line[4] for line in seen["scrubbed"]["lines"]} - {line[4] for line in first["lines"]}
     assert len(faded) >= 3, "paler left, right and middle"
     assert seen["overlay"]["texts"] == ["4 clips, 1 ended"] and "o" in seen["overlay"]["pressed"]
