@@ -87,8 +87,8 @@ def _entries(clips: Clips, titles: Sequence[str]) -> Iterator[dict[str, Any]]:
         entry |= {"middle": middle.tolist(), "step": step, "positions": base64.b64encode(steps.tobytes()).decode()}
         if clips.given is not None:  # a bit a joint, and one for the path of the root
             given = clips.given[i, :length].numpy()
-            path = given[:, skeleton.root][:, list(skeleton.ground_axes)].all(-1)
-            bits = np.packbits(np.concatenate([given.all(-1), path[:, None]], axis=1))
+            path = given[:, skeleton.root][:, list(skeleton.ground_axes)].all(-1, keepdims=True)
+            bits = np.packbits(np.concatenate([given.all(-1), path], axis=1))
             entry["given"] = base64.b64encode(bits.tobytes()).decode()
         yield entry
 

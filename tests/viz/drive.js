@@ -1,5 +1,5 @@
 // Runs the script of a page without a browser: node drive.js PAGE STEPS. Prints as JSON the clips that it read, and after each
-// step what was drawn and what stands in the controls. A step is [element, event, its fields], or [seconds] that pass.
+// step what was drawn and what stands in the controls. A step is [element, event, its fields], [seconds] that pass, or ["eval", expression].
 const fs = require("fs"), vm = require("vm");
 
 const text = fs.readFileSync(process.argv[2], "utf8"), steps = JSON.parse(process.argv[3]);
@@ -43,7 +43,7 @@ const window = { devicePixelRatio: 2, requestAnimationFrame: (tick) => { frame =
 const sandbox = vm.createContext({ document, window, atob });
 vm.runInContext(script, sandbox);
 
-const out = { clips: vm.runInContext("decode", sandbox)(JSON.parse(data)).map((clip) => [...clip.points]), seen: [] };
+const out = { clips: vm.runInContext("decode", sandbox)(JSON.parse(data)).map((clip) => [...clip.points]), seen: [], values: [] };
 const look = () => {
   frame(now);
   const pressed = lists["[data-key]"].filter((button) => button.attributes["aria-pressed"]).map((button) => button.dataset.key);
@@ -55,7 +55,8 @@ look();
 for (const [what, event, fields] of steps) {
   if (event === undefined) {
     for (let passed = 0; passed < what - 1e-9; passed += 0.05) frame((now += 50));
-  } else if (what === "key") document.fire("keydown", { key: event, ...fields });
+  } else if (what === "eval") out.values.push(vm.runInContext(event, sandbox));
+  else if (what === "key") document.fire("keydown", { key: event, ...fields });
   else if (what === "button") lists["[data-key]"].find((button) => button.dataset.key === event).fire("click", { detail: 1 });
   else {
     Object.assign(elements[what], fields.set);

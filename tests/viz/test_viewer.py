@@ -102,6 +102,19 @@ def test_positions_arrive_to_the_quantisation_step(skeleton: Skeleton, tmp_path:
 
 
 @node
+def test_between_two_frames_a_pose_lies_between_them(motions: Clips, tmp_path: Path) -> None:
+    """A frame lasts until the next one would begin; after the last one that pose stays, and all begins again."""
+    made = "const data = JSON.parse(document.getElementById('data').textContent), clip = decode(data)[0]; clip.frames"
+    asked = ["[...pose(clip, 2)]", "[...pose(clip, 2.25)]", "[...pose(clip, 4.75)]", "[ended(clip, 4.99), ended(clip, 5)]"]
+    got = driven(viewer(motions), tmp_path / "a.html", *(["eval", text] for text in (made, *asked)), [0.65])
+    points = canonical(motions.positions.numpy(), motions.skeleton)[0].reshape(12, -1)
+    assert got["values"][0] == 5 and got["values"][4] == [False, True]
+    for pose, expected in zip(got["values"][1:4], (points[2], 0.75 * points[2] + 0.25 * points[3], points[4]), strict=True):
+        np.testing.assert_allclose(pose, expected, atol=1e-4)
+    assert got["seen"][-1]["time"] == "0.05 / 0.60 s"
+
+
+@node
 def test_bodies_stand_on_their_feet_facing_the_camera_within_the_canvas(tmp_path: Path) -> None:
     clips = persons()
     for size in ("800,600", "400,640"):
@@ -111,8 +124,12 @@ def test_bodies_stand_on_their_feet_facing_the_camera_within_the_canvas(tmp_path
             lines = np.array([line[:4] for line in seen["lines"]])
             assert len(lines) > 4 * 3 * 19 and lines.min() >= 0, "shadow, halo and limb of each bone"
             assert lines[:, ::2].max() <= width and lines[:, 1::2].max() <= height
-            sides = {colour: np.mean([line[0] for line in seen["lines"] if line[4] == colour]) for colour in (BLUE, VERMILION)}
-            assert sides[BLUE] > sides[VERMILION], "the person's left is to the right of who looks at it"
+            (left, left_at), (right, right_at) = (
+                np.mean([(i, line[0]) for i, line in enumerate(seen["lines"]) if line[4] == colour], axis=0)
+                for colour in (BLUE, VERMILION)
+            )
+            assert left_at > right_at, "the person's left is to the right of who looks at it"
+            assert right > left, "the camera stands to the body's right, which is drawn last"
             heads = [disc for disc in seen["discs"] if disc[3] == "rgb(64,68,75)"]
             feet = max(line[1] for line in seen["lines"] if line[4] == BLUE)
             assert len(heads) == 4 and max(disc[1] for disc in heads) < feet
