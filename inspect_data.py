@@ -15,19 +15,21 @@ from typing import Any
 
 import hydra
 import numpy as np
+import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from torch.nn.utils.rnn import pad_sequence
 
 from datamodules.clip_set import ClipSet
 from datamodules.readers.files import find_files
 from datamodules.sets.folder import ENDINGS, fitting_skeletons
 from datamodules.summary import summarise
+from ddpm.clips import Clips
 from ddpm.command import WITH_VALUE, command, plain
 from ddpm.config import construct
 from ddpm.errors import DataError, outside, quoted, refuse, refuse_split
 from ddpm.files import write_durably
 from ddpm.viz.figure import draw_skeleton
-from ddpm.viz.render import draw_clips, write_gif
 
 log = logging.getLogger("inspect")
 
@@ -46,7 +48,7 @@ class Config:
 
 
 def inspect_data(cfg: DictConfig) -> Path:
-    """Print a summary and write it with ``skeleton.png`` and ``clips.gif``.
+    """Print a summary and write it with ``skeleton.png``, ``clips.gif`` and ``clips.html``.
 
     Args:
         cfg: the composed configuration.
@@ -70,24 +72,23 @@ def inspect_data(cfg: DictConfig) -> Path:
     every = max(1, len(clips.frames) // 500)
     draw_skeleton(out / "skeleton.png", clips.skeleton, clips.frames[::every].numpy())
     if cfg.gif_clips > 0:
-        draw_some(out / "clips.gif", clips, cfg.gif_clips, cfg.frames)
-    log.info("pictures are in %s: skeleton.png%s", out, ", clips.gif" if cfg.gif_clips else "")
+        shown = some(clips, cfg.gif_clips, cfg.frames)
+        for ending in ("gif", "html"):
+            shown.save(out / f"clips.{ending}")
+    log.info("pictures are in %s: skeleton.png%s", out, ", clips.gif, clips.html" if cfg.gif_clips else "")
     return out
 
 
-def draw_some(path: Path, clips: ClipSet, n: int, frames: int) -> None:
-    """Draw the middles of ``n`` recordings, of as many classes as possible, spread over the data."""
+def some(clips: ClipSet, n: int, frames: int) -> Clips:
+    """The middles of ``n`` recordings, of as many classes as possible, spread over the data, with class or file as label."""
     label = clips.labels.numpy()
     order = np.argsort(label, kind="stable")
     chosen = sorted(set(order[np.linspace(0, len(order) - 1, min(n, len(order))).round().astype(int)].tolist()))
-    lengths = [min(frames, int(clips.lengths[i])) for i in chosen]
-    cells = np.zeros((len(chosen), max(lengths), len(clips.skeleton.names), clips.skeleton.coords), np.float32)
-    for cell, i, length in zip(cells, chosen, lengths, strict=True):
-        first = (int(clips.lengths[i]) - length) // 2
-        cell[:length] = clips.recording(i)[first : first + length].numpy()
-        cell[length:] = cell[length - 1]
-    titles = [clips.class_names[label[i]] if label[i] >= 0 else clips.sources[i] or "" for i in chosen]
-    write_gif(path, draw_clips(cells, clips.skeleton, titles=titles, lengths=lengths), clips.fps)
+    lengths = torch.tensor([min(frames, int(clips.lengths[i])) for i in chosen])
+    first = [(int(clips.lengths[i]) - length) // 2 for i, length in zip(chosen, lengths.tolist(), strict=True)]
+    cut = [clips.recording(i)[k : k + length] for i, k, length in zip(chosen, first, lengths.tolist(), strict=True)]
+    labels = tuple(clips.class_names[label[i]] if label[i] >= 0 else clips.sources[i] or "" for i in chosen)
+    return Clips(pad_sequence(cut, batch_first=True), lengths, clips.fps, clips.skeleton, labels=labels)
 
 
 def with_path(arguments: Sequence[str]) -> list[str]:

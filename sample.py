@@ -31,6 +31,7 @@ from ddpm.process.condition import LabelCondition
 from ddpm.process.editing import edit, given_by, interpolate, invert, vary
 from ddpm.process.samplers import cost
 from ddpm.viz.bvh_out import write_bvh_files
+from ddpm.viz.viewer import MOST
 
 log = logging.getLogger("sample")
 
@@ -87,10 +88,11 @@ def sample(cfg: DictConfig) -> Path:
     model, run = load_run(cfg.ckpt, cfg.trust)
     model.refuse_large(cfg.n, cfg.frames)
     model.to(choose_device(cfg.device))
-    if cfg.export and model.skeleton.coords != 3:
+    if cfg.export == "bvh" and model.skeleton.coords != 3:
         raise ConfigError(f"export={cfg.export}: rotations need three dimensions, the skeleton has {model.skeleton.coords}")
     values = cfg.n * (cfg.frames or model.frames) * len(model.skeleton.names) * model.skeleton.coords
     refuse_unwritable(cfg.out, 4 * values)
+    refuse([(cfg.export == "html" and values > MOST, f"n={cfg.n}: a page of {values} numbers, at most {MOST} are possible")])
     sampler = model.sampler
     if cfg.sampler is not None:
         sampler = construct(OmegaConf.to_container(cfg.sampler, resolve=True, throw_on_missing=True), "sampler")
@@ -107,7 +109,7 @@ def sample(cfg: DictConfig) -> Path:
             raise ConfigError(f"vector={cfg.vector}: {str(error).removeprefix('condition: ')}") from error
     turned = (run.get("loader") or {}).get("facing", False)
     source = None if cfg.source is None else source_of(cfg, model, run, turned).positions.float()
-    seeds, arrays, drawn, titles = range(cfg.seed, cfg.seed + cfg.n), {}, None, None
+    seeds, arrays, drawn, titles, cells = range(cfg.seed, cfg.seed + cfg.n), {}, None, None, cfg.gif_clips
     project = {"none": None, None: ""}.get(cfg.project, cfg.project)  # the empty string is the model's own
     guidance = cfg.guidance
     if cfg.guide is not None:
@@ -124,26 +126,25 @@ def sample(cfg: DictConfig) -> Path:
             off.mean(), off.max(), noise.std(),
         )  # fmt: skip
         arrays = {"noise": noise.numpy()}
-        again = clips.positions[: cfg.gif_clips]
-        beside = torch.stack([source[: len(again)], again], dim=1).flatten(0, 1)  # each beside its source
-        drawn = model.as_clips(beside) if len(again) else None
-        titles = [text for i in range(len(again)) for text in (f"source {cfg.source_clip + i}", "sampled again")]
+        drawn = model.as_clips(torch.stack([source, clips.positions], dim=1).flatten(0, 1))  # each beside its source
+        titles = [text for i in range(len(source)) for text in (f"source {cfg.source_clip + i}", "sampled again")]
+        cells *= 2
     elif cfg.vary is not None and source is not None:
         clips = vary(model, source[0], cfg.vary, seeds, **options)
-        drawn = model.as_clips(torch.cat([source[:1], clips.positions[: cfg.gif_clips]]))
-        titles = ["the source", *(clips.titles or [])[: cfg.gif_clips]]
+        drawn, titles = model.as_clips(torch.cat([source[:1], clips.positions])), ["the source", *(clips.titles or [])]
+        cells += 1
     elif cfg.edit is not None:
         clip, floor, action = read_whole(cfg.edit, model.skeleton, model.fps, cfg.source_clip)
         if labels is None and isinstance(model.condition, LabelCondition) and action in model.condition.known:
             options["labels"] = model.find_labels(action, cfg.n)
         given = given_by(cfg.keep, model.skeleton, len(clip))
         clips = edit(model, clip, given, seeds, facing=turned, floor=floor, **options)
-        drawn = model.as_clips(torch.cat([clip[None], clips.positions[: cfg.gif_clips]]))
+        drawn, titles = model.as_clips(torch.cat([clip[None], clips.positions])), ["the clip", *(clips.titles or [])]
         drawn = replace(drawn, given=given & (torch.arange(len(drawn)) > 0)[:, None, None, None])
-        titles = ["the clip", *(clips.titles or [])[: cfg.gif_clips]]
+        cells += 1
     elif cfg.interpolate is not None:
         clips = interpolate(model, cfg.interpolate, cfg.n, frames=cfg.frames, **options)
-        titles = [f"{cfg.interpolate[0]} to {cfg.interpolate[1]}: {i}/{cfg.n - 1}" for i in range(cfg.n)][: cfg.gif_clips]
+        titles = [f"{cfg.interpolate[0]} to {cfg.interpolate[1]}: {i}/{cfg.n - 1}" for i in range(cfg.n)]
     else:
         script = None if cfg.script is None else script_of(cfg.script)
         clips = model.sample(seeds, frames=cfg.frames, loop=cfg.loop, script=script, progress=True, **options)
@@ -153,10 +154,12 @@ def sample(cfg: DictConfig) -> Path:
     clips, out = pace(clips), Path(cfg.out)
     (path,) = clips.save(out / "clips.npz", arrays=arrays)
     log.info("%s: %d clips of %d frames at %g fps, sampled in %.1f s", path, *clips.positions.shape[:2], clips.fps, seconds)
+    drawn, titles = (clips, titles or clips.titles) if drawn is None else (pace(drawn), titles)
     if cfg.gif_clips > 0:
-        drawn = clips.take(slice(cfg.gif_clips)) if drawn is None else pace(drawn)
-        drawn.save(out / "clips.gif", titles=titles)
+        drawn.take(slice(cells)).save(out / "clips.gif", titles=titles and titles[:cells])
         log.info("%s: %d of them", out / "clips.gif", min(cfg.gif_clips, len(clips)))
+    if cfg.export == "html":
+        log.info("%s: all of them; open it in a browser", *drawn.save(out / "clips.html", titles=titles))
     if cfg.export == "bvh":
         trips = write_bvh_files(out / "clip.bvh", clips).values()
         log.info("%s: %d files", out / "clip_*.bvh", len(trips))
@@ -207,7 +210,7 @@ def check_values(cfg: DictConfig) -> None:
     refuse(outside(cfg, limits))  # type: ignore[arg-type]
     for key, good, limit in (
         ("seed", cfg.seed + cfg.n <= 2**63, "so small that seed + n is at most 2^63"),
-        ("export", cfg.export in (None, "bvh"), "bvh, or null"),
+        ("export", cfg.export in (None, "bvh", "html"), "bvh, html, or null"),
         ("guidance", 0 <= (cfg.guidance or 0) < math.inf, "a number, and not negative; 1 is none, more exaggerates the action"),
         ("project", cfg.project in (None, "bones", "none"), "bones, none, or null for that of the run"),
         ("vary", cfg.vary is None or 0 < cfg.vary <= 1, "in (0, 1]: 1 keeps nothing of the clip"),

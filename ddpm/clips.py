@@ -17,7 +17,7 @@ from ddpm.files import write_durably
 from ddpm.resampling import resample, resample_turn
 from ddpm.skeleton import Skeleton
 
-ENDINGS = (".npz", ".gif", ".bvh", ".mp4")
+ENDINGS = (".npz", ".gif", ".bvh", ".mp4", ".html")
 """What `Clips.save` can write."""
 FASTEST, TEMPO = 1000.0, 10.0
 """Frames per second, and times as fast or as slow, that `Clips.resampled` makes at most."""
@@ -109,6 +109,7 @@ class Clips:
         ``.npz``: ``clips`` float32 ``(n, frames, joints, coords)``, ``fps``, ``joint_names``, ``parents`` (-1 for the root),
         ``units``; ``seeds`` and ``labels`` if there are any, ``lengths`` if there is padding; and the additional ``arrays``.
         ``.gif``, ``.mp4`` (with the extra ``video``): all clips in a grid, under ``titles``, by default seed and label.
+        ``.html``: the same as a page to turn, zoom and scrub (`ddpm.viz.viewer.viewer`).
         ``.bvh``: a file a clip, ``NAME_000.bvh`` and so on.
 
         Raises:
@@ -116,7 +117,7 @@ class Clips:
                 numbers that are not finite.
             WriteError: the file cannot be written.
         """
-        from ddpm.viz import bvh_out, render
+        from ddpm.viz import bvh_out, render, viewer
 
         path, positions, lengths = Path(path), self.positions.numpy(), self.lengths.tolist()
         match path.suffix.lower():
@@ -142,6 +143,8 @@ class Clips:
                 given = None if self.given is None else self.given.numpy()
                 frames = render.draw_clips(positions, self.skeleton, titles=titles, lengths=lengths, given=given)
                 write_durably(path, (render.gif_bytes if ending == ".gif" else render.mp4_bytes)(frames, self.fps))
+            case ".html":
+                write_durably(path, viewer.viewer(self, titles, name=path.stem).encode())
             case ".bvh":
                 self.require_finite()
                 return list(bvh_out.write_bvh_files(path, self))

@@ -278,7 +278,7 @@ def test_files_that_do_not_fit_are_named(tmp_path: Path, change: dict[str, Any],
 
 def test_other_endings_are_refused_with_those_there_are(motions: Clips, tmp_path: Path) -> None:
     for name in ("a.fbx", "a"):
-        with pytest.raises(ValueError, match=r"unknown ending '.*'; clips are written as \.npz, \.gif, \.bvh"):
+        with pytest.raises(ValueError, match=r"unknown ending '.*'; clips are written as \.npz, \.gif, \.bvh, \.mp4, \.html$"):
             motions.save(tmp_path / name)
     with pytest.raises(DataError, match=r"clips are read from \.npz"):
         Clips.load(tmp_path / "a.bvh")
@@ -290,10 +290,10 @@ def test_a_picture_shows_every_clip_for_as_long_as_it_plays(motions: Clips, tmp_
     x[1, 2] = torch.nan  # what a diverged model samples can be looked at
     assert Clips.whole(x, 20.0, motions.skeleton).save(tmp_path / "a.GIF") == [tmp_path / "a.GIF"]
     with Image.open(tmp_path / "a.GIF") as picture:
-        assert picture.n_frames == 12 and picture.size == (400, 400)
+        assert picture.n_frames == 12 and picture.size == (600, 200)
     replace(motions.take(slice(3)), seeds=torch.arange(3)).save(tmp_path / "b.gif")
     with Image.open(tmp_path / "b.gif") as picture:
-        assert picture.size[0] == 400 and picture.size[1] > 400, "with titles"
+        assert picture.size[0] == 600 and picture.size[1] > 200, "with titles"
 
 
 def test_bvh_files_hold_a_clip_each_as_long_as_it_is(motions: Clips, flat: Clips, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def test_a_wheel_is_complete(tmp_path: Path) -> None:
     with zipfile.ZipFile(next(out.glob("*.whl"))) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
         wheel.extractall(tmp_path / "site")
-    files = [path for part in PARTS for ending in ("py", "yaml") for path in (ROOT / part).rglob(f"*.{ending}")]
+    files = [path for part in PARTS for ending in ("py", "yaml", "html", "js") for path in (ROOT / part).rglob(f"*.{ending}")]
     commands = {f"pose_ddpm_commands/{path.name}" for path in ROOT.glob("*.py")}
     assert names == {path.relative_to(ROOT).as_posix() for path in files} | commands
     assert commands == {f"pose_ddpm_commands/{name}.py" for name in COMMANDS}

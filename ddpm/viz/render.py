@@ -78,20 +78,26 @@ def facing(points: np.ndarray, skeleton: Skeleton) -> np.ndarray:
     return np.arctan2(ahead[:, 0], ahead[:, 1])
 
 
+def floors(points: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """``(n,)`` metres: the 1st percentile of the heights of each clip's feet, 0 where they are unknown.
+
+    Robust to a few frames of lost tracking, and right for data measured from the pelvis or the camera, where height 0 is in
+    mid-air.
+    """
+    feet = [skeleton.index(name) for name in skeleton.feet] or list(range(len(skeleton.names)))
+    heights = points[:, :, feet, 1].reshape(len(points), -1)
+    return np.array([np.percentile(h[np.isfinite(h)], 1) if np.isfinite(h).any() else 0.0 for h in heights])
+
+
 def _project(clips: np.ndarray, skeleton: Skeleton, size: int) -> _View:
     """Project clips ``(n, frames, joints, coords)`` with one orthographic camera each, which sees all motion and shadow.
 
     It stands still, or goes beside a body that travels. All cells have one scale, so that bodies can be compared, except those of
-    clips far larger than the typical one (the lower median). The floor is at the 1st percentile of the heights of a clip's feet:
-    robust to a few frames of lost tracking, and right for data measured from the pelvis or the camera, where height 0 is in
-    mid-air.
+    clips far larger than the typical one (the lower median).
     """
     points = canonical(clips, skeleton)
     n = len(points)
-    feet = [skeleton.index(name) for name in skeleton.feet] or list(range(len(skeleton.names)))
-    heights = points[:, :, feet, 1].reshape(n, -1)
-    ground = np.array([np.percentile(h[np.isfinite(h)], 1) if np.isfinite(h).any() else 0.0 for h in heights])
-
+    ground = floors(points, skeleton)
     solid = skeleton.coords == 3
     turn = facing(points, skeleton) + TURN if solid else np.zeros(n)
     rise = np.full(n, ELEVATION if solid else 0.0)

@@ -20,6 +20,7 @@ from ddpm.metrics.verdict import Finding, is_far
 from ddpm.viz import evaluation_plots as plots
 from ddpm.viz.plots import picture_bytes
 from ddpm.viz.render import draw_clips, gif_bytes
+from ddpm.viz.viewer import embedded, viewer
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #22262b; max-width: 1180px; margin: 2em auto; padding: 0 1em; }
@@ -90,6 +91,8 @@ def write_report(
         _clips(generated.take(slice(9)), "<b>Generated</b>: the first 9 clips, not chosen. Orange is the person's right."),
         _clips(real.take(evenly), "<b>Real</b>: 9 reference clips, evenly chosen."),
         "</div>",
+        embedded(viewer(generated.take(slice(8)), real=real.take(nearest(generated.take(slice(8)), real)[1]))),
+        f"<p class='note'>{BESIDE}</p>",
         "<h2>Between real and degraded</h2>",
         _plot(plots.plot_scale(evaluation), SCALE),
         "<h2>All metrics</h2>",
@@ -114,6 +117,10 @@ def write_report(
     write_durably(path, (head + "\n".join(parts) + "</body></html>\n").encode())
 
 
+BESIDE = (
+    "The first 8 generated clips, each beside the real clip that comes closest to it; o lays one over the other. Drag to turn, "
+    "click to enlarge, ? for the keys."
+)
 SCALE = (
     "Distances between generated and real clips, divided by the distance between two halves of the real ones: 1 is as good as "
     "real. A filled dot is further away than real clips and clips of other people are. Grey: real clips made worse on purpose, "

@@ -90,7 +90,7 @@ def test_real_clips_score_like_the_floor_and_the_page_stands_alone(
     assert "0 of 31 metrics" in caplog.text
     assert max(len(line) for line in caplog.text.splitlines() if "frechet" in line.lower()) <= 120 + 40, "with the log's prefix"
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "http" not in page and "<script" not in page
+    assert "http" not in page and "<script" not in page and page.count("<iframe") == 1
     assert page.count("data:image/png;base64,") == 6 and page.count("data:image/gif;base64,") == 3
     assert 100_000 < len(page) < 5_000_000
     assert found["classifier"]["tested"] >= 10 and "Which actions a classifier sees" in page

@@ -22,9 +22,9 @@ from tests.skeletons import people, shipped
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_summary_and_two_pictures(tmp_path: Path) -> None:
+def test_a_summary_two_pictures_and_a_page(tmp_path: Path) -> None:
     out = inspect_data(compose("inspect", ["data.n=26", f"out={tmp_path / 'o'}", "frames=12", "gif_clips=4"]))
-    assert sorted(path.name for path in out.iterdir()) == ["clips.gif", "skeleton.png", "summary.txt"]
+    assert sorted(path.name for path in out.iterdir()) == ["clips.gif", "clips.html", "skeleton.png", "summary.txt"]
     assert "26 recordings" in (out / "summary.txt").read_text() and "none found" in (out / "summary.txt").read_text()
     with Image.open(out / "clips.gif") as gif:
         assert gif.n_frames == 12

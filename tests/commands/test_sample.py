@@ -461,6 +461,20 @@ def test_clips_go_out_as_bvh(run: Path, tmp_path: Path, caplog: pytest.LogCaptur
         sampled(run, tmp_path, "export=fbx")
 
 
+def test_clips_go_out_as_a_page(run: Path, tmp_path: Path) -> None:
+    """All of them, whatever the picture shows, and beside what they were made of."""
+    sampled(run, tmp_path, "n=3", "gif_clips=0", "export=html", "seed=7")
+    page = (tmp_path / "clips.html").read_text()
+    assert [f"seed {seed}" in page for seed in (6, 7, 8, 9, 10)] == [False, True, True, True, False]
+    sampled(run, tmp_path / "v", f"source={tmp_path / 'clips.npz'}", "vary=0.5", "n=2", "gif_clips=1", "export=html")
+    page = (tmp_path / "v" / "clips.html").read_text()
+    assert page.index('"the source"') < page.index("seed 0") < page.index("seed 1")
+    with Image.open(tmp_path / "v" / "clips.gif") as picture:
+        assert picture.width == 400, "the source and one of them"
+    with pytest.raises(ConfigError, match=r"n=70000: a page of 33600000 numbers, at most 30000000"):
+        sampled(run, tmp_path, "n=70000", "export=html")
+
+
 @pytest.mark.parametrize("overrides", [["sampler=ddim"], []])
 def test_steps_are_those_of_any_sampler(run: Path, tmp_path: Path, overrides: list[str]) -> None:
     few = sampled(run, tmp_path / "a", "n=1", "steps=3", "gif_clips=0", *overrides)["clips"]
