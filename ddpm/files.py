@@ -5,6 +5,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -82,7 +83,8 @@ def remove_strays(folder: Path, alone: bool = False) -> None:
     What a living process of this machine writes stays; with ``alone`` the caller knows that there is none.
     """
     for stray in folder.glob(".*.tmp-*"):
-        if alone or not _is_alive(stray.name.rpartition("-")[2]):
+        ours = re.fullmatch(r"\.(?:.+\.\w+|trial-\d+)\.tmp-(\d+)", stray.name)
+        if ours and (alone or not _is_alive(ours[1])):
             with contextlib.suppress(OSError):
                 stray.unlink()
 
@@ -142,7 +144,7 @@ def _is_alive(pid: str) -> bool:
         return True
     try:
         os.kill(int(pid), 0)
-    except (ProcessLookupError, ValueError, OverflowError):
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

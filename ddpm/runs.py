@@ -76,9 +76,10 @@ def sweep_directory(out: str | None, resume: str | None) -> str:
             Path(out).mkdir(parents=True, exist_ok=True)
             Path(out, "multirun.yaml").touch(exist_ok=False)  # Hydra writes into it next
         except FileExistsError as error:
-            raise ConfigError(
-                f"out={out}: there is a sweep in it already; continue it with resume=auto, or choose another directory"
-            ) from error
+            if any(path.name != LOG for path in Path(out).glob("*/*")):  # of jobs that were refused there is the log alone
+                raise ConfigError(
+                    f"out={out}: there is a sweep in it already; continue it with resume=auto, or choose another directory"
+                ) from error
     return out
 
 

@@ -39,12 +39,13 @@ def test_a_limit_of_the_size_of_files_is_found(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
-def test_what_a_living_process_writes_stays(tmp_path: Path) -> None:
+def test_what_a_living_process_writes_stays_and_what_is_anybody_elses(tmp_path: Path) -> None:
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True).stdout.strip()
-    names = {f".a.tmp-{dead}", f".b.tmp-{os.getppid()}", f".c.tmp-{os.getpid()}", ".d.tmp-x", "e.tmp-1"}
-    for name in names:
+    theirs = {".d.tmp-x", "e.tmp-1", ".notes.txt.tmp-old", ".notes.tmp-2024", f"a.npz.tmp-{dead}"}
+    names = {f".a.npz.tmp-{dead}", f".b.gif.tmp-{os.getppid()}", f".c.json.tmp-{os.getpid()}", f".trial-0.tmp-{dead}"}
+    for name in names | theirs:
         (tmp_path / name).touch()
     files.remove_strays(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {f".b.tmp-{os.getppid()}", "e.tmp-1"}
+    assert {path.name for path in tmp_path.iterdir()} == {f".b.gif.tmp-{os.getppid()}"} | theirs
     files.remove_strays(tmp_path, alone=True)
-    assert {path.name for path in tmp_path.iterdir()} == {"e.tmp-1"}
+    assert {path.name for path in tmp_path.iterdir()} == theirs

@@ -253,8 +253,9 @@ def test_a_refused_start_changes_nothing_of_the_other(run: Run) -> None:
 
 
 def test_a_sweep_is_not_begun_in_another_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    replace_work(monkeypatch, "train", lambda cfg: 0.5)
-    assert run("train", "-m", "out=o", "seed=1,2")[0] == 0
+    assert run("train", "-m", "out=o", "T=0,1")[0] == 2 and {path.name for path in Path("o").glob("*/*")} == {"train.log"}
+    replace_work(monkeypatch, "train", lambda cfg: Path(cfg.out, ".lock").touch())
+    assert run("train", "-m", "out=o", "seed=1,2")[0] == 0, "a sweep of mistakes is no sweep"
     before = contents(Path("o"))
     ended, out, err = run("train", "-m", "out=o", "seed=3,4")
     assert ended == 2 and "there is a sweep in it already" in out + err and contents(Path("o")) == before
