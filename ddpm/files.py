@@ -44,7 +44,7 @@ def refuse_place(key: str, place: str | Path) -> None:
     Raises:
         ConfigError: it cannot; names key, place and what is in the way.
     """
-    if str(place) == "" or (Path(place).exists() and not Path(place).is_dir()):
+    if str(place) == "" or (os.path.exists(place) and not os.path.isdir(place)):  # of a closed folder Path would raise
         raise ConfigError(f"{key}={str(place)!r} must be a directory, or the name of a new one")
     try:
         refuse_unwritable(place, 2**20)
@@ -59,7 +59,8 @@ def refuse_unwritable(folder: str | Path, size: int, n: int = 1) -> None:
         WriteError: they cannot; names the folder, the bytes needed and the bytes free.
     """
     folder = Path(folder).absolute()
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    missing = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
+    free = _free(folder)  # beside the trials
     trials = [folder / f".trial-{i}.tmp-{os.getpid()}" for i in range(n)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +68,7 @@ def refuse_unwritable(folder: str | Path, size: int, n: int = 1) -> None:
             with trial.open("wb") as file:
                 _occupy(file, size)
     except OSError as error:
-        need = f"{n * size} bytes needed, {_free(folder)} free"
+        need = f"{n * size} bytes needed, {free} free"
         raise WriteError(
             f"{folder}: cannot be written to ({error.strerror}), {need}; choose another directory, or make room"
         ) from error
@@ -122,7 +123,7 @@ def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
 
 def _free(path: Path) -> int:
     """Bytes that are free where a path is, or would be."""
-    return shutil.disk_usage(next(p for p in (path, *path.absolute().parents) if p.exists())).free
+    return shutil.disk_usage(next(p for p in (path, *path.absolute().parents) if os.path.exists(p))).free
 
 
 def _occupy(file: BinaryIO, size: int) -> None:

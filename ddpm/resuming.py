@@ -143,7 +143,7 @@ def refuse_outside(config: Mapping[str, Any], out: Path) -> None:
             # What is no directory is a name, a file in one or a metric: val/loss.
             place = Path(value) if key.endswith(("dir", "dirpath", "uri")) else out / value
             if ".." in place.parts or not place.resolve().is_relative_to(out.resolve()):
-                raise ConfigError(f"{key}={value}: a resumed run writes below its own directory, {out}; give {key}={out}")
+                raise ConfigError(f"{key}={value}: a resumed run writes below its own directory; give {key} a place in {out}")
 
 
 def refuse_links(out: Path) -> None:

@@ -67,10 +67,11 @@ def sweep_directory(out: str | None, resume: str | None) -> str:
     """Where a multirun goes: ``out`` if given, else a new directory named by the time.
 
     Raises:
-        ConfigError: a sweep is in ``out`` that is not to be resumed.
+        ConfigError: a sweep is in ``out`` that is not to be resumed; or it is no directory, or nothing can be written there.
     """
     if out is None:
         return _new_directory("multirun/%Y-%m-%d/%H-%M-%S")
+    refuse_place("out", out)
     if resume is None:
         try:
             Path(out).mkdir(parents=True, exist_ok=True)
@@ -87,6 +88,8 @@ def _new_directory(pattern: str) -> str:
     """A directory named by the time that this process alone has made; a number behind it tells starts in one second apart."""
     name = datetime.now().strftime(pattern)
     path, n = name, 1
+    if is_first_process():
+        refuse_place("out", name)
     while is_first_process():
         _remember_missing(Path(path))
         try:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from ddpm import files
-from ddpm.errors import WriteError
-from ddpm.files import refuse_unwritable
+from ddpm.errors import ConfigError, WriteError
+from ddpm.files import refuse_place, refuse_unwritable
+from ddpm.runs import sweep_directory
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,6 +26,22 @@ def test_room_is_found_or_not(quick: bool, tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(WriteError, match=r"file/new: cannot be written to \(Not a directory\), 6 bytes needed, \d+ free; choose"):
         refuse_unwritable(tmp_path / "file" / "new", 3, 2)
     assert {path.name for path in tmp_path.rglob("*")} == {"there", "file"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="has other rights")
+def test_in_a_closed_folder_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, user = tmp_path / "closed" / "new", os.geteuid()
+    place.parent.mkdir(0o000)
+    monkeypatch.chdir("/")
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        for asked in (lambda: refuse_place("out", place), lambda: sweep_directory(str(place), None)):
+            with pytest.raises(ConfigError, match=r"out=.*new: cannot be written to \(Permission denied\), .* free; choose"):
+                asked()
+    finally:
+        if user == 0:
+            os.seteuid(0)
 
 
 def test_a_limit_of_the_size_of_files_is_found(tmp_path: Path) -> None:
