@@ -221,10 +221,9 @@ def _composition(error: CompactHydraException, keys: Sequence[str]) -> str:
         argument = next((a for a in given if a.lstrip("~").partition("=")[0] == named[1]), named[1])
         node = getattr(cause, "parent_node", None)
         inside = {} if node is None else OmegaConf.to_container(node._get_root(), resolve=False)
-        known = [name for name in _dotted(inside, "") if not name.startswith("hydra")] or list(keys)
+        known = [name for name in _dotted(inside, "") if not name.startswith("hydra") and "._" not in name] or list(keys)
         prefix = named[1].rpartition(".")[0]
         beside = [name.rpartition(".")[2] for name in known if prefix and name.rpartition(".")[0] == prefix]
-        beside = [name for name in beside if not name.startswith("_")]
         where = f"{prefix} has {', '.join(beside)}; +{argument} adds one" if beside else "--cfg job prints all"
         return f"{argument}: there is no such key{meant(named[1], known)}; {where}"
     merged = re.search(r"Error merging override (.*)", said)
