@@ -23,7 +23,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from ddpm.config import check, construct, located
 from ddpm.errors import ConfigError, ProjectError, meant, printable, typed
-from ddpm.files import refuse_place
+from ddpm.files import refuse_place, remove_strays
 from ddpm.skeleton import Skeleton
 from ddpm.startup import loaded
 
@@ -71,7 +71,10 @@ def command(config_name: str, schema: type) -> Callable[[Callable[[DictConfig], 
                 os.environ.pop(FULL, None)  # so that processes that it starts do as this one
             try:
                 _look_over(cfg, [field.name for field in fields(schema)])
-                return work(cfg)
+                result = work(cfg)
+                if cfg.get("out"):
+                    remove_strays(Path(cfg.out))
+                return result
             except EXPECTED as error:
                 log.error("%s", message(error))
                 if sweeps or WANTS_FULL:

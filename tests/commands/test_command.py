@@ -98,6 +98,20 @@ def test_what_is_expected_is_one_message(
 
 
 @pytest.mark.parametrize("door", DOORS)
+def test_what_killed_processes_left_goes_with_the_next_success(door: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    stray = Path("o", ".clips.npz.tmp-99999999")
+    stray.parent.mkdir()
+    stray.touch()
+
+    def fail(cfg: DictConfig) -> None:
+        raise ValueError("an error")
+
+    for work, status in ((fail, 2), (lambda cfg: None, 0)):
+        replace_work(monkeypatch, door, work)
+        assert run(door, *GIVEN.get(door, []), "out=o")[0] == status and stray.exists() == bool(status)
+
+
+@pytest.mark.parametrize("door", DOORS)
 def test_an_interrupted_training_is_an_interrupt(door: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def as_lightning(cfg: DictConfig) -> None:
         try:
