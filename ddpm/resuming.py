@@ -185,8 +185,10 @@ def refuse_another_run(checkpoint: Path, saved: Mapping[str, Any]) -> int:
         if before.get(key) != now.get(key) and not key.startswith(MAY_DIFFER)
     ]
     if differences:
-        why = "is of another run, or of an earlier version with other defaults; start a new one, or give what the checkpoint has"
-        raise ConfigError("\n".join([f"{checkpoint} {why} (~KEY takes away what it has not):", *differences]))
+        raise ConfigError(
+            f"{checkpoint}: of another run, or of an earlier version with other defaults; start a new one, or give what the "
+            "checkpoint has (~KEY takes away what it has not):\n" + "\n".join(differences)
+        )
     return int(content["global_step"])
 
 
