@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,16 @@ def test_a_run_that_is_killed_fifty_times_is_the_run_that_never_was(tmp_path: Pa
     command = [sys.executable, str(ROOT / "train.py"), *options]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([*command, f"out={tmp_path / 'whole'}"], check=True, capture_output=True, env=env)
+    began = time.monotonic()
+    subprocess.run([*command, "--cfg", "job"], check=True, capture_output=True, env=env)
+    start = time.monotonic() - began  # most of it
     kills, trained, out = 0, 0, tmp_path / "run"
     log = tmp_path / "printed"
     while True:
         with log.open("w") as printed:
             run = subprocess.Popen([*command, f"out={out}", "resume=auto"], stdout=printed, stderr=printed, env=env)
             try:
-                status = run.wait(draw.uniform(0, 14) if kills < KILLS else None)
+                status = run.wait(draw.uniform(0, 4 * start) if kills < KILLS else None)
             except subprocess.TimeoutExpired:
                 run.send_signal(signal.SIGKILL)
                 run.wait()
