@@ -84,13 +84,13 @@ def evaluate(cfg: DictConfig) -> Path:
         f"{'recordings held out from training' if real.held_out else 'all recordings, also those of training'}"
     )
     log.info("%s", lead)
+    wanted = None if fast else generated.label_codes(data.clips.class_names)
     classifier = None if fast else classifier_of(data, seed)
     features = classifier.features if classifier is not None and real.held_out else None
     found = suite.evaluate(
         generated, real.motions, subjects=real.subjects, legacy=config["legacy"], fast=fast, seed=seed, classifier=features
     )
     if classifier is not None:
-        wanted = generated.label_codes(data.clips.class_names)
         seen = classification(classifier, data, generated, wanted, seed=seed, in_metrics=real.held_out)
         found = replace(found, classification=seen)
     training = None

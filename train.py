@@ -16,6 +16,7 @@ import hydra
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LearningRateMonitor, ProgressBar
@@ -27,9 +28,9 @@ from datamodules.pose import PoseDataModule
 from datamodules.split import list_digest
 from ddpm import resuming, runs
 from ddpm.checkpoint import DurableCheckpointIO
-from ddpm.command import command, plain
+from ddpm.command import command, message, plain
 from ddpm.config import RESUMED, blaming, construct
-from ddpm.errors import ConfigError, typed
+from ddpm.errors import CheckpointError, ConfigError, typed
 from ddpm.files import write_durably
 from ddpm.fine_tuning import Origin, validation_loss
 from ddpm.limits import checked, refuse_processes, refuse_too_small, refuse_unknown_monitor
@@ -183,7 +184,10 @@ def main(cfg: DictConfig) -> float:
         begun = resuming.checkpoint_to_resume(resume, Path(out))
         if begun is not None:
             overrides = resuming.overrides_of(begun, overrides)
-            cfg = hydra.compose("config", overrides=[o for o in overrides if resuming.override_key(o) not in resuming.OWN])
+            try:
+                cfg = hydra.compose("config", overrides=[o for o in overrides if resuming.override_key(o) not in resuming.OWN])
+            except CompactHydraException as error:  # what was typed now is composed already
+                raise CheckpointError(f"{begun}: its command line is not that of this version: {message(error)}") from error
         cfg.out, cfg.resume, cfg.cache, cfg.trust = out, resume if begun is None else str(begun), cache, trust
         # The command line in a checkpoint names no code but ours and that of trusted packages.
         return train(cfg, overrides, None if begun is None else (*RESUMED, *trust))

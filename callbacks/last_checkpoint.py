@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ log = logging.getLogger(__name__)
 
 class LastCheckpoint(Checkpoint):
     """Saves ``last.ckpt`` every ``every_n_steps`` optimiser steps, after every epoch's validation, and on an exception, unless
-    training has diverged. The one before stays as ``previous.ckpt``.
+    training has diverged. The one before stays as ``previous.ckpt``, or takes its place again if the gradient of the last one is
+    not finite.
 
     Lightning's ModelCheckpoint writes its ``last.ckpt`` only when the monitored metric improves, misses the end of a run whose
     length is no multiple of its interval, and on an exception saves between epochs, which does not resume exactly.
@@ -72,7 +74,10 @@ class LastCheckpoint(Checkpoint):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save the progress before the exception, if there is any that is worth it."""
-        diverged = isinstance(exception, FloatingPointError)
+        diverged, previous = isinstance(exception, FloatingPointError), self.path.with_name("previous.ckpt")
+        if diverged and trainer.global_step == self._saved_step and trainer.is_global_zero and previous.exists():
+            with keeping(self.path, previous):  # the last one is what has diverged: they change places
+                os.replace(previous, self.path)
         if trainer.training and trainer.global_step > self._saved_step and not diverged and _is_between_steps(trainer):
             batches = trainer.fit_loop.epoch_loop.batch_progress
             for tracker in (batches.total, batches.current):  # Lightning would log all that follows a step too late

@@ -69,8 +69,8 @@ def through_cache(construct: Construct, directory: str | None) -> Construct:
 
 def _remove_strays(folder: Path, own: str) -> None:
     """Remove entries that killed processes left half written; whoever writes one holds its lock, this process that of ``own``."""
-    for stray in folder.glob(".*.tmp-*"):
-        key = stray.name[1:].partition(".tmp-")[0]
+    for stray in folder.glob(f".{'[0-9a-f]' * 32}.tmp-*"):
+        key = stray.name[1:33]
         try:
             with contextlib.nullcontext() if key == own else FileLock(folder / f"{key}.lock", timeout=0):
                 shutil.rmtree(stray, ignore_errors=True)

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -155,6 +155,16 @@ def build_module(
     return module
 
 
+@contextlib.contextmanager
+def sketching(node: Mapping[str, Any], key: str) -> Iterator[None]:
+    """What is built inside this context takes no memory; more numbers than a tensor can have are a ConfigError."""
+    try:
+        with torch.device("meta"):
+            yield
+    except (RuntimeError, OverflowError) as error:
+        raise ConfigError(f"{key}: too large to be built; make it smaller: {node}") from error
+
+
 def _refuse_large(
     nodes: Mapping[str, Any], classes: tuple[Sequence[int], int], trust: Sequence[str] | None, numbers: float
 ) -> None:
@@ -164,13 +174,10 @@ def _refuse_large(
         check(node, key, trust)
         if not isinstance(node, Mapping) or node.get("_target_") not in PARTS:
             continue
-        try:
-            with torch.device("meta"):
-                sketch = construct_part(node, key, trust)
-                if key == "prediction":
-                    sketch.prepare(*classes)
-        except (RuntimeError, OverflowError) as error:  # more than a tensor can have
-            raise ConfigError(f"{key}: too large to be built ({str(error).splitlines()[0][:100]})") from error
+        with sketching(node, key):
+            sketch = construct_part(node, key, trust)
+            if key == "prediction":
+                sketch.prepare(*classes)
         if isinstance(sketch, nn.Module):
             held += sum(tensor.numel() for tensor in (*sketch.parameters(), *sketch.buffers()))
         if held > 2 * numbers + 10**6:  # what is a little short is named where the weights are loaded

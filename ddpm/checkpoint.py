@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ddpm.build import build_module
 from ddpm.config import built_from_file, of_today
-from ddpm.errors import CheckpointError
+from ddpm.errors import CheckpointError, ConfigError
 from ddpm.files import write_durably
 from ddpm.module import MotionDiffusion
 
@@ -188,7 +188,7 @@ def load_run(path: str | Path, trust: Sequence[str] = ()) -> tuple[MotionDiffusi
         if not isinstance(config.get(key) or {}, dict):
             raise CheckpointError(f"{path}: not a checkpoint of this project: its {key} is a {type(config[key]).__name__}")
     try:
-        with built_from_file(str(path)):
+        with built_from_file("hyper_parameters"):
             module = build_module(
                 config,
                 motion["fps"],
@@ -198,6 +198,8 @@ def load_run(path: str | Path, trust: Sequence[str] = ()) -> tuple[MotionDiffusi
                 trust=[trust] if isinstance(trust, str) else trust,
                 numbers=sum(value.numel() for _, value in _numbers(content["state_dict"])),
             )
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     except KeyError as error:
         raise CheckpointError(
             f"{path}: of another version or another project, its configuration lacks {error}; train anew"

@@ -23,7 +23,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from ddpm.config import check, construct, located
 from ddpm.errors import ConfigError, ProjectError, meant, printable, typed
-from ddpm.files import refuse_place
+from ddpm.files import refuse_place, remove_strays
 from ddpm.skeleton import Skeleton
 from ddpm.startup import loaded
 
@@ -71,7 +71,10 @@ def command(config_name: str, schema: type) -> Callable[[Callable[[DictConfig], 
                 os.environ.pop(FULL, None)  # so that processes that it starts do as this one
             try:
                 _look_over(cfg, [field.name for field in fields(schema)])
-                return work(cfg)
+                result = work(cfg)
+                if cfg.get("out"):
+                    remove_strays(Path(cfg.out))
+                return result
             except EXPECTED as error:
                 log.error("%s", message(error))
                 if sweeps or WANTS_FULL:
@@ -221,10 +224,9 @@ def _composition(error: CompactHydraException, keys: Sequence[str]) -> str:
         argument = next((a for a in given if a.lstrip("~").partition("=")[0] == named[1]), named[1])
         node = getattr(cause, "parent_node", None)
         inside = {} if node is None else OmegaConf.to_container(node._get_root(), resolve=False)
-        known = [name for name in _dotted(inside, "") if not name.startswith("hydra")] or list(keys)
+        known = [name for name in _dotted(inside, "") if not name.startswith("hydra") and "._" not in name] or list(keys)
         prefix = named[1].rpartition(".")[0]
         beside = [name.rpartition(".")[2] for name in known if prefix and name.rpartition(".")[0] == prefix]
-        beside = [name for name in beside if not name.startswith("_")]
         where = f"{prefix} has {', '.join(beside)}; +{argument} adds one" if beside else "--cfg job prints all"
         return f"{argument}: there is no such key{meant(named[1], known)}; {where}"
     merged = re.search(r"Error merging override (.*)", said)

@@ -9,6 +9,7 @@ import importlib
 import inspect
 import itertools
 import math
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -181,9 +182,10 @@ def located(
         name = node["_target_"]
         if trust is not None and not _is_trusted(name, trust):
             package = name.partition(".")[0] if isinstance(name, str) and "." in name else "my_package"
+            nobodys = package in (*sys.stdlib_module_names, "ddpm", "datamodules", "callbacks", "torch")
             raise ConfigError(
-                f"{path}._target_={name!r} is no part of this project, and a checkpoint may name no other code; "
-                f"if the package is your own, give trust=[{package}]"
+                f"{path}._target_={name!r} is no part of this project that a checkpoint may name, and it may name no other code; "
+                + ("use another" if nobodys else f"if the package is your own, give trust=[{package}]")
             )
         if trust is not None and name.startswith(WRITERS) and path.partition(".")[0] not in WRITING:
             raise ConfigError(f"{path}._target_={name!r}: a checkpoint may name this below {' and '.join(WRITING)} only")

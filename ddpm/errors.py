@@ -94,7 +94,7 @@ def meant(word: str, known: Sequence[str]) -> str:
     """``, did you mean X?`` if the last part of a name is nearly that of the word; of several those that begin as it does."""
     before, _, last = word.rpartition(".")
     ends = {name: name.rpartition(".")[2] for name in known}
-    alike = [last] if last in ends.values() else difflib.get_close_matches(last, set(ends.values()), 1, 0.7)
+    alike = [last] if last in ends.values() else difflib.get_close_matches(last, set(ends.values()), 1, 0.75)
     found = [name for name, end in ends.items() if end in alike]
     found = [name for name in found if name.rpartition(".")[0] == before] or found
     return f", did you mean {' or '.join(found[:3])}?" if found else ""

@@ -5,6 +5,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -43,7 +44,7 @@ def refuse_place(key: str, place: str | Path) -> None:
     Raises:
         ConfigError: it cannot; names key, place and what is in the way.
     """
-    if str(place) == "" or (Path(place).exists() and not Path(place).is_dir()):
+    if str(place) == "" or (os.path.exists(place) and not os.path.isdir(place)):  # of a closed folder Path would raise
         raise ConfigError(f"{key}={str(place)!r} must be a directory, or the name of a new one")
     try:
         refuse_unwritable(place, 2**20)
@@ -58,7 +59,8 @@ def refuse_unwritable(folder: str | Path, size: int, n: int = 1) -> None:
         WriteError: they cannot; names the folder, the bytes needed and the bytes free.
     """
     folder = Path(folder).absolute()
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    missing = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
+    free = _free(folder)  # beside the trials
     trials = [folder / f".trial-{i}.tmp-{os.getpid()}" for i in range(n)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +68,7 @@ def refuse_unwritable(folder: str | Path, size: int, n: int = 1) -> None:
             with trial.open("wb") as file:
                 _occupy(file, size)
     except OSError as error:
-        need = f"{n * size} bytes needed, {_free(folder)} free"
+        need = f"{n * size} bytes needed, {free} free"
         raise WriteError(
             f"{folder}: cannot be written to ({error.strerror}), {need}; choose another directory, or make room"
         ) from error
@@ -82,7 +84,8 @@ def remove_strays(folder: Path, alone: bool = False) -> None:
     What a living process of this machine writes stays; with ``alone`` the caller knows that there is none.
     """
     for stray in folder.glob(".*.tmp-*"):
-        if alone or not _is_alive(stray.name.rpartition("-")[2]):
+        ours = re.fullmatch(r"\.(?:.+\.\w+|trial-\d+)\.tmp-(\d+)", stray.name)
+        if ours and (alone or not _is_alive(ours[1])):
             with contextlib.suppress(OSError):
                 stray.unlink()
 
@@ -120,7 +123,7 @@ def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
 
 def _free(path: Path) -> int:
     """Bytes that are free where a path is, or would be."""
-    return shutil.disk_usage(next(p for p in (path, *path.absolute().parents) if p.exists())).free
+    return shutil.disk_usage(next(p for p in (path, *path.absolute().parents) if os.path.exists(p))).free
 
 
 def _occupy(file: BinaryIO, size: int) -> None:
@@ -142,7 +145,7 @@ def _is_alive(pid: str) -> bool:
         return True
     try:
         os.kill(int(pid), 0)
-    except (ProcessLookupError, ValueError, OverflowError):
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

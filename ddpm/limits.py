@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from ddpm.build import LIMITS as MOST
-from ddpm.build import build_module, with_channels
+from ddpm.build import build_module, sketching, with_channels
 from ddpm.config import blaming, check, construct
 from ddpm.errors import ConfigError, outside, refuse, refuse_split
 from ddpm.files import refuse_unwritable
@@ -43,7 +43,7 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 LIMITS = {
-    **{**MOST, "seed": "in [0, 4294967295]"},
+    **{**MOST, "seed": "in [0, 4294967295]", "model.clip_dim": "in [1, 1000000]"},
     **{"loader.batch_size": "at least 1", "loader.steps_per_epoch": "at least 1", "loader.val_fraction": "in [0, 1)"},
     **{"loader.num_workers": "in [0, 256]", "loader.seed": "at least 0"},
     **{"data.n": "at least 1", "data.fps": "above 0", "data.target_fps": "above 0", "data.seed": "at least 0"},
@@ -120,9 +120,9 @@ def _try_parts(config: Mapping[str, Any]) -> None:
     loader, model, optimizer, scheduler = (config[key] for key in ("loader", "model", "optimizer", "lr_scheduler"))
     frames, batch = config["frames"], loader.get("batch_size", 1)
     width = model.get("clip_dim") or 2
-    numbers = vector_statistics(torch.eye(width))
+    numbers = vector_statistics(torch.arange(2.0)[:, None].expand(2, width))
     if model["_target_"].startswith("ddpm."):
-        with torch.device("meta"):
+        with sketching(model, "model"):
             network = construct({**model, "clip_dim": None}, "model")
         channels = config["model"]["in_channels"]
         inputs = {"xt": torch.empty(2, channels, frames, device="meta"), "t": torch.zeros(2, dtype=torch.long, device="meta")}

@@ -42,11 +42,11 @@ def refuse_beyond_memory(what: str, needed: float, remedy: str, accelerator: str
         ConfigError: it takes more than all of it.
     """
     there = machine_memory(accelerator)
-    said = f"{what} takes about {needed / 1e9:,.0f} GB, this machine has {there / 1e9:.0f} GB"
     if needed > there:
-        raise ConfigError(f"{said}; {remedy}")
+        raise ConfigError(f"{what}: takes about {needed / 1e9:,.0f} GB, this machine has {there / 1e9:.0f} GB; {remedy}")
     if needed > there / 2:
-        log.warning("%s; if that is too little, %s", said, remedy)
+        about = "%s: takes about %.0f GB, this machine has %.0f GB; if that is too little, %s"
+        log.warning(about, what, needed / 1e9, there / 1e9, remedy)
 
 
 def training_memory(network: nn.Module, inputs: Mapping[str, Tensor | None], batch: int) -> int:

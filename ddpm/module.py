@@ -199,7 +199,7 @@ class MotionDiffusion(pl.LightningModule):
             raise FloatingPointError(
                 f"the gradient is {norm.item()} at step {self.global_step} (learning rate {lr:.3g}): training has diverged. "
                 "Lower optimizer.lr, keep trainer.gradient_clip_val, or look for outliers in the data. Nothing "
-                "more is saved; last.ckpt and previous.ckpt are from before."
+                "more is saved; last.ckpt is from before."
             )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

@@ -143,7 +143,7 @@ def refuse_outside(config: Mapping[str, Any], out: Path) -> None:
             # What is no directory is a name, a file in one or a metric: val/loss.
             place = Path(value) if key.endswith(("dir", "dirpath", "uri")) else out / value
             if ".." in place.parts or not place.resolve().is_relative_to(out.resolve()):
-                raise ConfigError(f"{key}={value}: a resumed run writes below its own directory, {out}; give {key}={out}")
+                raise ConfigError(f"{key}={value}: a resumed run writes below its own directory; give {key} a place in {out}")
 
 
 def refuse_links(out: Path) -> None:
@@ -185,8 +185,10 @@ def refuse_another_run(checkpoint: Path, saved: Mapping[str, Any]) -> int:
         if before.get(key) != now.get(key) and not key.startswith(MAY_DIFFER)
     ]
     if differences:
-        why = "is of another run, or of an earlier version with other defaults; start a new one, or give what the checkpoint has"
-        raise ConfigError("\n".join([f"{checkpoint} {why} (~KEY takes away what it has not):", *differences]))
+        raise ConfigError(
+            f"{checkpoint}: of another run, or of an earlier version with other defaults; start a new one, or give what the "
+            "checkpoint has (~KEY takes away what it has not):\n" + "\n".join(differences)
+        )
     return int(content["global_step"])
 
 

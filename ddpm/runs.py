@@ -67,18 +67,20 @@ def sweep_directory(out: str | None, resume: str | None) -> str:
     """Where a multirun goes: ``out`` if given, else a new directory named by the time.
 
     Raises:
-        ConfigError: a sweep is in ``out`` that is not to be resumed.
+        ConfigError: a sweep is in ``out`` that is not to be resumed; or it is no directory, or nothing can be written there.
     """
     if out is None:
         return _new_directory("multirun/%Y-%m-%d/%H-%M-%S")
+    refuse_place("out", out)
     if resume is None:
         try:
             Path(out).mkdir(parents=True, exist_ok=True)
             Path(out, "multirun.yaml").touch(exist_ok=False)  # Hydra writes into it next
         except FileExistsError as error:
-            raise ConfigError(
-                f"out={out}: there is a sweep in it already; continue it with resume=auto, or choose another directory"
-            ) from error
+            if any(path.name != LOG for path in Path(out).glob("*/*")):  # of jobs that were refused there is the log alone
+                raise ConfigError(
+                    f"out={out}: there is a sweep in it already; continue it with resume=auto, or choose another directory"
+                ) from error
     return out
 
 
@@ -86,6 +88,8 @@ def _new_directory(pattern: str) -> str:
     """A directory named by the time that this process alone has made; a number behind it tells starts in one second apart."""
     name = datetime.now().strftime(pattern)
     path, n = name, 1
+    if is_first_process():
+        refuse_place("out", name)
     while is_first_process():
         _remember_missing(Path(path))
         try:

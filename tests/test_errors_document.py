@@ -7,9 +7,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs" / "errors.md"
-OURS = {"ConfigError", "DataError", "CheckpointError", "WriteError"}
-RAISED = {*OURS, "ValueError", "RuntimeError", "FloatingPointError"}
-HELPERS = {"refuse": "ConfigError"}
+OURS = {"ConfigError", "DataError", "CheckpointError", "DamagedError", "WriteError"}
+RAISED = {*OURS, "ValueError", "RuntimeError", "FloatingPointError", "ImportError"}
+RETURNED = {"_composition", "too_little"}
+"""Functions that give the message of an error."""
 AREAS = {
     "The command line": (
         "ddpm/command",
@@ -52,6 +53,9 @@ def raised(tree: ast.Module) -> Iterator[str]:
     """The messages of errors that a module raises, or makes for others to raise."""
     thrown = {id(node.exc) for node in ast.walk(tree) if isinstance(node, ast.Raise)}
     for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.name in RETURNED:
+            returned = (part.value for part in ast.walk(node) if isinstance(part, ast.Return))
+            yield from (text(value) for value in returned if isinstance(value, ast.JoinedStr))
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
             continue
         if node.args and (node.func.id in OURS or (node.func.id in RAISED and id(node) in thrown)):

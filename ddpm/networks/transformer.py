@@ -62,8 +62,9 @@ class MotionTransformer(nn.Module):
             require(value > 0, key, value, "positive")
         even = model_channels > 0 and model_channels % (2 * num_heads) == 0
         require(even, "model_channels", model_channels, f"a positive multiple of {2 * num_heads}, 2 x num_heads")
+        least = 1 / model_channels
+        require(least <= mlp_ratio <= 1000, "mlp_ratio", mlp_ratio, f"at least 1 / model_channels = {least:.3g}, at most 1000")
         hidden = int(mlp_ratio * model_channels)
-        require(hidden > 0, "mlp_ratio", mlp_ratio, f"at least 1 / model_channels = {1 / model_channels:.3g}")
         require(0 <= dropout < 1, "dropout", dropout, "in [0, 1)")
         require(clip_dim is None or clip_dim > 0, "clip_dim", clip_dim, "positive, or null")
         fits = not input_amplitude or out_channels >= in_channels

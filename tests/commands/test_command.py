@@ -98,6 +98,20 @@ def test_what_is_expected_is_one_message(
 
 
 @pytest.mark.parametrize("door", DOORS)
+def test_what_killed_processes_left_goes_with_the_next_success(door: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    stray = Path("o", ".clips.npz.tmp-99999999")
+    stray.parent.mkdir()
+    stray.touch()
+
+    def fail(cfg: DictConfig) -> None:
+        raise ValueError("an error")
+
+    for work, status in ((fail, 2), (lambda cfg: None, 0)):
+        replace_work(monkeypatch, door, work)
+        assert run(door, *GIVEN.get(door, []), "out=o")[0] == status and stray.exists() == bool(status)
+
+
+@pytest.mark.parametrize("door", DOORS)
 def test_an_interrupted_training_is_an_interrupt(door: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def as_lightning(cfg: DictConfig) -> None:
         try:
@@ -253,8 +267,9 @@ def test_a_refused_start_changes_nothing_of_the_other(run: Run) -> None:
 
 
 def test_a_sweep_is_not_begun_in_another_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    replace_work(monkeypatch, "train", lambda cfg: 0.5)
-    assert run("train", "-m", "out=o", "seed=1,2")[0] == 0
+    assert run("train", "-m", "out=o", "T=0,1")[0] == 2 and {path.name for path in Path("o").glob("*/*")} == {"train.log"}
+    replace_work(monkeypatch, "train", lambda cfg: Path(cfg.out, ".lock").touch())
+    assert run("train", "-m", "out=o", "seed=1,2")[0] == 0, "a sweep of mistakes is no sweep"
     before = contents(Path("o"))
     ended, out, err = run("train", "-m", "out=o", "seed=3,4")
     assert ended == 2 and "there is a sweep in it already" in out + err and contents(Path("o")) == before

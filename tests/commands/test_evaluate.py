@@ -16,7 +16,7 @@ import train as train_script
 from datamodules.pose import PoseDataModule
 from datamodules.sets.synthetic import synthetic
 from ddpm.clips import Clips
-from ddpm.errors import ConfigError, DataError, ProjectError
+from ddpm.errors import ConfigError, DataError
 from ddpm.files import write_json
 from ddpm.metrics import degraded, suite
 from ddpm.metrics.reference import held_out, reference, whole
@@ -158,8 +158,9 @@ def test_units_and_names_of_anybodys_clips_change_nothing(skeleton: Skeleton, tm
         assert again["means"][key] == pytest.approx(value, rel=1e-4, abs=1e-6), key
 
 
-def test_files_that_cannot_be_judged_are_named(skeleton: Skeleton, tmp_path: Path) -> None:
+def test_files_that_cannot_be_judged_are_named(skeleton: Skeleton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = real_clips(skeleton)
+    monkeypatch.setattr(evaluate_script, "classifier_of", lambda *_: pytest.fail("the classifier is trained"))
     (tmp_path / "text.npz").write_text("no archive")
     np.savez(tmp_path / "poses.npz", poses=np.zeros(3))
     for clips, named in (
@@ -167,10 +168,11 @@ def test_files_that_cannot_be_judged_are_named(skeleton: Skeleton, tmp_path: Pat
         (f"clips={tmp_path / 'text.npz'}", "no sound NumPy file"),
         (f"clips={tmp_path / 'poses.npz'}", r"holds \['poses'\], none of them clips"),
         (written(tmp_path / "fps.npz", real, fps=30.0), "30 frames per second"),
+        (written(tmp_path / "labels.npz", real, labels=np.array(["fly"] * len(real))), "label 'fly' is no class"),
         (written(tmp_path / "names.npz", real, joint_names=np.array(["a"])), "joint_names holds 1 names for 20 joints"),
         (written(tmp_path / "lengths.npz", real, lengths=np.zeros(100, int)), "lengths must be 100 whole numbers from 1 to 16"),
     ):
-        with pytest.raises(ProjectError, match=named):
+        with pytest.raises(ValueError, match=named):
             judged(tmp_path / "out", clips, *DATA)
     with pytest.raises(DataError, match="units 'px' are no length"):
         judged(tmp_path / "out", written(tmp_path / "pixels.npz", real, units="px"), *DATA)

@@ -148,6 +148,11 @@ train | model.num_heads=3 | must divide the 128 channels
 train | model.num_heads=0 | positive
 train | model.model_channels=33 | multiple of 4
 train | model.model_channels=1000000 | GB
+train | model.model_channels=1000000000 | too large
+train | model.channel_mult=[1000000000,1,1] | too large
+train | model=transformer model.model_channels=1000000000 | too large
+train | model=transformer model.mlp_ratio=1e300 | ~ at most 1000
+train | condition=vectors model.clip_dim=100000000 | in [1, 1000000]
 train | model.channel_mult=[] | positive
 train | model.channel_mult=4 | Sequence[int]
 train | model.attention_resolutions=[3] | among [1, 2, 4]
@@ -356,6 +361,7 @@ train | modle=unet | did you mean model?
 train | batch_size=3 | did you mean loader.batch_size?
 train | lr=1 | did you mean optimizer.lr?
 train | loader.bach_size=3 | did you mean loader.batch_size?
+train | data.target_fps=20 | no such key; data has skeleton, n
 train | trainer.strategy=ddp | +trainer.strategy=ddp adds one
 train | +nosuch=1 | nosuch: there is no such key
 train | ~callbacks.foo | callbacks.foo

@@ -308,11 +308,12 @@ def test_what_killed_processes_left_in_a_cache_is_removed(tmp_path: Path) -> Non
     """What another process is writing, which holds the lock of its entry, stays."""
     folder = tmp_path / "c"
     cached(in_memory, folder)
-    for name in ("a.tmp-x", "b.tmp-x", f"{entry(folder).name}.tmp-x"):
-        (folder / f".{name}").mkdir()
-    with FileLock(folder / "b.lock"):
+    killed, living = "a" * 32, "b" * 32
+    for name in (killed, living, entry(folder).name, "mine"):
+        (folder / f".{name}.tmp-x").mkdir()
+    with FileLock(folder / f"{living}.lock"):
         cached(in_memory, folder)
-    assert [path.name for path in folder.glob(".*.tmp-*")] == [".b.tmp-x"]
+    assert {path.name for path in folder.glob(".*.tmp-*")} == {f".{living}.tmp-x", ".mine.tmp-x"}, "and nothing of anybody else"
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
