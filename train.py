@@ -135,7 +135,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
         data: PoseDataModule = construct(config["loader"], "loader")(clips=clips)
         module = fitted_module(config, data, origin)
         if resume is not None:
-            resuming.refuse_incomplete(resume, module, averages is not None)
+            resuming.refuse_incomplete(resume, module, trainer, averages is not None)
         elif origin is not None:
             log.info("val/loss of %s on these clips: %.4g", origin.path, validation_loss(module, data.val_dataloader()))
         module.save_hyperparameters({**saved, "overrides": list(overrides)}, logger=False)

@@ -117,8 +117,8 @@ def _is_between_steps(trainer: pl.Trainer) -> bool:
 def _bring_home(state: dict[str, Any], folder: Path) -> None:
     """Let the state of a ModelCheckpoint name the files of ``folder`` alone, and of its best models those that are there."""
 
-    def here(path: str) -> str:
-        return str(folder / Path(path).name) if path else ""
+    def here(path: Any) -> str:
+        return str(folder / Path(str(path)).name) if path else ""
 
     models = {here(path): score for path, score in state["best_k_models"].items()}
     state["best_k_models"] = {path: score for path, score in models.items() if Path(path).is_file()}

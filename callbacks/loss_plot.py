@@ -76,11 +76,11 @@ class LossPlot(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Rows and the sum of the epoch under way."""
-        return {"rows": [list(row) for row in self._rows], "sum": float(self._sum), "count": self._count}
+        return {"rows": list(self._rows), "sum": float(self._sum), "count": self._count}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The counterpart of `state_dict`."""
-        self._rows = [list(row) for row in state_dict["rows"]]
+        self._rows = list(state_dict["rows"])
         self._sum, self._count = state_dict["sum"], state_dict["count"]
 
     def _write(self, trainer: pl.Trainer, picture: bool) -> None:

@@ -307,7 +307,7 @@ def fits(value: Any, hint: Any) -> bool:
     if inspect.isclass(container) and issubclass(container, Sequence | list | tuple):
         element = args[0] if args else Any
         return isinstance(value, list | tuple) and all(fits(v, element) for v in value)
-    if inspect.isclass(hint) and hint is not object:
+    if inspect.isclass(hint) and hint not in (object, Any):
         return isinstance(value, hint) or not isinstance(value, str | int | float | None)
     return True
 

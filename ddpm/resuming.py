@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from ddpm.checkpoint import DamagedError, checkpoint_of, read_checkpoint
@@ -192,12 +194,13 @@ def refuse_another_run(checkpoint: Path, saved: Mapping[str, Any]) -> int:
     return int(content["global_step"])
 
 
-def refuse_incomplete(checkpoint: Path, module: MotionDiffusion, averages: bool) -> None:
+def refuse_incomplete(checkpoint: Path, module: MotionDiffusion, trainer: pl.Trainer, averages: bool) -> None:
     """Check that a checkpoint has all that a training goes on with, and that its parts fit the module and each other.
 
     Args:
         checkpoint: to be resumed.
         module: built for training.
+        trainer: with the callbacks, before it began.
         averages: whether its weights are averaged.
 
     Raises:
@@ -210,14 +213,14 @@ def refuse_incomplete(checkpoint: Path, module: MotionDiffusion, averages: bool)
         fault: str | None = f"it lacks {', '.join(missing)}"
     else:
         try:
-            fault = _misfit(content, module, averages)
+            fault = _misfit(content, module, trainer, averages)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             fault = f"its parts are not what they should be ({type(error).__name__}: {error})"
     if fault is not None:
         raise CheckpointError(f"{checkpoint}: training cannot go on from it: {fault}; resume another checkpoint of the run")
 
 
-def _misfit(content: Mapping[str, Any], module: MotionDiffusion, averages: bool) -> str | None:
+def _misfit(content: Mapping[str, Any], module: MotionDiffusion, trainer: pl.Trainer, averages: bool) -> str | None:
     """What in a checkpoint does not fit the module, or another part; it may raise what comes of parts of a wrong kind."""
     shapes = {name: value.shape for name, value in module.state_dict().items()}
     for key in ("state_dict", "current_model_state") if averages else ("state_dict",):
@@ -227,32 +230,65 @@ def _misfit(content: Mapping[str, Any], module: MotionDiffusion, averages: bool)
     (optimizer,), parameters = content["optimizer_states"], list(module.parameters())
     if [i for group in optimizer["param_groups"] for i in group["params"]] != list(range(len(parameters))):
         return "its optimizer_states is of another number of weights"
-    kept = _state_of(module.optimizer)
+    made = _stepped(module.optimizer, parameters)
+    kept, (settings,) = made.state_dict()["state"], made.state_dict()["param_groups"]
     for i, state in optimizer["state"].items():
-        if state.keys() != kept or any(v.shape not in ((), parameters[i].shape) for v in state.values() if isinstance(v, Tensor)):
+        if state.keys() != kept[i].keys() or _unlike(state, kept[i], ""):
             return f"its optimizer_states does not fit its model: weight {i}"
     if kept and content["global_step"] > 0 and not optimizer["state"]:
         return "it lacks the state of the optimiser"
-    loops, progress = content["loops"]["fit_loop"], "epoch_loop.automatic_optimization.optim_progress"
+    schedules = [] if module.lr_scheduler is None else [module.lr_scheduler(made, 1000).state_dict()]
+    if len(content["lr_schedulers"]) != len(schedules):
+        return f"it has {len(content['lr_schedulers'])} schedules of the learning rate"
+    parts = [("optimizer_states.param_groups", settings, group) for group in optimizer["param_groups"]]
+    parts += [("lr_schedulers", fresh, {**fresh, **s}) for s, fresh in zip(content["lr_schedulers"], schedules, strict=True)]
+    loops, states, fresh = content["loops"]["fit_loop"], {**content["callbacks"]}, trainer.fit_loop.state_dict()
+    parts += [("loops.fit_loop", fresh, {**fresh, **loops})]  # an earlier version may have had fewer keys
+    ours = [c for c in trainer.callbacks if isinstance(c, ModelCheckpoint) or type(c).__module__.startswith("callbacks.")]
+    parts += [(f"callbacks.{c.state_key}", c.state_dict(), states[c.state_key]) for c in ours if c.state_key in states]
+    for name, fresh, state in parts:
+        if where := _unlike(state, fresh, name):
+            return f"its {where} is not what it should be"
+    progress = "epoch_loop.automatic_optimization.optim_progress"
     steps = [content["global_step"], loops[progress]["optimizer"]["step"]["total"]["completed"]]
     steps += [s["last_epoch"] for s in content["lr_schedulers"] if "last_epoch" in s]
     if len(set(steps)) > 1:
         return f"weights, loops and learning rate are of the steps {steps}"
-    for key in ("epoch_progress", "epoch_loop.batch_progress"):
-        if not {"ready", "started", "processed", "completed"} <= loops[key]["total"].keys() & loops[key]["current"].keys():
-            return f"its loops lack {key}"
-    if len(content["lr_schedulers"]) != (module.lr_scheduler is not None):
-        return f"it has {len(content['lr_schedulers'])} schedules of the learning rate"
     return None
 
 
-def _state_of(make: Any) -> set[str]:
-    """What an optimiser remembers of a weight."""
-    weight = torch.nn.Parameter(torch.zeros(1))
-    weight.grad = torch.zeros(1)
-    optimizer = make([weight])
+def _unlike(found: Any, fresh: Any, where: str) -> str | None:
+    """Where a state is of another kind than a fresh one: keys, types, shapes, negative counts.
+
+    What is None in the fresh one may be anything, and what is empty may hold numbers.
+    """
+    pairs: list[tuple[Any, Any, str]] = []
+    if isinstance(fresh, Mapping) and isinstance(found, Mapping):
+        pairs = [(found.get(key), value, f"{where}.{key}") for key, value in fresh.items()]
+        pairs = pairs or [(value, 0.0, where) for value in found.values()]
+    elif isinstance(fresh, list | tuple) and isinstance(found, list | tuple) and len(fresh) in (0, len(found)):
+        pairs = [(value, like, where) for value, like in zip(found, fresh, strict=False)]
+        pairs = pairs or [(value, [] if isinstance(value, list) else 0.0, where) for value in found]
+    elif isinstance(fresh, Tensor) and isinstance(found, Tensor):
+        return None if found.shape == fresh.shape else where
+    elif type(fresh) is int:
+        return None if type(found) is int and min(fresh, 0) <= found < 2**63 else where
+    elif type(fresh) is float:
+        is_number = isinstance(found, int | float) or (isinstance(found, Tensor) and found.numel() == 1)
+        return None if is_number else where
+    elif fresh is not None and not isinstance(found, type(fresh)):
+        return where
+    return next((fault for pair in pairs if (fault := _unlike(*pair))), None)
+
+
+def _stepped(make: Any, parameters: Sequence[Tensor]) -> Any:
+    """An optimiser after a step with copies of the weights, so that it remembers of them what it will."""
+    copies = [torch.nn.Parameter(torch.zeros_like(parameter)) for parameter in parameters]
+    for copy in copies:
+        copy.grad = torch.zeros_like(copy)
+    optimizer = make(copies)
     optimizer.step()
-    return set(optimizer.state[weight])
+    return optimizer
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 
 from callbacks.loss_plot import LossPlot
 from ddpm.build import build_module, with_channels
-from ddpm.config import PARTS, RESUMED, check, construct, construct_part
+from ddpm.config import PARTS, RESUMED, check, construct, construct_part, fits
 from ddpm.errors import ConfigError
 from ddpm.networks.unet import MDM_UNetModel
 from ddpm.process.gaussian import Gaussian
@@ -304,6 +304,12 @@ def test_ones_own_classes_and_functions_are_built(my_package: Path, trust: Any) 
     for name in ("my_package.MyNet", "my_package.net.MyNet"):
         assert construct({"_target_": name, "width": 3}, "model", trust).width == 3
     assert construct({"_target_": "my_package.net.my_schedule", "_partial_": True, "power": 3}, "schedule", trust)(7) == (7, 3)
+
+
+@pytest.mark.parametrize("hint", [Any, list, list[Any], tuple[Any, ...], object])
+def test_hints_without_a_type_fit_everything(hint: Any) -> None:
+    assert fits([1, "a", None], hint)
+    assert fits({"a": [1], "b": {}}, dict) and fits({"a": 1}, dict[str, Any]) and not fits({1: 1}, dict[str, Any])
 
 
 @pytest.mark.parametrize("trust", [None, ("my_package",)], ids=str)

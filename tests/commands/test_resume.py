@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -415,33 +416,68 @@ def test_a_schedule_that_cannot_be_stretched_is_named(
         (lambda c: c["optimizer_states"][0]["state"][3].update(exp_avg=torch.zeros(7)), "weight 3"),
         (lambda c: c["current_model_state"].popitem(), "current_model_state does not fit"),
         (lambda c: c["loops"].update(fit_loop={}), "not what they should be"),
-        (lambda c: c["loops"]["fit_loop"]["epoch_progress"].update(total={}), "lack epoch_progress"),
+        (lambda c: c["loops"]["fit_loop"]["epoch_progress"].update(total={}), "epoch_progress.total.ready is not"),
         (lambda c: c.update(global_step=5), r"of the steps \[5, 4, 4\]"),
         (lambda c: c["lr_schedulers"].clear(), "0 schedules"),
+        (lambda c: c["optimizer_states"][0]["state"][2].update(exp_avg=-0.5), "weight 2"),
+        (lambda c: c["optimizer_states"][0]["param_groups"][0].update(betas=1), "param_groups.betas is not"),
+        (
+            lambda c: c["loops"]["fit_loop"]["epoch_progress"]["total"].update(completed={}),
+            "epoch_progress.total.completed is not",
+        ),
+        (lambda c: c["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"].update(processed=10**19), "processed is not"),
+        (lambda c: c["lr_schedulers"][0].update(base_lrs=None), "lr_schedulers.base_lrs is not"),
+        (lambda c: c.update(callbacks="x"), "not what they should be"),
+        (lambda c: c["callbacks"].update(EMA=3), "not what they should be|EMA is not"),
+        (lambda c: state_of_best(c).clear(), "ModelCheckpoint.*is not"),
+        (lambda c: state_of_best(c).update(best_k_models={"best.ckpt": "low"}), "best_k_models.*is not"),
     ],
 )
 def test_a_file_that_training_cannot_go_on_from_is_refused(
-    spoil: Any, said: str, begun: tuple[Path, pl.LightningModule], tmp_path: Path
+    spoil: Any, said: str, begun: tuple[Path, pl.Trainer], tmp_path: Path
 ) -> None:
-    out, module = begun
+    out, trainer = begun
     path, content = tmp_path / "last.ckpt", state(out)
     spoil(content)
     torch.save(content, path)
     with pytest.raises(CheckpointError, match=said):
-        refuse_incomplete(path, module, averages=True)
+        refuse_incomplete(path, trainer.lightning_module, trainer, averages=True)
+
+
+def test_states_are_compared_with_fresh_ones() -> None:
+    fresh = {"n": 0, "step": -1, "lr": 0.1, "on": True, "path": "", "rows": [], "values": {}, "betas": (0.9, 0.999), "any": None}
+    good = {
+        **fresh,
+        "n": 7,
+        "lr": 1,
+        "rows": [[1, 2.5, math.nan]],
+        "values": {"a": torch.tensor(1.0)},
+        "betas": [0.1, 0],
+        "any": "x",
+    }
+    assert resuming._unlike(fresh, fresh, "x") is resuming._unlike(good, fresh, "x") is None
+    wrong = {"n": -1, "step": -2, "lr": "0.1", "on": 1, "path": 3, "rows": [None], "values": {"a": "low"}, "betas": [0.9]}
+    for key, value in wrong.items():
+        assert resuming._unlike({**good, key: value}, fresh, "x") == f"x.{key}"
+        assert resuming._unlike({k: v for k, v in good.items() if k != key}, fresh, "x") == f"x.{key}"
+
+
+def state_of_best(content: dict[str, Any]) -> dict[str, Any]:
+    """Of the callback that keeps the best model."""
+    return next(value for key, value in content["callbacks"].items() if key.startswith("ModelCheckpoint"))
 
 
 @pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pl.LightningModule]:
-    """A run of an epoch, and its module."""
+def begun(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pl.Trainer]:
+    """A run of an epoch, and its trainer."""
     out, spy = tmp_path_factory.mktemp("begun"), Spy()
-    modules: list[pl.LightningModule] = []
+    trainers: list[pl.Trainer] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spy, "on_fit_start", lambda trainer, module: modules.append(module))
+        patch.setattr(spy, "on_fit_start", lambda trainer, module: trainers.append(trainer))
         patch.setitem(globals(), "SMALL", [o for o in SMALL if not o.startswith("lr_scheduler")])
         run(out, patch, spy, *QUICK, "trainer.max_epochs=1")
-    refuse_incomplete(out / "checkpoints" / "last.ckpt", modules[0], averages=True)
-    return out, modules[0]
+    refuse_incomplete(out / "checkpoints" / "last.ckpt", trainers[0].lightning_module, trainers[0], averages=True)
+    return out, trainers[0]
 
 
 def snapshot(out: Path) -> dict[str, bytes | None]:
@@ -477,7 +513,7 @@ REFUSED = (
 
 
 @pytest.mark.parametrize("mistake", REFUSED)
-def test_a_refused_command_leaves_a_run_as_it_was(mistake: str, begun: tuple[Path, pl.LightningModule], tmp_path: Path) -> None:
+def test_a_refused_command_leaves_a_run_as_it_was(mistake: str, begun: tuple[Path, pl.Trainer], tmp_path: Path) -> None:
     out = tmp_path / "run"
     shutil.copytree(begun[0], out)
     (out / ".lock").unlink()

@@ -40,3 +40,45 @@ def test_a_signal_saves_and_the_run_can_be_resumed(sent: signal.Signals, status:
     )  # fmt: skip
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert torch.load(last, weights_only=True)["global_step"] == 4 * epochs
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="a process learns of the end of its parent on Linux alone")
+@pytest.mark.parametrize("killed", ["the first", "the second"])
+def test_no_process_of_a_distributed_run_outlives_another(killed: str, tmp_path: Path) -> None:
+    two = ["trainer.devices=2", "+trainer.strategy=ddp", "trainer.max_epochs=100000", "~callbacks.motion_metrics"]
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    with (tmp_path / "printed").open("w") as log:
+        run = subprocess.Popen(
+            [sys.executable, str(ROOT / "train.py"), *SMALL, *two, f"out={tmp_path / 'run'}", "cache=null"],
+            stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True,
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while not last.exists():
+            assert run.poll() is None and time.monotonic() < deadline, (tmp_path / "printed").read_text()
+            time.sleep(0.05)
+        (other,) = (pid for pid in alive(run.pid) if pid != run.pid)
+        os.kill(run.pid if killed == "the first" else other, signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while alive(run.pid):
+            run.poll()
+            assert time.monotonic() < deadline, f"still there: {alive(run.pid)}"
+            time.sleep(0.1)
+    finally:
+        if alive(run.pid):
+            os.killpg(run.pid, signal.SIGKILL)
+        run.wait(10)
+
+
+def alive(group: int) -> list[int]:
+    """The processes of a group that run."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, pgrp = stat.read_text().rpartition(")")[2].split()[:3]
+        except OSError:  # it has just ended
+            continue
+        if int(pgrp) == group and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
