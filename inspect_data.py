@@ -27,7 +27,7 @@ from datamodules.summary import summarise
 from ddpm.clips import Clips
 from ddpm.command import WITH_VALUE, command, plain
 from ddpm.config import construct
-from ddpm.errors import DataError, outside, quoted, refuse, refuse_split
+from ddpm.errors import DataError, outside, printable, quoted, refuse, refuse_split
 from ddpm.files import write_durably
 from ddpm.viz.figure import draw_skeleton
 
@@ -103,9 +103,9 @@ def with_path(arguments: Sequence[str]) -> list[str]:
         group = "bvh" if bare and _is_bvh(Path(argument)) else "folder"
         out += [f"data={group}", f"data.root={quoted(argument)}"] if bare else [argument]
     if sum(argument in ("data=folder", "data=bvh") for argument in out) > 1 and len(out) > len(arguments) + 1:
-        sys.exit(
-            f"inspect_data.py looks at one directory or file, not at all of {' '.join(arguments)[:200]}; give their directory"
-        )
+        given = printable(" ".join(arguments)[:200])
+        sys.stderr.write(f"inspect_data.py looks at one directory or file, not at all of {given}; give their directory\n")
+        sys.exit(2)
     return out
 
 

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from datamodules.clip_set import ClipSet
 from datamodules.joints import PRESETS
+from datamodules.readers.files import MAX_FILES
 from datamodules.sets.store import READ_IN_FULL, open_store, store, write_store
 from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
@@ -96,6 +97,8 @@ def cache_key(node: Mapping[str, Any]) -> str | None:
             log.info("not cached: %s is a link, and what changes behind it would not be noticed", Path(folder, links[0]))
             return None
         paths += [Path(folder, name) for name in names]
+        if len(paths) > MAX_FILES:  # of a checkpoint, root may be a whole disk
+            return None
     if not paths or not all(path.is_file() for path in paths):  # a device would be read without end
         return None
     digest = hashlib.sha256(json.dumps({**node, "root": None}, default=Skeleton.to_config).encode())

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -21,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from ddpm.config import check, construct, located
+from ddpm.config import check, construct_part, located
 from ddpm.errors import ConfigError, ProjectError, meant, printable, typed
 from ddpm.files import refuse_place, remove_strays
 from ddpm.skeleton import Skeleton
@@ -35,7 +36,7 @@ WANTS_FULL = os.environ.get(FULL) == "1"
 """Whether the user wants everything that led to an error."""
 EXPECTED = (
     *(ProjectError, ValueError, OSError, FloatingPointError),
-    *(OmegaConfBaseException, CompactHydraException, MisconfigurationException),
+    *(OmegaConfBaseException, CompactHydraException, MisconfigurationException, yaml.YAMLError),
 )
 """What input, configuration and machine can be to blame for; anything else is a fault of the code and keeps its traceback."""
 
@@ -187,6 +188,12 @@ def message(error: BaseException, keys: Sequence[str] = ()) -> str:
         error = cause  # raised where Hydra or OmegaConf asked for a value
     if isinstance(error, CompactHydraException):
         return printable(f"ConfigError: {_composition(error, keys)}")
+    if isinstance(error, yaml.YAMLError):
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or " ".join(str(error).split())
+        where = "" if mark is None else f"{mark.name}, line {mark.line + 1}: "
+        return printable(f"ConfigError: {where}no sound YAML ({problem}); correct the file")
+    if isinstance(error, UnicodeDecodeError):
+        return printable(f"ConfigError: a file of the configuration is no UTF-8 text ({error}); save it as UTF-8")
     if isinstance(error, OmegaConfBaseException) and error.full_key:  # its other lines are about its own types
         return printable(f"ConfigError: {error.full_key}: {str(error.msg or error).splitlines()[0]}")
     if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):
@@ -256,7 +263,8 @@ def plain(cfg: DictConfig, trust: Sequence[str] | None = None) -> dict[str, Any]
     """
     cfg = cfg.copy()
     OmegaConf.to_container(cfg, throw_on_missing=True)
-    skeleton: Skeleton = construct(OmegaConf.to_container(cfg.skeleton, resolve=True, throw_on_missing=True), "skeleton", trust)
+    node = OmegaConf.to_container(cfg.skeleton, resolve=True, throw_on_missing=True)
+    skeleton: Skeleton = construct_part(node, "skeleton", trust)
     written = {"_target_": "ddpm.skeleton.Skeleton", **skeleton.to_config()}
     check(written, "skeleton")  # it is resolved below with the rest: the name of a joint could become a node
     cfg.skeleton = written

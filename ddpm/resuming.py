@@ -182,14 +182,15 @@ def refuse_another_run(checkpoint: Path, saved: Mapping[str, Any]) -> int:
     now = flat(saved)
     before = {key: value for key, value in EARLIER.items() if key in now} | before
     differences = [
-        f"  {key}: {before.get(key, 'absent')} in the checkpoint, {now.get(key, 'absent')} now"
+        f"{key}: {before.get(key, 'absent')} in the checkpoint, {now.get(key, 'absent')} now"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key) and not key.startswith(MAY_DIFFER)
     ]
     if differences:
+        more = f"; and {len(differences) - 8} others" if len(differences) > 8 else ""
         raise ConfigError(
             f"{checkpoint}: of another run, or of an earlier version with other defaults; start a new one, or give what the "
-            "checkpoint has (~KEY takes away what it has not):\n" + "\n".join(differences)
+            f"checkpoint has (~KEY takes away what it has not):\n  {'; '.join(differences[:8])}{more}"
         )
     return int(content["global_step"])
 

@@ -55,8 +55,16 @@ ONLY = {
     "matplotlib": {"ddpm.viz.plots", "ddpm.viz.figure"},
     "hydra": {"ddpm.command", "train", "inspect_data"},
     "omegaconf": {"ddpm.command", "train", "sample", "compare", "evaluate", "inspect_data"},
-    "yaml": {"datamodules.joints"},
-    "pytorch_lightning": {"ddpm.module", "ddpm.checkpoint", "ddpm.command", "ddpm.runs", "ddpm.limits", "ddpm.training"}
+    "yaml": {"datamodules.joints", "ddpm.command"},
+    "pytorch_lightning": {
+        "ddpm.module",
+        "ddpm.checkpoint",
+        "ddpm.resuming",
+        "ddpm.command",
+        "ddpm.runs",
+        "ddpm.limits",
+        "ddpm.training",
+    }
     | {"train", "datamodules.pose"},
 }
 """Libraries that only these modules know; every callback may know Lightning."""

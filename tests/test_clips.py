@@ -253,6 +253,7 @@ GOOD: dict[str, Any] = {"clips": np.zeros((2, 5, 3, 3)), "fps": 20.0, "joint_nam
         ({"joint_names": None}, False, "does not say its joint_names and parents; give skeleton="),
         ({"parents": None}, False, "give skeleton="),
         ({"parents": [-1, 0]}, False, "parents must be 3 indices of joints"),
+        ({"parents": 3}, False, "parents must be 3 indices of joints"),
         ({"parents": [-1, 0, 3]}, False, "parents must be 3 indices of joints"),
         ({"parents": [1, 2, 0]}, False, "exactly one joint must have the parent null"),
         ({"parents": np.array([None] * 3)}, False, "can run code"),

@@ -111,7 +111,7 @@ def read_clips(path: Path, skeleton: Skeleton | None = None, fps: float | None =
     if seeds is not None and (
         seeds.dtype.kind not in "iu" or seeds.shape != (n,) or not 0 <= int(seeds.min()) <= int(seeds.max()) < 2**63
     ):
-        raise DataError(f"{path}: seeds must be {n} whole numbers in 0..2^63-1, found {seeds.tolist()}")
+        raise DataError(f"{path}: seeds must be {n} whole numbers in 0..2^63-1, found {seeds.reshape(-1)[:5].tolist()}")
     try:
         skeleton = _skeleton(path, first, arrays.get("parents")) if skeleton is None else skeleton
         if UNITS[first.units or skeleton.units] is None and skeleton.units != "px":
@@ -167,7 +167,8 @@ def _skeleton(path: Path, recording: Recording, parents: np.ndarray | None) -> S
     if names is None or parents is None:
         raise DataError(f"{path}: does not say its joint_names and parents; give skeleton=")
     if parents.dtype.kind not in "iu" or parents.shape != (len(names),) or parents.min() < -1 or parents.max() >= len(names):
-        raise DataError(f"{path}: parents must be {len(names)} indices of joints, -1 for the root, found {parents.tolist()[:30]}")
+        found = parents.reshape(-1)[:30].tolist()
+        raise DataError(f"{path}: parents must be {len(names)} indices of joints, -1 for the root, found {found}")
     for preset in presets().values():
         if (preset.names, preset.parents, preset.coords) == (names, tuple(parents.tolist()), coords):
             return preset

@@ -113,7 +113,8 @@ def places(path: Path, numbers: Sequence[int]) -> dict[int, int]:
     Raises:
         DataError: they are too far apart to be frames of a motion.
     """
-    first, step = min(numbers, default=0), math.gcd(*(number - min(numbers) for number in numbers)) or 1
+    first = min(numbers, default=0)
+    step = math.gcd(*(number - first for number in numbers)) or 1
     if numbers and (max(numbers) - first) // step >= MAX_STRIDE * len(numbers):
         raise DataError(
             f"{path}: {len(numbers)} images with numbers from {first} to {max(numbers)}: single pictures and no motion; "

@@ -163,7 +163,8 @@ def _frames(path: Path, document: Any, coords: int) -> Frames:
     if frames and all(isinstance(number, int) and 0 <= number < 1e15 for number in numbers):
         if len(set(numbers)) < len(numbers):
             raise DataError(f"{path}: two frames have one frame_id; correct the file")
-        frames = {place: frames[numbers.index(number)] for number, place in places(path, sorted(numbers)).items()}
+        entries = {number: i for i, number in enumerate(numbers)}
+        frames = {place: frames[entries[number]] for number, place in places(path, sorted(numbers)).items()}
     frames = _by_number(path, by_image) if by_image else frames
     for i, bodies in frames.items():
         if len(bodies) > MAX_PEOPLE:

@@ -384,7 +384,13 @@ train | out=FILE | out='FILE' must be a directory
 sample | ckpt=nosuch | nosuch: no such file
 evaluate | ckpt=FILE | FILE: not a checkpoint
 inspect_data | data=folder data.root=FILE | FILE: unknown ending
+train | skeleton=twice hydra.searchpath=[HERE] | twice.yaml, line 2: no sound YAML (found duplicate key coords); correct the file
+train | skeleton=tab hydra.searchpath=[HERE] | tab.yaml, line 2: no sound YAML
+train | skeleton=latin hydra.searchpath=[HERE] | no UTF-8 text
+train | skeleton=bare hydra.searchpath=[HERE] | must be a node with a _target_
 """
+OF_ONES_OWN = {"twice": b"coords: 2\ncoords: 3\n", "tab": b"a:\n\tb: 1\n", "latin": "a: ü\n".encode("latin-1"), "bare": b"a: 1\n"}
+"""Skeletons in files with mistakes."""
 """What goes through the whole command: composition, message and status."""
 
 
@@ -392,8 +398,11 @@ inspect_data | data=folder data.root=FILE | FILE: unknown ending
 def test_a_mistake_ends_with_status_2_and_few_lines(row: str, run: Run) -> None:  # noqa: F811
     door, line, named = (part.strip() for part in row.split(" | "))
     Path("FILE").write_text("text")
+    Path("skeleton").mkdir()
+    for name, content in OF_ONES_OWN.items():
+        Path("skeleton", f"{name}.yaml").write_bytes(content)
     given = [] if "ckpt=" in line else GIVEN.get(door, [])
-    ended, out, err = run(door, *given, *line.split())
+    ended, out, err = run(door, *given, *line.replace("HERE", str(Path.cwd())).split())
     assert ended == 2 and named in out + err and len((out + err).splitlines()) <= 3, out + err
 
 

@@ -2,10 +2,12 @@
 
 import io
 import json
+import math
 import os
 import re
 import time
 import warnings
+import zipfile
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -14,12 +16,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from datamodules.clip_set import ClipSet
+from datamodules.joints import PRESETS
 from datamodules.sets.bvh import bvh, skeleton
 from datamodules.sets.folder import folder
 from datamodules.sets.msr_action3d import msr_action3d
 from ddpm.clips import Clips
+from ddpm.command import EXPECTED, message, plain
 from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 from tests.datamodules.test_folder import table
@@ -50,6 +55,24 @@ TOKENS = (
     *(b"JOINT", b"End Site", b"OFFSET", b"CHANNELS", b"MOTION", b"9" * 30),
     *(b"\t", b"(", b")", b"'", b"|O", b"people", b"keypoints", b"image_id", b"lengths.npy", b"<f8", b"True", b"frame", b"_x"),
 )
+HEADER = b"\x93NUMPY\x01\x00\x76\x00"
+SHAPES = tuple(
+    f"{{'descr': {kind}, 'fortran_order': False, 'shape': {shape}, }}".encode()
+    for kind, shape in (
+        *(
+            ("'<f4'", shape)
+            for shape in ("(-1, 64, 20, 3)", "(2**62, 20, 3)", "(0, 9999999999999, 3)", "(2.0, 20, 3)", "'a'", "((")
+        ),
+        *(
+            ("'<U2147483647'", "(1,)"),
+            ("'<U2147483647'", "(0,)"),
+            ("'|O'", "(2,)"),
+            ("[('a', '<f4')]", "(2,)"),
+            ("'<f4000'", "(2,)"),
+        ),
+    )
+)
+"""Headers of NumPy arrays that lie."""
 VALUES = (
     *(None, True, False, 0, -1, 1, 7, 1e30, 1e300, -1e-30, float("nan"), float("inf"), 10**19, "", "x", "7", "nan", "ü" * 300),
     *([], {}, [[]], [1], [1, 2], [[1, 2, 3]], [["a"]], {"people": [{}]}, {"x": 1}, {"keypoints": [1, 2, 3], "image_id": 3}),
@@ -168,7 +191,7 @@ def in_arrays(draw: st.DrawFn, content: bytes, packed: bool) -> bytes:
     arrays = {key: loaded[key] for key in loaded.files} if packed else {"clips": loaded}
     key = draw(st.sampled_from(sorted(arrays)))
     array = arrays[key]
-    kind = draw(st.sampled_from(["value", "value", "type", "shape", "drop", "less", "objects", "order"]))
+    kind = draw(st.sampled_from(["value", "value", "type", "shape", "drop", "less", "objects", "order", "single", "header"]))
     if kind == "value" and array.size and array.dtype.kind in "fiu":
         value = draw(st.sampled_from([0, -1, 1, 1000, 2**31 - 1, *([np.nan, np.inf, 1e30] if array.dtype.kind == "f" else [])]))
         start = draw(st.integers(0, array.size - 1))
@@ -190,12 +213,20 @@ def in_arrays(draw: st.DrawFn, content: bytes, packed: bool) -> bytes:
         array = array.astype(object)
     elif kind == "order":
         array = np.asfortranarray(array)
+    elif kind == "single":
+        array = draw(st.sampled_from([np.array(3), np.array(math.nan), np.array("x"), np.array(["a"]), np.empty((0, 20, 3))]))
     arrays[key] = array
     if kind == "drop":
         del arrays[key]
     buffer = io.BytesIO()
     if packed:
         np.savez_compressed(buffer, **arrays)
+        if kind == "header":
+            with zipfile.ZipFile(buffer, "a") as archive, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # there is one of this name
+                archive.writestr(f"{key}.npy", HEADER + draw(st.sampled_from(SHAPES)).ljust(117) + b"\n")
+    elif kind == "header":
+        buffer.write(HEADER + draw(st.sampled_from(SHAPES)).ljust(117) + b"\n")
     else:
         np.save(buffer, array, allow_pickle=True)
     return buffer.getvalue()
@@ -292,6 +323,63 @@ RELAXED = settings(
 @given(case=damage())
 def test_no_damage_escapes(tmp_path: Path, case: Damaged) -> None:
     survives(tmp_path, case)
+
+
+@settings(RELAXED, max_examples=60)
+@given(draws=st.data())
+def test_no_damaged_array_escapes(tmp_path: Path, draws: st.DataObject) -> None:
+    survives(tmp_path, Damaged("a.npz", in_arrays(draws.draw, sound()["a.npz"], packed=True)))
+
+
+MARKS = (
+    *(
+        b"\t",
+        b"\xff",
+        b"&a [*a]",
+        b"*b",
+        b"{",
+        b"[",
+        b": :",
+        b"!!python/name:os.system",
+        b"<<: *x",
+        b"- ",
+        b"\n---\n",
+        b"%TAG ! x\n",
+    ),
+    *(
+        b"\x00",
+        b"${oc.env:HOME}",
+        b"${skeleton}",
+        b"1e999",
+        b"9" * 999,
+        b"'",
+        b"|",
+        b"!!binary aGk=",
+        b"2026-11-28",
+        b"null: 1\n",
+    ),
+    *(b"coords: 2\ncoords: 3\n", b"joints: []\n", b"up: {}\n", b"feet: nobody\n", b"left_right: [[a]]\n", b"parts: {x: 1}\n"),
+)
+"""What is out of place in a YAML file."""
+
+
+@settings(RELAXED, max_examples=60)
+@given(lines=st.lists(st.tuples(st.integers(0, 45), st.integers(0, 20), st.sampled_from([*MARKS, "twice", "gone"])), min_size=1))
+def test_no_damaged_skeleton_escapes(tmp_path: Path, lines: list[tuple[int, int, bytes | str]]) -> None:
+    content = (PRESETS / "kinect20.yaml").read_bytes().split(b"\n")
+    for number, place, mark in lines[:2]:
+        line = content[number % len(content)]
+        new = {"twice": line + b"\n" + line, "gone": b""}
+        content[number % len(content)] = new[mark] if isinstance(mark, str) else line[:place] + mark + line[place:]
+    path = tmp_path / "own.yaml"
+    path.write_bytes(b"\n".join(content))
+    began = time.monotonic()
+    try:
+        plain(OmegaConf.create({"skeleton": OmegaConf.load(path)}))
+    except EXPECTED as e:
+        said = message(e)
+        assert "Error: " in said and said.count("\n") <= 2 and len(said) < 5000 and said.replace("\n", "").isprintable()
+    assert time.monotonic() - began < SECONDS
 
 
 @pytest.mark.slow

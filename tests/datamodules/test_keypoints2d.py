@@ -1,6 +1,7 @@
 """Keypoints in pictures: one motion in every format, several people, nobody, and damage."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,15 @@ def test_mmpose(tmp_path: Path) -> None:
         read(write(tmp_path / "f.json", two[0]["instances"]))
     with pytest.raises(DataError, match="two frames have one frame_id"):
         read(write(tmp_path / "g.json", [*mmpose(flat[:2]), *mmpose(flat[:2])]))
+
+
+def test_many_numbered_frames_are_read_in_time(tmp_path: Path) -> None:
+    body = [[float(i), float(2 * i)] for i in range(17)]
+    frames = [{"frame_id": k, "instances": [{"keypoints": body}] if k < 2 else []} for k in range(30_000)]
+    (tmp_path / "a.json").write_text(json.dumps({"instance_info": frames}))
+    began = time.monotonic()
+    assert len(read(tmp_path / "a.json")) == 1
+    assert time.monotonic() - began < 3  # a search for each of them took four times as long
 
 
 def test_yolo(tmp_path: Path) -> None:

@@ -347,6 +347,15 @@ def test_the_key_is_of_the_content(tmp_path: Path) -> None:
     assert cache_key({"_target_": "datamodules.sets.store.store", "root": str(tmp_path / "b")}) is None
 
 
+def test_a_directory_of_more_files_than_are_read_has_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abc":
+        (tmp_path / name).touch()
+    node = {"_target_": "datamodules.sets.folder.folder", "root": str(tmp_path)}
+    assert cache_key(node) is not None
+    monkeypatch.setattr("datamodules.cache.MAX_FILES", 2)
+    assert cache_key(node) is None
+
+
 def test_of_many_bytes_sizes_and_times_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datamodules.cache.READ_IN_FULL", 3)
     node = {"_target_": "datamodules.readers.x.x", "root": str(tmp_path)}
