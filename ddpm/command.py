@@ -47,6 +47,15 @@ OPTIONS = "--help -h --hydra-help --version --resolve --run -r --multirun -m --s
 """The others."""
 
 
+def _place_of_sweep(out: str) -> str:
+    refuse_place("out", out)
+    return out
+
+
+# Hydra writes multirun.yaml there; of train.py see `ddpm.runs.sweep_directory`.
+OmegaConf.register_new_resolver("place_of_sweep", _place_of_sweep, replace=True)
+
+
 def command(config_name: str, schema: type) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Make a command of a function of the composed configuration, which is called without arguments.
 

@@ -250,6 +250,17 @@ def test_starts_in_one_second_are_several_runs_and_sweeps(run: Run, monkeypatch:
     assert outs[2:] == [f"multirun/{name}{n}/{job}" for n in ("", "-2") for job in (0, 1)]
 
 
+def test_a_sweep_notes_itself_below_its_own_directory(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not over a file of the same name where the user stands."""
+    for name in ("multirun.yaml", "FILE"):
+        Path(name).write_text("mine")
+    replace_work(monkeypatch, "sample", lambda cfg: None)
+    assert run("sample", "-m", "ckpt=x", "n=1,2", "out=there")[0] == 0
+    assert Path("multirun.yaml").read_text() == "mine" and Path("there/multirun.yaml").exists()
+    status, said = run("sample", "-m", "ckpt=x", "n=1,2", "out=FILE")[:2]
+    assert status == 2 and "out='FILE' must be a directory" in said
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
