@@ -1,10 +1,9 @@
 """What every command does alike, tried on all of them: messages, statuses, sweeps."""
 
-import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, tzinfo
 from pathlib import Path
 from types import ModuleType
@@ -15,51 +14,25 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-import compare
-import evaluate
 import inspect_data
-import sample
-import train
 from ddpm import command, errors, runs
 from ddpm.errors import CheckpointError, WriteError
+from tests.commands import doors
+from tests.commands.doors import DOORS
 
-DOORS = {module.__name__: module for module in (train, sample, evaluate, compare, inspect_data)}
 GIVEN = {"sample": ["ckpt=x"], "compare": ["ckpt=x"]}
 Ran = tuple[int, str, str]
 Run = Callable[..., Ran]
 
 
 @pytest.fixture
-def logging_as_it_was() -> Iterator[None]:
-    """Hydra configures the logging of the whole process, which other tests share."""
-
-    def levels() -> dict[str, int]:
-        named = logging.root.manager.loggerDict.items()
-        return {"root": logging.root.level} | {name: it.level for name, it in named if isinstance(it, logging.Logger)}
-
-    before = levels()
-    yield
-    for name in levels():
-        logging.getLogger(name).setLevel(before.get(name, logging.NOTSET))
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], logging_as_it_was: None) -> Run:
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Call a command as from a shell, in an empty directory; gives its status and what it printed."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delenv(command.FULL, raising=False)
 
     def called(door: str, *arguments: str) -> Ran:
-        monkeypatch.setattr(logging.getLogger(), "handlers", [])  # as in a new process
-        monkeypatch.setattr(sys, "argv", [f"{door}.py", *arguments])
-        try:
-            DOORS[door].main()
-            status = 0
-        except SystemExit as end:
-            status = end.code if isinstance(end.code, int) else 1
-        assert command.FULL not in os.environ
-        return status, *capsys.readouterr()
+        done = doors.command(f"{door}.py", *arguments, cwd=tmp_path)
+        return done.returncode, done.stdout, done.stderr
 
     return called
 

@@ -1,8 +1,6 @@
 """The command that looks at data: what it writes, what it finds out by itself, and how it ends."""
 
 import logging
-import subprocess
-import sys
 from pathlib import Path
 
 import hydra
@@ -14,6 +12,7 @@ from PIL import Image
 from ddpm.errors import ConfigError, DataError, EscapedFormatter
 from ddpm.viz.figure import _spread, draw_skeleton
 from inspect_data import Config, inspect_data, with_fitting_skeleton, with_path
+from tests.commands.doors import command, process
 from tests.configs import compose
 from tests.datamodules.test_ntu import NAME, widened
 from tests.datamodules.test_ntu import text as ntu
@@ -64,17 +63,15 @@ def test_a_bare_path_finds_its_skeleton(tmp_path: Path) -> None:
 
 def test_the_command_ends_with_one_message(tmp_path: Path) -> None:
     (tmp_path / NAME).write_text("3\n")
-    command = [sys.executable, str(ROOT / "inspect_data.py"), str(tmp_path), f"out={tmp_path / 'p'}"]
-    bad = subprocess.run(command, capture_output=True, text=True, check=False)
+    bad = process("inspect_data.py", str(tmp_path), f"out={tmp_path / 'p'}", cwd=tmp_path)
     assert bad.returncode == 2 and "DataError" in bad.stdout and NAME in bad.stdout and "Traceback" not in bad.stdout + bad.stderr
     assert not (tmp_path / "p").exists()
 
 
-@pytest.mark.parametrize("name", ["summary.txt", pytest.param("skeleton.png", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["summary.txt", "skeleton.png"])
 def test_a_place_that_cannot_be_written_to_is_one_message(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
-    command = [sys.executable, str(ROOT / "inspect_data.py"), f"out={tmp_path}", "data.n=2", "frames=8", "gif_clips=0"]
-    bad = subprocess.run(command, capture_output=True, text=True, check=False)
+    bad = command("inspect_data.py", f"out={tmp_path}", "data.n=2", "frames=8", "gif_clips=0", cwd=tmp_path)
     assert bad.returncode == 2 and name in bad.stdout and "Traceback" not in bad.stdout + bad.stderr
 
 

@@ -22,7 +22,8 @@ import train
 from ddpm import command, memory
 from ddpm.build import build_module
 from ddpm.module import MotionDiffusion
-from tests.commands.test_command import DOORS, Run, logging_as_it_was, run  # noqa: F401  fixtures
+from tests.commands.doors import DOORS
+from tests.commands.test_command import Run, run  # noqa: F401  a fixture
 from tests.configs import compose
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -9,7 +9,8 @@ from ddpm.checkpoint import DurableCheckpointIO, read_checkpoint
 from ddpm.config import RESUMED, check
 from ddpm.errors import CheckpointError, ConfigError
 from ddpm.resuming import checkpoint_to_resume, overrides_of, refuse_outside
-from tests.commands.test_train import SMALL, command
+from tests.commands.doors import command
+from tests.commands.test_train import SMALL
 
 MY_PACKAGE = """
 from pathlib import Path

@@ -26,7 +26,8 @@ from ddpm.process.schedules import cosine
 from ddpm.viz.bvh_out import write_bvh
 from ddpm.viz.plots import plot_quality
 from ddpm.viz.render import GIVEN
-from tests.commands.test_train import SMALL, command
+from tests.commands.doors import command
+from tests.commands.test_train import SMALL
 from tests.configs import compose
 
 

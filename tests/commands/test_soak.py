@@ -18,7 +18,7 @@ from tests.commands.test_resume import COMPARED, SMALL, assert_equal, state
 from tests.configs import compose
 
 ROOT = Path(__file__).parents[2]
-KILLS, EPOCHS, STEPS = 50, 150, 2000
+KILLS, EPOCHS, STEPS = 50, 300, 2000
 
 
 @pytest.mark.slow
@@ -38,7 +38,7 @@ def test_a_run_that_is_killed_fifty_times_is_the_run_that_never_was(tmp_path: Pa
         with log.open("w") as printed:
             run = subprocess.Popen([*command, f"out={out}", "resume=auto"], stdout=printed, stderr=printed, env=env)
             try:
-                status = run.wait(draw.uniform(0, 4 * start) if kills < KILLS else None)
+                status = run.wait(draw.uniform(0, 2 * start) if kills < KILLS else None)
             except subprocess.TimeoutExpired:
                 run.send_signal(signal.SIGKILL)
                 run.wait()

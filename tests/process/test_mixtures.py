@@ -112,10 +112,14 @@ def drawn(sampler: Sampler, diffusion: DenoiseDiffusion, dims: int) -> Tensor:
     return sampler(diffusion.denoise, randn(), diffusion.alpha_bar, randn=randn)
 
 
+PAIRS = [(name, *case) for name in SAMPLERS for case in CASES]
+
+
 @pytest.mark.parametrize(
-    ("prediction", "schedule", "dims"), CASES, ids=lambda x: getattr(x, "__name__", None) or repr(x).split()[0]
+    ("name", "prediction", "schedule", "dims"),
+    [pytest.param(*pair, marks=pytest.mark.slow) if k % 2 else pair for k, pair in enumerate(PAIRS)],
+    ids=lambda x: x if isinstance(x, str) else getattr(x, "__name__", None) or repr(x).split()[0],
 )
-@pytest.mark.parametrize("name", SAMPLERS)
 def test_samplers_draw_from_the_mixture(name: str, prediction: Prediction, schedule: Callable[[int], Tensor], dims: int) -> None:
     mixture = MIXTURES[dims]
     x0 = drawn(SAMPLERS[name], diffusion_of(mixture, prediction, schedule), dims)

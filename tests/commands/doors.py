@@ -1,0 +1,66 @@
+"""Commands called as from a shell."""
+
+import contextlib
+import io
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import compare
+import evaluate
+import inspect_data
+import sample
+import train
+from ddpm.command import FULL
+
+ROOT = Path(__file__).parents[2]
+DOORS = {module.__name__: module for module in (train, sample, evaluate, compare, inspect_data)}
+
+
+def command(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script in this process, which has loaded its libraries, as if from a shell in a directory."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        levels_of_logging(),
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.setattr(sys, "path", [*sys.path])
+        patch.setattr(sys, "argv", [script, *arguments])
+        patch.setattr(logging.getLogger(), "handlers", [])
+        patch.delenv(FULL, raising=False)
+        try:
+            DOORS[script.removesuffix(".py")].main()
+            status = 0
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 1
+        assert FULL not in os.environ
+    return subprocess.CompletedProcess([script, *arguments], status, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def levels_of_logging():
+    """Hydra configures the logging of the whole process, which other tests share: put it back."""
+
+    def levels() -> dict[str, int]:
+        named = logging.root.manager.loggerDict.items()
+        return {"root": logging.root.level} | {name: it.level for name, it in named if isinstance(it, logging.Logger)}
+
+    before = levels()
+    yield
+    for name in levels():
+        logging.getLogger(name).setLevel(before.get(name, logging.NOTSET))
+
+
+def process(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script in a process of its own, for what starts others or counts its starts."""
+    environment = {key: value for key, value in os.environ.items() if key != FULL} | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *arguments], cwd=cwd, capture_output=True, text=True, env=environment, timeout=300
+    )
