@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from matplotlib.ticker import LogLocator
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,10 +72,13 @@ def plot(path: Path, rows: list[Row]) -> None:
             if points:
                 axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=4, label=kind)
         axes.axvline(1, color="0.8", linewidth=1)
-        axes.set_title(name, fontsize=10)
+        axes.set_title("share of the right action" if name == "right" else name, fontsize=10)
         axes.set_xlabel("weight; 1 is no guidance" if k > 2 else "")
         if name.startswith("Fréchet"):
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(lambda tick, _: f"{tick:g}")
+            axes.yaxis.set_minor_formatter(lambda tick, _: "")
         finish(axes)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=2)
     save(path, figure)
