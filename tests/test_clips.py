@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from datamodules.readers.bvh_file import read as read_bvh
-from datamodules.sets.folder import folder
+from datamodules.sets.folder import folder, read_file
 from ddpm.clips import Clips, frame_mean
 from ddpm.errors import DataError
 from ddpm.metrics.comparison import Measured
@@ -279,11 +279,20 @@ def test_files_that_do_not_fit_are_named(tmp_path: Path, change: dict[str, Any],
 
 def test_other_endings_are_refused_with_those_there_are(motions: Clips, tmp_path: Path) -> None:
     for name in ("a.fbx", "a"):
-        with pytest.raises(ValueError, match=r"unknown ending '.*'; clips are written as \.npz, \.gif, \.bvh, \.mp4, \.html$"):
+        with pytest.raises(ValueError, match=r"unknown ending '.*'; clips are .* as \.npz, \.gif, \.bvh, \.csv, \.mp4, \.html$"):
             motions.save(tmp_path / name)
     with pytest.raises(DataError, match=r"clips are read from \.npz"):
         Clips.load(tmp_path / "a.bvh")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_table_is_read_back_as_the_clip(motions: Clips, tmp_path: Path) -> None:
+    files = motions.save(tmp_path / "a.csv")
+    assert [file.name for file in files][:2] == ["a_000.csv", "a_001.csv"] and len(files) == len(motions)
+    for file, clip, length in zip(files, motions.positions, motions.lengths.tolist(), strict=True):
+        (found,) = read_file(file, motions.skeleton.coords)
+        assert found.joints == motions.skeleton.names and found.fps == pytest.approx(motions.fps, rel=1e-3)
+        np.testing.assert_allclose(found.positions, clip[:length], atol=1e-6)
 
 
 def test_a_picture_shows_every_clip_for_as_long_as_it_plays(motions: Clips, tmp_path: Path) -> None:

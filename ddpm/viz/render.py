@@ -356,7 +356,9 @@ def mp4_bytes(frames: np.ndarray, fps: float) -> bytes:
 
 
 def write_gif(path: str | Path, frames: np.ndarray, fps: float) -> bytes:
-    """Write ``gif_bytes(frames, fps)`` to a file, whole or not at all, and return it."""
+    """Write ``gif_bytes(frames, fps)`` to a file, whole or not at all, and return it; a ValueError for another ending."""
+    if Path(path).suffix.lower() != ".gif":
+        raise ValueError(f"{path}: a GIF is written to a file that ends in .gif")
     gif = gif_bytes(frames, fps)
     write_durably(path, gif)
     return gif
