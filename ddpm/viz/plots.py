@@ -17,7 +17,9 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#4
 """Distinct for every common kind of colour blindness (Okabe & Ito)."""
 
 
-def plot_losses(path: str | Path, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> "Figure":
+def plot_losses(
+    path: str | Path, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], ylabel: str = "loss"
+) -> "Figure":
     """Draw loss curves, write them as a PNG and return the figure.
 
     Args:
@@ -48,7 +50,7 @@ def plot_losses(path: str | Path, curves: Mapping[str, tuple[Sequence[float], Se
             axes.yaxis.set_minor_formatter(lambda loss, _: f"{loss:g}" if narrow else "")
     else:
         axes.text(0.5, 0.5, "no losses yet", transform=axes.transAxes, ha="center", va="center", color="0.5")
-    axes.set(xlabel="optimiser step", ylabel="loss")
+    axes.set(xlabel="optimiser step", ylabel=ylabel)
     finish(axes)
     save(path, figure)
     return figure
