@@ -24,7 +24,7 @@ COLUMNS = ("epoch", "step", "train_loss", "val_loss", "lr")
 
 
 class LossPlot(Callback):
-    """Writes ``loss.csv`` after every epoch, and ``loss.png`` every ``every`` epochs and at the end, in the run's directory.
+    """Writes ``loss.csv`` after every epoch, and ``loss.png`` every ``every`` epochs and at any end, in the run's directory.
 
     At the end also ``noise_levels.png``, the last validation's loss and error of x0_hat in cm by noise level. train_loss is the
     mean over the epoch's batches. The table is part of the checkpoint, so that a resumed run continues it exactly; Lightning's
@@ -75,6 +75,10 @@ class LossPlot(Callback):
         if trainer.is_global_zero and not trainer.fast_dev_run and levels[0]:  # pyright: ignore[reportAttributeAccessIssue]
             path = Path(trainer.default_root_dir, "noise_levels.png")
             self._draw(trainer, "noise_levels", lambda: plot_noise_levels(path, *levels))
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Draw the curve of a run that is stopped."""
+        self._write(trainer, pl_module, picture=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Rows and the sum of the epoch under way."""

@@ -107,6 +107,7 @@ def test_stop_at_any_step_and_resume(
     whole, losses = uninterrupted
     with pytest.raises(Stop):
         run(tmp_path, monkeypatch, Spy(stop_after=step))
+    assert (tmp_path / "loss.png").exists() == (step >= 4), "the curve up to the last epoch"
     resumed = run(tmp_path, monkeypatch, Spy(), "resume=auto")
     assert resumed == {k: losses[k] for k in range(min(resumed), 13)}
     assert step <= min(resumed) <= step + 1, "at most the last batch of an epoch is trained again"
