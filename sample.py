@@ -86,11 +86,13 @@ def sample(cfg: DictConfig) -> Path:
     """
     check_values(cfg)
     model, run = load_run(cfg.ckpt, cfg.trust)
-    model.refuse_large(cfg.n, cfg.frames)
+    stretch = max(1, (cfg.fps or model.fps) / (model.fps * cfg.tempo))
+    frames = math.ceil((cfg.frames or model.frames) * stretch)
+    model.refuse_large(cfg.n, frames)
     model.to(choose_device(cfg.device))
     if cfg.export == "bvh" and model.skeleton.coords != 3:
         raise ConfigError(f"export={cfg.export}: rotations need three dimensions, the skeleton has {model.skeleton.coords}")
-    values = cfg.n * (cfg.frames or model.frames) * len(model.skeleton.names) * model.skeleton.coords
+    values = cfg.n * frames * len(model.skeleton.names) * model.skeleton.coords
     refuse_unwritable(cfg.out, 4 * values)
     refuse([(cfg.export == "html" and values > MOST, f"n={cfg.n}: a page of {values} numbers, at most {MOST} are possible")])
     sampler = model.sampler
@@ -137,6 +139,7 @@ def sample(cfg: DictConfig) -> Path:
         clip, floor, action = read_whole(cfg.edit, model.skeleton, model.fps, cfg.source_clip)
         if labels is None and isinstance(model.condition, LabelCondition) and action in model.condition.known:
             options["labels"] = model.find_labels(action, cfg.n)
+        model.refuse_large(cfg.n, math.ceil(len(clip) * stretch))
         given = given_by(cfg.keep, model.skeleton, len(clip))
         clips = edit(model, clip, given, seeds, facing=turned, floor=floor, **options)
         drawn, titles = model.as_clips(torch.cat([clip[None], clips.positions])), ["the clip", *(clips.titles or [])]
