@@ -26,7 +26,7 @@ from ddpm.command import command
 from ddpm.config import construct, construct_data
 from ddpm.errors import ConfigError, outside, printable, refuse
 from ddpm.files import refuse_unwritable
-from ddpm.module import Autoguidance, MotionDiffusion, choose_device
+from ddpm.module import LONGEST, Autoguidance, MotionDiffusion, choose_device
 from ddpm.process.condition import LabelCondition
 from ddpm.process.editing import edit, given_by, interpolate, invert, vary
 from ddpm.process.samplers import cost
@@ -87,7 +87,9 @@ def sample(cfg: DictConfig) -> Path:
     check_values(cfg)
     model, run = load_run(cfg.ckpt, cfg.trust)
     stretch = max(1, (cfg.fps or model.fps) / (model.fps * cfg.tempo))
-    frames = math.ceil((cfg.frames or model.frames) * stretch)
+    script = None if cfg.script is None else script_of(cfg.script)
+    scripted = min(sum(length for _, length in script or ()) * model.fps, LONGEST)
+    frames = math.ceil((cfg.frames or scripted or model.frames) * stretch)
     model.refuse_large(cfg.n, frames)
     model.to(choose_device(cfg.device))
     if cfg.export == "bvh" and model.skeleton.coords != 3:
@@ -149,7 +151,6 @@ def sample(cfg: DictConfig) -> Path:
         clips = interpolate(model, cfg.interpolate, cfg.n, frames=cfg.frames, **options)
         titles = [f"{cfg.interpolate[0]} to {cfg.interpolate[1]}: {i}/{cfg.n - 1}" for i in range(cfg.n)]
     else:
-        script = None if cfg.script is None else script_of(cfg.script)
         clips = model.sample(seeds, frames=cfg.frames, loop=cfg.loop, script=script, progress=True, **options)
     seconds = time.monotonic() - began
     clips.require_finite()
