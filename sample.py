@@ -26,7 +26,7 @@ from ddpm.command import command
 from ddpm.config import construct, construct_data
 from ddpm.errors import ConfigError, outside, printable, refuse
 from ddpm.files import refuse_unwritable
-from ddpm.module import Autoguidance, MotionDiffusion, choose_device
+from ddpm.module import LONGEST, Autoguidance, MotionDiffusion, choose_device
 from ddpm.process.condition import LabelCondition
 from ddpm.process.editing import edit, given_by, interpolate, invert, vary
 from ddpm.process.samplers import cost
@@ -86,11 +86,15 @@ def sample(cfg: DictConfig) -> Path:
     """
     check_values(cfg)
     model, run = load_run(cfg.ckpt, cfg.trust)
-    model.refuse_large(cfg.n, cfg.frames)
+    stretch = max(1, (cfg.fps or model.fps) / (model.fps * cfg.tempo))
+    script = None if cfg.script is None else script_of(cfg.script)
+    scripted = min(sum(length for _, length in script or ()) * model.fps, LONGEST)
+    frames = math.ceil((cfg.frames or scripted or model.frames) * stretch)
+    model.refuse_large(cfg.n, frames)
     model.to(choose_device(cfg.device))
     if cfg.export == "bvh" and model.skeleton.coords != 3:
         raise ConfigError(f"export={cfg.export}: rotations need three dimensions, the skeleton has {model.skeleton.coords}")
-    values = cfg.n * (cfg.frames or model.frames) * len(model.skeleton.names) * model.skeleton.coords
+    values = cfg.n * frames * len(model.skeleton.names) * model.skeleton.coords
     refuse_unwritable(cfg.out, 4 * values)
     refuse([(cfg.export == "html" and values > MOST, f"n={cfg.n}: a page of {values} numbers, at most {MOST} are possible")])
     sampler = model.sampler
@@ -137,6 +141,7 @@ def sample(cfg: DictConfig) -> Path:
         clip, floor, action = read_whole(cfg.edit, model.skeleton, model.fps, cfg.source_clip)
         if labels is None and isinstance(model.condition, LabelCondition) and action in model.condition.known:
             options["labels"] = model.find_labels(action, cfg.n)
+        model.refuse_large(cfg.n, math.ceil(len(clip) * stretch))
         given = given_by(cfg.keep, model.skeleton, len(clip))
         clips = edit(model, clip, given, seeds, facing=turned, floor=floor, **options)
         drawn, titles = model.as_clips(torch.cat([clip[None], clips.positions])), ["the clip", *(clips.titles or [])]
@@ -146,7 +151,6 @@ def sample(cfg: DictConfig) -> Path:
         clips = interpolate(model, cfg.interpolate, cfg.n, frames=cfg.frames, **options)
         titles = [f"{cfg.interpolate[0]} to {cfg.interpolate[1]}: {i}/{cfg.n - 1}" for i in range(cfg.n)]
     else:
-        script = None if cfg.script is None else script_of(cfg.script)
         clips = model.sample(seeds, frames=cfg.frames, loop=cfg.loop, script=script, progress=True, **options)
     seconds = time.monotonic() - began
     clips.require_finite()

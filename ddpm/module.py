@@ -525,14 +525,15 @@ class MotionDiffusion(pl.LightningModule):
             (m.skeleton, m.fps, m.frames, None if m.condition is None else (m.condition.names, m.condition.width))
             for m in (self, worse)
         ]
-        if facts[0] != facts[1]:
-            raise ValueError(
-                "guide: it was trained on another skeleton, frame rate, length or condition than the model it guides"
-            )
+        for what, mine, its in zip(("skeleton", "frame rate", "length", "condition"), *facts, strict=True):
+            if mine != its:
+                raise ValueError(f"guide: it was trained on another {what} than the model it guides")
         pairs = [
             *zip(self.normalizer.buffers(), worse.normalizer.buffers(), strict=True),
             (self.diffusion.alpha_bar, worse.diffusion.alpha_bar),
         ]
+        if isinstance(mine := self.condition, VectorCondition) and isinstance(its := worse.condition, VectorCondition):
+            pairs += [(mine.mean, its.mean), (mine.std, its.std)]
         if any(a.shape != b.shape or not torch.allclose(a.float().cpu(), b.float().cpu(), rtol=1e-4) for a, b in pairs):
             raise ValueError("guide: it was trained on other data, or with another T or beta_schedule, than the model it guides")
         worse.to(self.device).eval()

@@ -171,13 +171,15 @@ def given_by(keep: str | int | Sequence[str | int], skeleton: Skeleton, frames: 
         ValueError: a name or a frame that is not there, or all or nothing is kept.
     """
     given = torch.zeros(frames, len(skeleton.names), skeleton.coords, dtype=torch.bool)
-    keep = [keep] if isinstance(keep, str | int) else keep
+    keep = [keep] if isinstance(keep, str | int | float | None) else keep
     for item in map(str, keep):
         what, at, when = item.rpartition("@")
         if not at and (item in skeleton.names or item in skeleton.parts or item == PATH):
             what, when = item, ":"
         first, colon, end = when.partition(":")
         try:
+            if not when or (at and what not in (*skeleton.names, *skeleton.parts, PATH)):
+                raise ValueError
             limits = [int(number) if number else None for number in (first, end)]
         except ValueError:
             raise ValueError(

@@ -237,6 +237,19 @@ def test_the_same_motion_is_written_at_another_rate_and_tempo(run: Path, tmp_pat
     assert looped.shape == (1, 8, 20, 3)
 
 
+def test_clips_that_become_too_many_frames_are_refused_before_they_are_sampled(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By their rate, or by the length of the clip of which a part is kept."""
+    pose = load_module(run).sample(1).positions[:, :1].numpy()
+    path = write(tmp_path / "long.npz", clips=np.repeat(pose, 900, axis=1))
+    monkeypatch.setattr("ddpm.memory.machine_memory", lambda accelerator: 10e6)
+    sampled(run, tmp_path / "a", "n=16", "gif_clips=0")
+    for overrides in (["fps=1000", "tempo=0.1"], [f"edit={path}", "keep=[0]"], ["script=[walk:9]", "fps=1000"]):
+        with pytest.raises(ConfigError, match=r"16 clips of [0-9]+ frames: takes about"):
+            sampled(run, tmp_path / "b", "n=16", "gif_clips=0", *overrides)
+
+
 def test_a_script_is_as_long_as_its_actions(shaken: Path, tmp_path: Path) -> None:
     """Where it has one action only, it is a long clip of that action."""
     model = load_module(shaken)
@@ -253,6 +266,7 @@ def test_a_script_is_as_long_as_its_actions(shaken: Path, tmp_path: Path) -> Non
         ("[a3]", "a3 is no ACTION:SECONDS"),
         (f"[{first}:0.01]", "in all"),
         ("[fly:9]", "action=fly"),
+        (f"[{first}:1e308]", "in all"),
     ):
         with pytest.raises(ValueError, match=named):
             sampled(shaken, tmp_path / "d", f"script={script}")

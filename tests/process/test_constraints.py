@@ -230,7 +230,11 @@ def test_what_is_kept() -> None:
     ("keep", "named"),
     [
         (["hand"], "head.*parts: leg"),
-        (["hand@:2"], "no joint 'hand'"),
+        (["hand@:2"], "keep=hand@:2 is no joint.*head.*parts: leg"),
+        ([""], "keep= is no joint"),
+        (["head@"], "keep=head@ is no joint"),
+        (["@3"], "keep=@3 is no joint"),
+        (1.5, "keep=1.5 is no joint"),
         ([7], "frames 0 to 6"),
         ([-8], "frames 0 to 6"),
         ([":"], "keeps all"),
@@ -239,7 +243,7 @@ def test_what_is_kept() -> None:
         (["1:2:3"], "no frames such as"),
     ],
 )
-def test_what_cannot_be_kept_is_named(keep: list[str | int], named: str) -> None:
+def test_what_cannot_be_kept_is_named(keep: Any, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         given_by(keep, BODY, FRAMES)
 

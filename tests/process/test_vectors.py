@@ -19,6 +19,7 @@ from datamodules.split import split_in_time
 from ddpm.build import build_module
 from ddpm.checkpoint import DurableCheckpointIO, load_module
 from ddpm.errors import ConfigError, DataError
+from ddpm.module import Autoguidance
 from ddpm.process.condition import VECTORS, VectorCondition, vector_statistics
 from tests.skeletons import people, shipped
 
@@ -109,6 +110,11 @@ def test_a_model_keeps_its_vectors_in_the_checkpoint(tiny_config: dict[str, Any]
         build_module(tiny_config, 15.0).sample(1, condition=KNOWN[0])
     with pytest.raises(ValueError, match="cannot be combined"):
         loaded.sample(1, condition=KNOWN[0], labels=KNOWN[:1])
+    worse = load_module(tmp_path / "a.ckpt")
+    assert loaded.sample(1, guidance=Autoguidance(worse, 2.0)).positions.isfinite().all()
+    worse.condition.std = 2 * worse.condition.std
+    with pytest.raises(ValueError, match=r"guide: .*other data"):
+        loaded.sample(1, guidance=Autoguidance(worse, 2.0))
 
 
 def test_data_without_vectors_and_another_width_are_named(tiny_config: dict[str, Any]) -> None:
