@@ -84,7 +84,8 @@ def evaluate(cfg: DictConfig) -> Path:
         f"{'recordings held out from training' if real.held_out else 'all recordings, also those of training'}"
     )
     log.info("%s", lead)
-    wanted = None if fast else generated.label_codes(data.clips.class_names)
+    classes = data.clips.class_names
+    wanted = generated.label_codes(classes) if classes and not fast else None
     classifier = None if fast else classifier_of(data, seed)
     features = classifier.features if classifier is not None and real.held_out else None
     found = suite.evaluate(

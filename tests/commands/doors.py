@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def command(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProc
     """Run a script in this process, which has loaded its libraries, as if from a shell in a directory."""
     out, err = io.StringIO(), io.StringIO()
     with (
-        levels_of_logging(),
+        logging_as_it_was(),
         pytest.MonkeyPatch.context() as patch,
         contextlib.chdir(cwd),
         contextlib.redirect_stdout(out),
@@ -45,17 +46,19 @@ def command(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProc
 
 
 @contextlib.contextmanager
-def levels_of_logging():
+def logging_as_it_was() -> Iterator[None]:
     """Hydra configures the logging of the whole process, which other tests share: put it back."""
 
-    def levels() -> dict[str, int]:
-        named = logging.root.manager.loggerDict.items()
-        return {"root": logging.root.level} | {name: it.level for name, it in named if isinstance(it, logging.Logger)}
+    def loggers() -> list[logging.Logger]:
+        return [logging.root, *(it for it in logging.root.manager.loggerDict.values() if isinstance(it, logging.Logger))]
 
-    before = levels()
-    yield
-    for name in levels():
-        logging.getLogger(name).setLevel(before.get(name, logging.NOTSET))
+    before = {it.name: (it.level, it.disabled, it.propagate) for it in loggers()}
+    try:
+        yield
+    finally:
+        for it in loggers():
+            level, it.disabled, it.propagate = before.get(it.name, (logging.NOTSET, False, True))
+            it.setLevel(level)
 
 
 def process(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
