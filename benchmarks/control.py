@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path())
     args = parser.parse_args()
     model, config = load_run(args.run)
-    data = own_data(config, {"root": args.root} if args.root else {})
+    data = own_data(config, {"root": args.root})
     print(f"{'':<20}" + "".join(f"{name:>17}" for name in COLUMNS))
     rows = []
     for label, weight, values in guidance(model, data, args.n, None if args.guide is None else load_run(args.guide)[0]):

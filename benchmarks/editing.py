@@ -200,7 +200,7 @@ def main() -> None:
     args = parser.parse_args()
     model, config = load_run(args.run)
     rules = dict(RULES)
-    data = own_data(config, {"root": args.root} if args.root else {})
+    data = own_data(config, {"root": args.root})
     if args.masked:
         steps = read_checkpoint(checkpoint_of(args.run))["global_step"]
         rules["masks in training"] = partial(filled, other=masked(args.masked, config, data, model, steps))

@@ -18,8 +18,6 @@ from ddpm.viz.plots import plot_losses, plot_noise_levels
 
 log = logging.getLogger(__name__)
 
-SHAPE = ("prediction", "weighting")
-"""What of the configuration says which loss it is."""
 COLUMNS = ("epoch", "step", "train_loss", "val_loss", "lr")
 
 
@@ -66,11 +64,11 @@ class LossPlot(Callback):
         epoch = trainer.current_epoch + 1
         self._rows.append([epoch, trainer.global_step, float(self._sum) / self._count, float(val), float(lr)])
         self._sum, self._count = 0.0, 0
-        self._write(trainer, pl_module, picture=epoch % self.every == 0)
+        self._write(trainer, picture=epoch % self.every == 0)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the whole curve, and the noise levels if there was a validation."""
-        self._write(trainer, pl_module, picture=True)
+        self._write(trainer, picture=True)
         levels = [by_level(trainer.callback_metrics, prefix) for prefix in ("val/loss_t/", "val/x0_cm/")]
         if trainer.is_global_zero and not trainer.fast_dev_run and levels[0]:  # pyright: ignore[reportAttributeAccessIssue]
             path = Path(trainer.default_root_dir, "noise_levels.png")
@@ -78,7 +76,7 @@ class LossPlot(Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Draw the curve of a run that is stopped."""
-        self._write(trainer, pl_module, picture=True)
+        self._write(trainer, picture=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Rows and the sum of the epoch under way."""
@@ -89,7 +87,7 @@ class LossPlot(Callback):
         self._rows = list(state_dict["rows"])
         self._sum, self._count = state_dict["sum"], state_dict["count"]
 
-    def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule, picture: bool) -> None:
+    def _write(self, trainer: pl.Trainer, picture: bool) -> None:
         if not trainer.is_global_zero or trainer.fast_dev_run or not self._rows:  # pyright: ignore[reportAttributeAccessIssue]
             return
         folder = Path(trainer.default_root_dir)
@@ -101,9 +99,10 @@ class LossPlot(Callback):
             if not picture:
                 return None
             _, steps, train, val, _ = zip(*self._rows, strict=True)
-            average: Any = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # pyright: ignore
-            names = ("training: weights of the moment", f"validation: {'averaged' if average else 'the same'} weights")
-            what = [f"{key}={pl_module.hparams[key]['_target_'].rpartition('.')[2]}" for key in SHAPE if key in pl_module.hparams]
+            averaged = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # pyright: ignore[reportAttributeAccessIssue]
+            names = ("training: weights of the moment", f"validation: {'averaged' if averaged else 'the same'} weights")
+            nodes = trainer.lightning_module.hparams
+            what = [f"{key}={nodes[key]['_target_'].rpartition('.')[2]}" for key in ("prediction", "weighting") if key in nodes]
             curves = {name: (steps, losses) for name, losses in zip(names, (train, val), strict=True)}
             return plot_losses(folder / "loss.png", curves, ylabel=", ".join(["loss", *what]))
 

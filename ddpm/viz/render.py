@@ -225,16 +225,16 @@ def _figure_frames(view: _View, i: int, skeleton: Skeleton, size: int, length: i
         draw = ImageDraw.Draw(image)
         if skeleton.coords == 3:
             shades, ok = (shadows[t] - way[t]).tolist(), drawable[t].tolist()
-            path = [tuple(p) for p in (shadows[:, skeleton.root] - way[t]).tolist()]
+            spots = shadows[:length, skeleton.root] - way[t]
             for child, parent in bones[order[t]]:
                 if ok[child] and ok[parent]:
                     draw.line([*shades[child], *shades[parent]], SHADOW, limb)
                     _disc(draw, shades[child], cap, SHADOW)
             for f in (on_path[1:] & on_path[:-1] & known[1:length] & known[: length - 1]).nonzero()[0]:
-                draw.line(path[f : f + 2], GIVEN, 2 * OVERSAMPLE)
-            trail = [p for p, k in zip(path[: t + 1], known[: t + 1], strict=True) if k]
+                draw.line(spots[f : f + 2].flatten().tolist(), GIVEN, 2 * OVERSAMPLE)
+            trail = spots[: t + 1][known[: t + 1]]
             if len(trail) > 1:
-                draw.line(trail, TRAIL, OVERSAMPLE)
+                draw.line(trail.flatten().tolist(), TRAIL, OVERSAMPLE)
         for f in {*whole[whole < t][-1:], *whole[whole > t][:1]} if t not in whole else ():
             draw_body(draw, f, way[t], ghost=True)
         draw_body(draw, t, way[t], ghost=False)
