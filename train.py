@@ -35,7 +35,15 @@ from ddpm.files import write_durably
 from ddpm.fine_tuning import Origin, validation_loss
 from ddpm.limits import checked, refuse_processes, refuse_too_small, refuse_unknown_monitor
 from ddpm.record import record_end, record_start
-from ddpm.training import count_steps_in_epochs, description, fitted_module, log_configuration, make_loggers, quiet_lightning
+from ddpm.training import (
+    compile_network,
+    count_steps_in_epochs,
+    description,
+    fitted_module,
+    log_configuration,
+    make_loggers,
+    quiet_lightning,
+)
 
 log = logging.getLogger("train")
 
@@ -52,6 +60,7 @@ class Config:
     seed: int
     resume: str | None
     out: str | None
+    compile: bool
     cache: str | None
     trust: list[str]
     finetune: str | None
@@ -138,6 +147,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
             resuming.refuse_incomplete(resume, module, trainer, averages is not None)
         elif origin is not None:
             log.info("val/loss of %s on these clips: %.4g", origin.path, validation_loss(module, data.val_dataloader()))
+        if config["compile"]:
+            compile_network(module, trainer.strategy.root_device)
         module.save_hyperparameters({**saved, "overrides": list(overrides)}, logger=False)
         if runs.is_first_process():  # from here on there is a run
             runs.remove_what_was_left(out)

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -53,18 +54,23 @@ class Peer:
     after: Callable[[float], None] = lambda done: None
 
 
+def lucidrains_library() -> ModuleType:
+    """What denoising-diffusion-pytorch has for one dimension; an ImportError if it is not installed."""
+    name = "denoising_diffusion_pytorch"
+    spec = importlib.util.find_spec(name)
+    if spec is None:
+        raise ImportError("this peer needs: pip install --no-deps denoising-diffusion-pytorch")
+    # The package imports its models of images, and with them what they depend on: it is put in place without being executed.
+    sys.modules.setdefault(name, importlib.util.module_from_spec(spec))
+    return importlib.import_module(f"{name}.{name}_1d")
+
+
 def lucidrains(channels: int, frames: int, objective: str) -> Peer:
     """Unet1D and GaussianDiffusion1D of denoising-diffusion-pytorch, trained as in its README and its Trainer1D.
 
     One batch a step instead of two: in a short time more steps are worth more.
     """
-    name = "denoising_diffusion_pytorch"
-    spec = importlib.util.find_spec(name)
-    if spec is None:
-        raise SystemExit("this peer needs: pip install --no-deps denoising-diffusion-pytorch")
-    # The package imports its models of images, and with them what they depend on: it is put in place without being executed.
-    sys.modules.setdefault(name, importlib.util.module_from_spec(spec))
-    library = importlib.import_module(f"{name}.{name}_1d")
+    library = lucidrains_library()
     network = library.Unet1D(dim=64, dim_mults=(1, 2, 4, 8), channels=channels)
     diffusion = library.GaussianDiffusion1D(network, seq_length=frames, timesteps=T, objective=objective, auto_normalize=True)
     ema = library.EMA(diffusion, beta=0.995, update_every=10)

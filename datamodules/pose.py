@@ -61,7 +61,9 @@ class Windows(Dataset[Batch]):
 
 
 class RandomWindows(Sampler[Tensor]):
-    """Endless shuffled passes through recordings, cut into epochs; batch k depends on the seed, the process and k alone.
+    """Endless shuffled passes through recordings, cut into epochs; batch k depends on the seed and k alone.
+
+    The batches of several processes together are that of one process with as many times the ``batch_size``.
 
     Every pass visits each recording once, or as often as it is named, with a window at a random place. Batches continue over the
     end of a pass, so that no recording is left out and every batch is full.
@@ -114,8 +116,9 @@ class RandomWindows(Sampler[Tensor]):
         self._orders = {p: self._orders[p] if p in self._orders else self._order(p) for p in passes}
         chosen = torch.cat([self._orders[p][place[place // n == p] % n] for p in passes])
         room = (self.lengths[chosen] - self.frames).clamp(min=0) + 1
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "window", k, self.rank))
-        first = (torch.rand(self.batch_size, generator=generator, dtype=torch.float64) * room).long()
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "window", k, 0))
+        way = torch.rand(self.world_size, self.batch_size, generator=generator, dtype=torch.float64)[self.rank]
+        first = (way * room).long()
         return torch.stack([self.recordings[chosen], first], dim=1)
 
     def _order(self, number: int) -> Tensor:

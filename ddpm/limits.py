@@ -105,6 +105,11 @@ def checked(config: Mapping[str, Any], given: Sequence[str] = ()) -> dict[str, A
     ):
         if not good:
             raise ConfigError(f"{key}={values[key]} must be {limit}")
+    if trainer["precision"] == "16-mixed" and config["optimizer"].get("fused"):
+        raise ConfigError(
+            "optimizer.fused=true with trainer.precision=16-mixed would clip gradients still multiplied by the loss scale: set "
+            "optimizer.fused=false, or trainer.precision=bf16-mixed"
+        )
     vectors = (config["condition"] or {}).get("_target_", "").endswith(".VectorCondition")
     if config["model"].get("clip_dim") is not None and not vectors:
         raise ConfigError(

@@ -134,7 +134,7 @@ class MotionDiffusion(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Algorithm 1 on one batch."""
         loss = self.loss(batch)
-        self.log("train/loss", loss.detach(), prog_bar=True)
+        self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True)
         return loss
 
     def loss(self, batch: Batch, eps: Tensor | None = None, t: Tensor | None = None) -> Tensor:

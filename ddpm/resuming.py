@@ -48,7 +48,7 @@ SAVED = (
 
 MAY_DIFFER = (
     *("sampler", "project", "condition.guidance", "condition.interval", "data.root", "loader.num_workers"),
-    *("skeleton.parts", "data.skeleton.parts"),
+    *("skeleton.parts", "data.skeleton.parts", "optimizer.fused"),
     *("trainer.max_", "trainer.accelerator", "trainer.log_every_n_steps", "trainer.check_val", "trainer.fast_dev_run"),
 )
 """What may be changed when a run is resumed; the rest would make it another run."""

@@ -36,6 +36,9 @@ PRODUCTS = {
 }
 """What may be in the directory of a run, and what it is."""
 
+LAUNCHERS = {"torchrun": "ROLE_WORLD_SIZE", "srun": "SLURM_STEP_NUM_TASKS"}
+"""What starts the processes of a distributed run instead of Lightning, and where it says how many."""
+
 LOG = "train.log"
 _missing: set[Path] = set()
 """Directories that were not there when this process began, of which it may have made some."""
@@ -45,7 +48,7 @@ def run_directory(out: str | None, resume: str | None) -> str:
     """Where a single run goes: ``out`` if given, the directory of the run to resume, or a new one named by the time.
 
     Raises:
-        ConfigError: ``out`` is no directory, or nothing can be written there.
+        ConfigError: ``out`` is no directory, or nothing can be written there; or several processes would choose one each.
     """
     if out is not None and is_first_process():
         refuse_place("out", out)  # Hydra makes it next
@@ -60,6 +63,9 @@ def run_directory(out: str | None, resume: str | None) -> str:
     started = sorted(Path("outputs").glob("*/*/checkpoints/*.ckpt"), key=lambda p: p.stat().st_mtime)
     if resume == "auto" and started:
         return str(started[-1].parent.parent)
+    launcher = next((name for name, tasks in LAUNCHERS.items() if int(os.environ.get(tasks, "1")) > 1), None)
+    if launcher is not None:
+        raise ConfigError(f"out: {launcher} has started several processes that share the directory of a run: name it, out=DIR")
     return _new_directory("outputs/%Y-%m-%d/%H-%M-%S")
 
 

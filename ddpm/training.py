@@ -1,6 +1,8 @@
 """What comes before a training: the module fitted and tried once, loggers made, libraries quietened."""
 
 import logging
+import os
+import shutil
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -66,6 +68,18 @@ def rehearse(module: MotionDiffusion, batch: Mapping[str, Any]) -> None:
                 "the schedule ends without signal, and this weighting gives that step, from which sampling starts, no weight: "
                 "the network is never trained on it; weighting=velocity does"
             )
+
+
+def compile_network(module: MotionDiffusion, device: torch.device) -> None:
+    """Let torch.compile make one program of the network at its first call; its weights keep their names.
+
+    Raises:
+        ConfigError: there is no compiler for this device.
+    """
+    found = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "cl"]
+    if device.type == "cpu" and not any(map(shutil.which, found)):
+        raise ConfigError(f"compile=true needs a C++ compiler, and there is no {', '.join(found)}: install one, or leave it away")
+    module.diffusion.eps_model.compile()
 
 
 def make_loggers(nodes: Mapping[str, Mapping[str, Any]], resumed_step: int | None) -> list[Logger]:

@@ -1,15 +1,19 @@
 """Loggers of several kinds are made, and are told the configuration in their own way."""
 
+import copy
+import functools
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ddpm import training
+from ddpm.build import build_module
 from ddpm.errors import ConfigError
-from ddpm.training import log_configuration, make_loggers
+from ddpm.training import compile_network, log_configuration, make_loggers
 
 SAVED = {"T": 20, "skeleton": {"up": "y"}, "model": {"mult": [1, 2], "dim": None}}
 
@@ -47,3 +51,31 @@ def test_a_logger_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(training, "construct", missing)
     with pytest.raises(ConfigError, match=r"logger\.wandb: wandb>=0\.12\.10; install it"):
         make_loggers({"wandb": {"_target_": "pytorch_lightning.loggers.WandbLogger"}}, None)
+
+
+def test_a_compiled_network_is_the_same_network(tiny_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+
+    def compiler(program: Any, inputs: Any) -> Any:  # in place of inductor, which takes minutes
+        made.append(program)
+        return program.forward
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=compiler))
+    module = build_module(tiny_config, fps=20.0)
+    clips = torch.randn(2, 20, 3, 8)
+    module.fit({"clips": clips, "mask": None})
+    names, batch = list(module.state_dict()), {"clips": clips, "mask": None}
+    eps, t = torch.randn_like(clips), torch.tensor([3, 7])
+    expected = module.loss(batch, eps, t)
+    compile_network(module, torch.device("cpu"))
+    assert torch.allclose(module.loss(batch, eps, t), expected, rtol=1e-5) and made
+    assert list(module.state_dict()) == names
+    assert "_compiled_call_impl" not in vars(copy.deepcopy(module).diffusion.eps_model), "the average of the weights copies it"
+
+
+def test_compiling_needs_a_compiler(tiny_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    module = build_module(tiny_config, fps=20.0)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ConfigError, match="compile=true needs a C\\+\\+ compiler, and there is no no-such-compiler"):
+        compile_network(module, torch.device("cpu"))
+    compile_network(module, torch.device("cuda"))

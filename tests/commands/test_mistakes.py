@@ -70,6 +70,8 @@ train | optimizer.weight_decay=-1 | at least 0
 train | optimizer.weight_decay=nan | finite
 train | optimizer.eps=-1 | at least 0
 train | optimizer.wd=1 | ~ weight_decay
+train | trainer.precision=16-mixed | optimizer.fused=false
+train | compile=maybe | compile
 train | optimizer.weight_decy=1 | ~ did you mean optimizer.weight_decay
 train | optimizer._target_=torch.optim.Foo | does not exist
 train | optimizer=none | node

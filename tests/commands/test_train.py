@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -31,10 +32,9 @@ from ddpm.learning_rate import warmup_constant, warmup_cosine
 from ddpm.module import MotionDiffusion
 from ddpm.runs import locked, remove_what_was_left, run_directory
 from ddpm.skeleton import Skeleton
-from tests.commands.doors import command, process
+from tests.commands.doors import ROOT, command, process
 from tests.configs import compose
 
-ROOT = Path(__file__).parents[2]
 SMALL = [
     "frames=8", "data.n=48", "loader.batch_size=8", "loader.steps_per_epoch=3", "trainer=cpu", "trainer.max_epochs=2",
     "trainer.log_every_n_steps=1", "model.model_channels=8", "model.num_res_blocks=1", "callbacks.skeleton_gif.n=2",
@@ -320,13 +320,73 @@ def test_the_table_under_accumulation_and_without_validation(tmp_path: Path) -> 
     assert math.isnan(float(rows[0]["val_loss"])) and math.isfinite(float(rows[1]["val_loss"]))
 
 
-def test_two_processes_train_one_model(tmp_path: Path) -> None:
-    arguments = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "T=7", "out=run", "~callbacks.loss_plot"]
-    done = process("train.py", *SMALL, *arguments, cwd=tmp_path)
+FIXED = """
+import pytorch_lightning as pl
+import torch
+from ddpm.module import MotionDiffusion
+
+class Fixed(pl.Callback):
+    def on_fit_start(self, trainer, module):
+        def loss(batch):
+            clips = batch["clips"]
+            return MotionDiffusion.loss(module, batch, torch.sin(1000 * clips), clips.new_full((len(clips),), 4).long())
+        module.loss = loss
+"""
+"""A callback that takes chance out of the loss: noise and diffusion steps depend on the clips alone."""
+DISTRIBUTED = [
+    *SMALL, "T=7", "condition=none", "data.n=16", "loader.split=sequence", "~callbacks.loss_plot", "~callbacks.motion_metrics",
+    "~callbacks.skeleton_gif", "logger=csv", "cache=null", "+callbacks.fixed._target_=fixed.Fixed",
+]  # fmt: skip
+
+
+def same_curve(one: Path, two: Path) -> None:
+    """The losses of every step and the averaged weights of two runs are equal but for rounding."""
+    logs = [csv.DictReader((run / "csv" / "version_0" / "metrics.csv").open()) for run in (one, two)]
+    curves = [[float(row["train/loss"]) for row in log if row["train/loss"]] for log in logs]
+    assert len(curves[0]) == 6 and curves[1] == pytest.approx(curves[0], rel=1e-4)
+    weights = [load_module(run).diffusion.eps_model.state_dict() for run in (one, two)]
+    for name, value in weights[0].items():
+        assert torch.allclose(weights[1][name], value, atol=1e-4), name
+
+
+def test_two_processes_train_the_model_of_one_with_their_batches_together(tmp_path: Path) -> None:
+    (tmp_path / "fixed.py").write_text(FIXED)
+    arguments = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "loader.batch_size=4", "out=two"]
+    done = process("train.py", *DISTRIBUTED, *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("everything is in") == 1
-    module = load_module(tmp_path / "run" / "checkpoints" / "last.ckpt")
-    assert module.sample([0]).positions.isfinite().all()
+    assert command("train.py", *DISTRIBUTED, "loader.batch_size=8", "out=one", cwd=tmp_path).returncode == 0
+    same_curve(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_two_nodes_of_torchrun_train_the_model_of_one_process(tmp_path: Path) -> None:
+    (tmp_path / "fixed.py").write_text(FIXED)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = ["trainer=ddp", "trainer.accelerator=cpu", "+trainer.num_nodes=2", "trainer.devices=1", "loader.batch_size=4"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1"]
+    train = [f"--master-port={port}", str(ROOT / "train.py"), *DISTRIBUTED, *arguments, "out=two"]
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+    ranks = [f"--node-rank={rank}" for rank in range(2)]
+    nodes = [subprocess.Popen([*torchrun, rank, *train], cwd=tmp_path, env=one_thread) for rank in ranks]
+    assert [node.wait(200) for node in nodes] == [0, 0]
+    assert command("train.py", *DISTRIBUTED, "loader.batch_size=8", "out=one", cwd=tmp_path).returncode == 0
+    same_curve(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.parametrize("variable", ["ROLE_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
+def test_processes_started_from_outside_are_told_their_directory(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(variable, "1")
+    assert run_directory(None, None).startswith("outputs/")
+    monkeypatch.setenv(variable, "2")
+    with pytest.raises(ConfigError, match="out=DIR"):
+        run_directory(None, None)
+    assert run_directory("a", None) == "a"
 
 
 def test_a_sweep_of_distributed_runs_is_refused(tmp_path: Path) -> None:
