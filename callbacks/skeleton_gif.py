@@ -45,6 +45,11 @@ class SkeletonGIF(Callback):
         """Draw the result."""
         self._draw(trainer, pl_module, "final.gif")
 
+    def on_exception(self, trainer: pl.Trainer, pl_module: MotionDiffusion, exception: BaseException) -> None:  # pyright: ignore
+        """Draw what a run that is stopped from the keyboard has come to; whoever stops it otherwise does not wait."""
+        if isinstance(exception, KeyboardInterrupt):
+            self._draw(trainer, pl_module, "final.gif")
+
     def _draw(self, trainer: pl.Trainer, module: MotionDiffusion, name: str) -> None:
         if not trainer.is_global_zero or trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
             return
@@ -54,7 +59,7 @@ class SkeletonGIF(Callback):
             if not clips.finite.all():
                 log.warning("%s: %d of %d clips are not finite", path, int((~clips.finite).sum()), self.n)
             titles = [f"seed {self.seed + i}" for i in range(self.n)]
-            frames = draw_clips(clips.positions.numpy(), module.skeleton, titles=titles, size=self.size)
+            frames = draw_clips(clips.positions.numpy(), module.skeleton, titles=titles, size=self.size, fps=module.fps)
             gif = write_gif(path, frames, module.fps)
             image = Summary.Image(height=frames.shape[1], width=frames.shape[2], colorspace=3, encoded_image_string=gif)
             for logger in trainer.loggers:

@@ -141,7 +141,7 @@ class Clips:
             case ".gif" | ".mp4" as ending:
                 titles = self.titles if titles is None else titles
                 given = None if self.given is None else self.given.numpy()
-                frames = render.draw_clips(positions, self.skeleton, titles=titles, lengths=lengths, given=given)
+                frames = render.draw_clips(positions, self.skeleton, titles=titles, lengths=lengths, given=given, fps=self.fps)
                 write_durably(path, (render.gif_bytes if ending == ".gif" else render.mp4_bytes)(frames, self.fps))
             case ".html":
                 write_durably(path, viewer.viewer(self, titles, name=path.stem).encode())

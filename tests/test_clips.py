@@ -300,7 +300,7 @@ def test_a_picture_shows_every_clip_for_as_long_as_it_plays(motions: Clips, tmp_
     x[1, 2] = torch.nan  # what a diverged model samples can be looked at
     assert Clips.whole(x, 20.0, motions.skeleton).save(tmp_path / "a.GIF") == [tmp_path / "a.GIF"]
     with Image.open(tmp_path / "a.GIF") as picture:
-        assert picture.n_frames == 12 and picture.size == (600, 200)
+        assert picture.n_frames == 12 and picture.size == (600, 226)
     replace(motions.take(slice(3)), seeds=torch.arange(3)).save(tmp_path / "b.gif")
     with Image.open(tmp_path / "b.gif") as picture:
         assert picture.size[0] == 600 and picture.size[1] > 200, "with titles"

@@ -1,8 +1,10 @@
 """Pictures of clips: animated stick figures, as GIF or MP4."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
@@ -17,6 +19,7 @@ from ddpm.skeleton import Skeleton
 # Blue and vermilion stay apart for every common kind of colour blindness; the spine is neutral.
 SIDE_COLOURS = {"left": (0, 114, 178), "right": (213, 94, 0), "centre": (64, 68, 75)}
 PAPER, FLOOR, FLOOR_LINE = (252, 252, 252), (240, 240, 240), (228, 228, 228)
+PART_COLOURS = ((64, 68, 75), (213, 94, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167), (230, 159, 0))
 MADE_CENTRE = (0, 158, 115)  # of the spine, beside what was given
 GIVEN, GHOST = (128, 130, 134), (214, 215, 217)
 SHADOW, TRAIL, INK, WARNING, BAR = (208, 208, 208), (150, 160, 172), (70, 74, 80), (176, 24, 56), (176, 182, 188)
@@ -99,7 +102,9 @@ def _project(clips: np.ndarray, skeleton: Skeleton, size: int) -> _View:
     n = len(points)
     ground = floors(points, skeleton)
     solid = skeleton.coords == 3
-    turn = facing(points, skeleton) + TURN if solid else np.zeros(n)
+    legs = len({*skeleton.feet} - {skeleton.names[parent] for parent in skeleton.parents if parent >= 0})
+    person = legs <= 2 and (skeleton.left_right or skeleton.feet)
+    turn = (facing(points, skeleton) + TURN if person else _broadside(points, skeleton)) if solid else np.zeros(n)
     rise = np.full(n, ELEVATION if solid else 0.0)
     s, c, se, ce = np.sin(turn), np.cos(turn), np.sin(rise), np.cos(rise)
     basis = np.moveaxis(np.array([[c, 0 * s, -s], [-se * s, ce, -se * c], [ce * s, se, ce * c]]), -1, 0)
@@ -130,6 +135,14 @@ def _project(clips: np.ndarray, skeleton: Skeleton, size: int) -> _View:
 
     joints, shadows = (p[..., :2] * (1, -1) * scale[:, None, None, None] + offset[:, None, None] for p in (seen, shade))
     return _View(points, joints, shadows, seen[..., 2], ground, basis, scale, zoom, offset, path * scale[:, None, None])
+
+
+def _broadside(points: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """``(n,)`` radians about the up axis: from there the spread of the joints of each clip is greatest."""
+    flat = np.nan_to_num(points - points[:, :, [skeleton.root]])[..., ::2].reshape(len(points), -1, 2)
+    axis = np.linalg.eigh(np.einsum("nij,nik->njk", flat, flat))[1][..., -1]
+    axis *= np.where(axis[:, :1] < 0, -1, 1)
+    return np.arctan2(-axis[:, 1], axis[:, 0])
 
 
 def _path(root: np.ndarray) -> np.ndarray:
@@ -175,20 +188,48 @@ def _disc(draw: ImageDraw.ImageDraw, centre: Sequence[float], radius: float, col
     draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
 
 
+def _head(skeleton: Skeleton) -> tuple[int | None, int | None]:
+    """The joint whose name ends in the word head, also of ``mixamorig:Head``; and where it ends in one other, that one."""
+    heads = [j for j, name in enumerate(skeleton.names) if re.split("[^a-z]+", name.lower())[-1] == "head"]
+    if not heads:
+        return None, None
+    beyond = [child for child, parent in skeleton.bones if parent == heads[0]]
+    return heads[0], beyond[0] if len(beyond) == 1 else None
+
+
+def _lines(skeleton: Skeleton) -> list[tuple[int, int]]:
+    """The bones; and from side to side of a trunk that has no joint in the middle, as in COCO, shoulders and hips."""
+    across = []
+    for left, right in ([skeleton.index(name) for name in pair] for pair in skeleton.left_right if "hip" in pair[0]):
+        above = skeleton.parents[left], skeleton.parents[right]
+        across += [(left, right), above] if above[0] != above[1] else []
+    return [*skeleton.bones, *across]
+
+
+def _bone_colours(skeleton: Skeleton, sides: Mapping[str, tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Of `_lines`: by side, or by part where there are no sides."""
+    if skeleton.left_right or not skeleton.parts:
+        own = [sides[skeleton.side(child)] for child, _ in skeleton.bones]
+    else:
+        parts = {name: PART_COLOURS[k % len(PART_COLOURS)] for k, part in enumerate(skeleton.parts.values()) for name in part}
+        own = [parts.get(skeleton.names[child], sides["centre"]) for child, _ in skeleton.bones]
+    return own + [sides["centre"]] * (len(_lines(skeleton)) - len(own))
+
+
 def _figure_frames(view: _View, i: int, skeleton: Skeleton, size: int, length: int, given: np.ndarray) -> np.ndarray:
     """``(length, size, size, 3)`` uint8: the moving picture of clip ``i``, of which coordinates may be ``given``."""
-    bones = np.array(skeleton.bones, dtype=np.int64).reshape(-1, 2)
+    bones = np.array(_lines(skeleton), dtype=np.int64).reshape(-1, 2)
     held, on_path = given.all(-1), given[:, skeleton.root][:, list(skeleton.ground_axes)].all(-1)
     whole = held.all(1).nonzero()[0]
     palette = {**SIDE_COLOURS, "centre": MADE_CENTRE} if given.any() else SIDE_COLOURS
-    colours = [palette[skeleton.side(child)] for child, _ in skeleton.bones]
+    colours = _bone_colours(skeleton, palette)
     lengths = np.linalg.norm(view.points[i][:, bones[:, 0]] - view.points[i][:, bones[:, 1]], axis=-1)
     lengths = lengths[lengths > 1e-6]  # neither NaN nor the zeros of a body that a camera has lost
     # Limbs are as thick as a quarter of the bones' length, within what can be seen and does not smear.
     thick = np.clip(0.26 * np.median(lengths) * view.scale[i] if len(lengths) else 0, 0.007 * size, 0.026 * size)
     limb, halo = (max(1, round(w * OVERSAMPLE)) for w in (thick, thick + 0.014 * size))
     cap = limb / 2 - 0.5
-    head = skeleton.names.index("head") if "head" in skeleton.names else None
+    head, crown = _head(skeleton)
     head_radius = 1.9 * thick * OVERSAMPLE
 
     joints, shadows = view.joints[i] * OVERSAMPLE, view.shadows[i] * OVERSAMPLE
@@ -212,10 +253,11 @@ def _figure_frames(view: _View, i: int, skeleton: Skeleton, size: int, length: i
             ends = [GHOST if ghost else GIVEN if held[t, joint] else colours[b] for joint in (child, parent)]
             if not ghost:
                 draw.line(edges[b], PAPER, halo)  # parts a limb from what lies behind it, not from its joints
-            if child == head:
+            if child == (head if crown is None else crown):
+                centre = dots[child] if crown is None else np.add(dots[child], dots[parent]) / 2
                 if not ghost:
-                    _disc(draw, dots[child], head_radius + (halo - limb) / 2, PAPER)
-                _disc(draw, dots[child], head_radius, ends[0])
+                    _disc(draw, centre, head_radius + (halo - limb) / 2, PAPER)
+                _disc(draw, centre, head_radius, ends[0])
             draw.line([*dots[child], *dots[parent]], ends[0] if ends[0] == ends[1] else colours[b], limb)
             _disc(draw, dots[child], cap, ends[0])
             _disc(draw, dots[parent], cap, ends[1])
@@ -251,12 +293,14 @@ def draw_clips(
     size: int = 200,
     lengths: Sequence[int] | None = None,
     given: np.ndarray | None = None,
+    fps: float | None = None,
 ) -> np.ndarray:
     """Stick figures in a grid, one cell per clip, row by row: ``(frames, height, width, 3)`` uint8.
 
-    3-D bodies are seen from the front at three quarters, 2-D ones in their plane. Left is blue, right vermilion; a joint
-    called ``head`` gets a disc. Positions that are not finite are left out and the cell says so. A bar shows the time. What was
-    given is grey, as is a path on the floor, and the nearest frames that were given whole stand behind the body.
+    3-D bodies are seen from the front at three quarters, animals and hands from their broadest side, 2-D ones in their plane.
+    Left is blue, right vermilion, without sides parts differ; the head gets a disc. Positions that are not finite are left out
+    and the cell says so. A bar shows the time. What was given is grey, as is a path on the floor, and the nearest frames that
+    were given whole stand behind the body.
 
     Args:
         clips: ``(n, frames, joints, coords)`` metres, right-handed axes if 3-D.
@@ -264,6 +308,7 @@ def draw_clips(
         size: width and height of a cell in pixels, at least 32; titles add to the height.
         lengths: real frames of each clip, None for all; after them it holds its last pose, faded.
         given: bool, shaped like ``clips``: the coordinates that were given, while the others were generated; None for none.
+        fps: for a line below with the seconds and the length of a bar; None for no line.
 
     Raises:
         ValueError: a wrong shape, or titles, lengths, given, columns or size that do not fit.
@@ -291,7 +336,8 @@ def draw_clips(
     strip = 0 if titles is None else round(size * 0.11)
     columns = min(columns, n)
     rows = -(-n // columns)
-    sheet = Image.new("RGB", (columns * size, rows * (size + strip)), PAPER)
+    foot = 0 if fps is None else round(size * 0.13)
+    sheet = Image.new("RGB", (columns * size, rows * (size + strip) + foot), PAPER)
     write = ImageDraw.Draw(sheet)
     for i, title in enumerate(titles or ()):
         title = escaped(title[:200], "")  # a name of a file: a line end cannot be measured, and shortening takes a step a letter
@@ -307,14 +353,40 @@ def draw_clips(
         pale = np.asarray(PAPER) + FADED * (cell[ends[i] - 1].astype(np.float64) - PAPER)
         cell[ends[i] :] = np.rint(pale).astype(np.uint8)
         notes = [] if np.isfinite(view.points[i]).all() else ["not finite"]
-        notes += [f"zoomed out {view.zoom[i]:.3g}x"] if view.zoom[i] > 1 else []
-        if notes:
-            label = Image.new("RGB", (size, max(12, size // 12)), PAPER)
-            ImageDraw.Draw(label).text((size * 0.03, 0), ", ".join(notes), WARNING, font)
-            cell[:, : label.height] = np.minimum(cell[:, : label.height], np.asarray(label))
+        notes += [f"{view.zoom[i]:.2g} times smaller"] if view.zoom[i] > 1 else []
+        for part, words in ((cell[: ends[i]], notes), (cell[ends[i] :], [*notes, "ended"])):
+            if words:
+                _note(part, ", ".join(words), WARNING if words[0] == "not finite" else INK, font)
+    if fps is not None:
+        _scale_and_time(out[:, -foot:], view, skeleton, fps, font)
     for t in range(frames if frames > 1 else 0):
         out[t, -max(2, size // 80) :, : (t + 1) * out.shape[2] // frames] = BAR
     return out
+
+
+def _note(cell: np.ndarray, words: str, colour: tuple[int, int, int], font: Any) -> None:
+    """Write in the upper left corner of a cell ``(frames, size, size, 3)``."""
+    size = cell.shape[2]
+    label = Image.new("RGB", (size, max(12, size // 12)), PAPER)
+    ImageDraw.Draw(label).text((size * 0.03, 0), words, colour, font)
+    cell[:, : label.height] = np.minimum(cell[:, : label.height], np.asarray(label))
+
+
+def _scale_and_time(strip: np.ndarray, view: _View, skeleton: Skeleton, fps: float, font: Any) -> None:
+    """Draw into ``(frames, height, width, 3)`` a bar of so many metres, unless they are pixels, and the seconds."""
+    frames, height, width, _ = strip.shape
+    pixels = float(view.scale[view.zoom == 1].max(initial=0.0))  # of a metre
+    lengths = [m for m in (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if 2 * height < m * pixels < 0.4 * width]
+    for t in range(frames):
+        line = Image.new("RGB", (width, height), PAPER)
+        draw = ImageDraw.Draw(line)
+        if lengths and skeleton.units != "px":
+            left, middle = height / 2, height * 0.45
+            right = left + lengths[0] * pixels
+            draw.line([left, middle, right, middle], INK, max(1, height // 10))
+            draw.text((right + height / 3, middle), f"{lengths[0]:g} m", INK, font, anchor="lm")
+        draw.text((width - height / 2, height * 0.45), f"{t / fps:.1f} s", INK, font, anchor="rm")
+        strip[t] = np.asarray(line)
 
 
 def _columns(n: int) -> int:

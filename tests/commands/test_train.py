@@ -297,6 +297,19 @@ def test_a_run_without_end_ends_when_its_time_is_up(tmp_path: Path) -> None:
     assert math.isfinite(train_script.train(small(tmp_path, *endless)))
 
 
+@pytest.mark.parametrize(("end", "drawn"), [(KeyboardInterrupt(), True), (SystemExit(), False), (RuntimeError(), False)])
+def test_a_run_stopped_from_the_keyboard_leaves_a_last_picture(end: BaseException, drawn: bool, tmp_path: Path) -> None:
+    class Stop(pl.Callback):
+        def on_train_batch_end(self, *args: object) -> None:
+            raise end
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_script, "StopBetweenBatches", Stop)
+        with pytest.raises((SystemExit, RuntimeError)):
+            train_script.train(compose("config", [*SMALL, "T=7", "logger=none", f"out={tmp_path}"]))
+    assert (tmp_path / "samples" / "final.gif").exists() is drawn
+
+
 def test_no_clipping_is_not_no_gradient(tmp_path: Path) -> None:
     train_script.train(small(tmp_path, "trainer.gradient_clip_val=0"))
     weights = load_module(tmp_path / "checkpoints" / "last.ckpt").diffusion.eps_model.out[-1].weight

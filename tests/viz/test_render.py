@@ -9,6 +9,7 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import pytest
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image, ImageSequence
 
@@ -318,6 +319,55 @@ def test_a_clip_that_has_ended_holds_its_last_pose_faded() -> None:
     held = frames[5:, :, 96:]
     assert (held == held[0]).all() and held.mean() > frames[4, :, 96:].mean()
     assert not close_to(held, render.SIDE_COLOURS["left"]).any() and held.min() < 220
+    assert held[0, :12, :24].min() < 200 < frames[4, :12, 96:120].min(), "it says that it ended"
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ({"hips": None, "Head": "hips"}, (1, None)),
+        ({"hips": None, "mixamorig:Head": "hips", "mixamorig:HeadTop_End": "mixamorig:Head"}, (1, 2)),
+        ({"root": None, "Bip01_Head": "root", "left_eye": "Bip01_Head", "right_eye": "Bip01_Head"}, (1, None)),
+        ({"hips": None, "forehead": "hips"}, (None, None)),
+    ],
+)
+def test_heads_are_found_by_name(names: dict[str, str | None], expected: tuple[int | None, int | None]) -> None:
+    assert render._head(Skeleton(names)) == expected
+
+
+def test_a_trunk_without_a_middle_is_closed_at_shoulders_and_hips() -> None:
+    coco = instantiate(OmegaConf.load("conf/skeleton/coco17.yaml"))
+    added = render._lines(coco)[len(coco.bones) :]
+    assert [{coco.names[j] for j in line} for line in added] == [{"left_hip", "right_hip"}, {"left_shoulder", "right_shoulder"}]
+    assert render._lines(SKELETON) == list(SKELETON.bones)
+
+
+@pytest.mark.parametrize("turn", [0.0, 0.7, 2.0])
+def test_an_animal_is_seen_from_its_broadest_side(turn: float) -> None:
+    paws = ("a", "b", "c", "d")
+    dog = Skeleton({"neck": None, "tail": "neck", "a": "neck", "b": "neck", "c": "tail", "d": "tail"}, feet=paws)
+    long = np.array([[0, 0.5, 0], [0.8, 0.5, 0], [0, 0, 0.1], [0, 0, -0.1], [0.8, 0, 0.1], [0.8, 0, -0.1]])
+    c, s = np.cos(turn), np.sin(turn)
+    view = render._project((long @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]))[None, None], dog, 100)
+    back = np.abs(view.joints[0, 0, 1] - view.joints[0, 0, 0]) / view.scale[0]
+    assert back[0] == pytest.approx(0.8, abs=0.01), "the whole length of the back lies across the picture"
+
+
+def test_fingers_differ_in_colour() -> None:
+    parts = {"palm": ["wrist"], "t": ["thumb"], "i": ["index"]}
+    hand = Skeleton({"wrist": None, "thumb": "wrist", "index": "wrist"}, parts=parts)
+    assert render._bone_colours(hand, render.SIDE_COLOURS) == list(render.PART_COLOURS[1:3])
+
+
+def test_a_line_below_has_a_bar_as_long_as_it_says_and_the_seconds() -> None:
+    clip = person()[None]
+    plain, ruled = (render.draw_clips(clip, SKELETON, size=200, fps=fps) for fps in (None, 4.0))
+    assert ruled.shape == (8, 226, 200, 3) and np.array_equal(ruled[:, :198], plain[:, :198])
+    bar = close_to(ruled[0, 200:224], render.INK)[:, :72].sum(1).max()
+    assert bar / render._project(clip, SKELETON, 200).scale[0] == pytest.approx(0.5, abs=0.02), "the number beside it is 0.5 m"
+    assert not np.array_equal(ruled[0, 200:224, 120:], ruled[7, 200:224, 120:]), "0.0 s and 1.8 s"
+    pixels = render.draw_clips(clip[..., :2], kinect(coords=2, units="px"), fps=4.0)
+    assert not close_to(pixels[0, 200:224, :100], render.INK).any(), "pixels are no metres"
 
 
 @pytest.mark.parametrize(
