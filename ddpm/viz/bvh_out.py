@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from ddpm.clips import Clips
 from ddpm.files import write_durably
 from ddpm.skeleton import Skeleton
-from ddpm.viz.render import canonical
+from ddpm.viz.camera import canonical
 
 TWIST = 1e-5  # weight of the identity against the bones: it decides only the rotations that these leave open
 RIGID = 1e-3  # metres by which the child bones of a joint may move against each other and still share its rotation

@@ -13,7 +13,7 @@ import numpy as np
 
 from ddpm.clips import Clips
 from ddpm.errors import escaped
-from ddpm.viz import render
+from ddpm.viz import camera, render
 
 MISSING = -(2**15)
 """Stands for a coordinate that is not finite; the others are numbers of steps from -32767 to 32767."""
@@ -72,9 +72,9 @@ def viewer(clips: Clips, titles: Sequence[str] | None = None, real: Clips | None
 
 def _entries(clips: Clips, titles: Sequence[str]) -> Iterator[dict[str, Any]]:
     """What viewer.js reads of each clip; positions in steps from ``middle``, y upwards."""
-    skeleton, points = clips.skeleton, render.canonical(clips.positions.numpy(), clips.skeleton)
-    turns = render.facing(points, skeleton) if skeleton.coords == 3 else np.zeros(len(points))
-    grounds, bones = render.floors(points, skeleton), np.array(skeleton.bones, dtype=np.int64).reshape(-1, 2)
+    skeleton, points = clips.skeleton, camera.canonical(clips.positions.numpy(), clips.skeleton)
+    turns = camera.facing(points, skeleton) if skeleton.coords == 3 else np.zeros(len(points))
+    grounds, bones = camera.floors(points, skeleton), np.array(skeleton.bones, dtype=np.int64).reshape(-1, 2)
     for i, length in enumerate(clips.lengths.tolist()):
         clip = points[i, :length, :, : skeleton.coords]
         along = np.linalg.norm(clip[:, bones[:, 0]] - clip[:, bones[:, 1]], axis=-1)

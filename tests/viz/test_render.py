@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from PIL import Image, ImageSequence
 
 from ddpm.skeleton import Skeleton
-from ddpm.viz import plots, render
+from ddpm.viz import camera, plots, render
 
 
 def kinect(**changes: object) -> Skeleton:
@@ -194,13 +194,13 @@ def test_every_joint_stays_in_its_cell_and_the_head_is_on_top(up: str) -> None:
     clips = np.stack([person(20), walk, far, rng.normal(size=(20, 20, 3)), np.zeros((20, 20, 3))])
     axis, sign = "xyz".index(up[-1]), -1 if up[0] == "-" else 1
     turned = np.roll(clips * (1, sign, sign), axis - 1, axis=-1)  # a turn, no mirror image
-    view = render._project(turned, kinect(up=up), 100)
+    view = camera.project(turned, kinect(up=up), 100)
     assert view.joints.shape == (5, 20, 20, 2)
     assert (view.joints >= 0).all() and (view.joints <= 100).all()
     assert (view.shadows >= 0).all() and (view.shadows <= 100).all()
     head, foot = SKELETON.index("head"), SKELETON.index("left_foot")
     assert (view.joints[:3, :, head, 1] < view.joints[:3, :, foot, 1]).all()
-    np.testing.assert_allclose(view.joints, render._project(clips, SKELETON, 100).joints, atol=1e-6)
+    np.testing.assert_allclose(view.joints, camera.project(clips, SKELETON, 100).joints, atol=1e-6)
 
 
 @pytest.mark.parametrize("turn", np.radians([0, 50, 90, 180, 265]))
@@ -209,7 +209,7 @@ def test_seen_from_the_front_whichever_way_the_body_faces(turn: float, known: di
     """Face to face with somebody, their left is on our right, and their toes are nearer than their heels."""
     c, s = np.cos(turn), np.sin(turn)
     clip = person() @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
-    view = render._project(clip[None], kinect(**known), 100)
+    view = camera.project(clip[None], kinect(**known), 100)
     across = view.joints[0, :, SKELETON.index("left_hip"), 0] - view.joints[0, :, SKELETON.index("right_hip"), 0]
     nearer = view.depth[0, :, SKELETON.index("left_foot")] - view.depth[0, :, SKELETON.index("left_ankle")]
     assert (across > 2).all() and (nearer > 0.05).all()
@@ -218,7 +218,7 @@ def test_seen_from_the_front_whichever_way_the_body_faces(turn: float, known: di
 def test_left_is_painted_in_the_colour_of_the_left() -> None:
     clip = person(6)
     frames = render.draw_clips(clip[None], SKELETON, size=160)
-    view = render._project(clip[None], SKELETON, 160)
+    view = camera.project(clip[None], SKELETON, 160)
     assert render.SIDE_COLOURS["left"][2] > 150 and render.SIDE_COLOURS["right"][0] > 150  # blue, and a red
     for side in ("left", "right"):
         elbow, wrist = (view.joints[0, :, SKELETON.index(f"{side}_{part}")] for part in ("elbow", "wrist"))
@@ -242,7 +242,7 @@ def test_what_was_given_is_grey_and_its_nearest_frames_are_ghosts() -> None:
     assert ink[left][0, 0] == ink[right][0, 0] == 0 and ink[render.GHOST][0, 0] < 50 and ink[render.GIVEN][0, 0] > 200
     assert (ink[render.GHOST][4:, 0] > 100).all(), "it stands where the body was"
     assert (ink[left][1:, 0] < ink[left][1:, 1] - 30).all() and (ink[right][1:, 0] > 0.8 * ink[right][1:, 1]).all()
-    view = render._project(clips, SKELETON, 200)
+    view = camera.project(clips, SKELETON, 200)
     x, y = view.joints[0, 5, arm[:2]].mean(axis=0).astype(int)
     assert close_to(frames[5, y - 2 : y + 3, x - 2 : x + 3], render.GIVEN).any()
     assert ink[render.GIVEN][0, 2] > ink[render.GIVEN][0, 1] + 50, "the way ahead"
@@ -254,7 +254,7 @@ def test_what_was_given_is_grey_and_its_nearest_frames_are_ghosts() -> None:
 def test_two_dimensions(up: str) -> None:
     clip = person()[..., :2] * (1, -1 if up == "-y" else 1)
     skeleton = kinect(coords=2, up=up)
-    view = render._project(clip[None], skeleton, 100)
+    view = camera.project(clip[None], skeleton, 100)
     head, foot = skeleton.index("head"), skeleton.index("left_foot")
     assert (view.joints[0, :, head, 1] < view.joints[0, :, foot, 1] - 50).all()
     np.testing.assert_allclose(  # in its plane: x to the right, nothing foreshortened
@@ -286,8 +286,8 @@ def test_what_is_not_finite_spoils_only_itself(bad: float) -> None:
 
 def test_an_exploding_clip_does_not_shrink_the_others() -> None:
     clips = np.stack([person(), person(), person() * np.linspace(1, 1000, 8)[:, None, None]])
-    view = render._project(clips, SKELETON, 100)
-    assert view.scale[0] == view.scale[1] == render._project(clips[:1], SKELETON, 100).scale[0]
+    view = camera.project(clips, SKELETON, 100)
+    assert view.scale[0] == view.scale[1] == camera.project(clips[:1], SKELETON, 100).scale[0]
     assert view.zoom[2] > 100 and view.scale[2] < view.scale[0]
 
 
@@ -295,7 +295,7 @@ def test_the_camera_follows_who_travels() -> None:
     """A walker is as large as one on the spot, stays in the cell, and the floor goes by; who stays is drawn as ever."""
     clips = np.stack([person(frames=40), person(frames=40)])
     clips[1] += np.linspace([0, 0, 0], [0, 0, 8], 40)[:, None]
-    view, alone = render._project(clips, SKELETON, 100), render._project(clips[:1], SKELETON, 100)
+    view, alone = camera.project(clips, SKELETON, 100), camera.project(clips[:1], SKELETON, 100)
     assert view.zoom.tolist() == [1, 1] and abs(view.scale[1] / alone.scale[0] - 1) < 0.1
     seen = view.joints - view.way[:, :, None]
     assert seen.min() >= 0 and seen.max() <= 100 and not view.way[0].any()
@@ -348,7 +348,7 @@ def test_an_animal_is_seen_from_its_broadest_side(turn: float) -> None:
     dog = Skeleton({"neck": None, "tail": "neck", "a": "neck", "b": "neck", "c": "tail", "d": "tail"}, feet=paws)
     long = np.array([[0, 0.5, 0], [0.8, 0.5, 0], [0, 0, 0.1], [0, 0, -0.1], [0.8, 0, 0.1], [0.8, 0, -0.1]])
     c, s = np.cos(turn), np.sin(turn)
-    view = render._project((long @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]))[None, None], dog, 100)
+    view = camera.project((long @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]))[None, None], dog, 100)
     back = np.abs(view.joints[0, 0, 1] - view.joints[0, 0, 0]) / view.scale[0]
     assert back[0] == pytest.approx(0.8, abs=0.01), "the whole length of the back lies across the picture"
 
@@ -364,7 +364,7 @@ def test_a_line_below_has_a_bar_as_long_as_it_says_and_the_seconds() -> None:
     plain, ruled = (render.draw_clips(clip, SKELETON, size=200, fps=fps) for fps in (None, 4.0))
     assert ruled.shape == (8, 226, 200, 3) and np.array_equal(ruled[:, :198], plain[:, :198])
     bar = close_to(ruled[0, 200:224], render.INK)[:, :72].sum(1).max()
-    assert bar / render._project(clip, SKELETON, 200).scale[0] == pytest.approx(0.5, abs=0.02), "the number beside it is 0.5 m"
+    assert bar / camera.project(clip, SKELETON, 200).scale[0] == pytest.approx(0.5, abs=0.02), "the number beside it is 0.5 m"
     assert not np.array_equal(ruled[0, 200:224, 120:], ruled[7, 200:224, 120:]), "0.0 s and 1.8 s"
     pixels = render.draw_clips(clip[..., :2], kinect(coords=2, units="px"), fps=4.0)
     assert not close_to(pixels[0, 200:224, :100], render.INK).any(), "pixels are no metres"
