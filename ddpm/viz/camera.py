@@ -83,9 +83,7 @@ def project(clips: np.ndarray, skeleton: Skeleton, size: int) -> View:
     n = len(points)
     ground = floors(points, skeleton)
     solid = skeleton.coords == 3
-    legs = len({*skeleton.feet} - {skeleton.names[parent] for parent in skeleton.parents if parent >= 0})
-    person = legs <= 2 and (skeleton.left_right or skeleton.feet)
-    turn = (facing(points, skeleton) + TURN if person else _broadside(points, skeleton)) if solid else np.zeros(n)
+    turn = front(points, skeleton) + TURN if solid else np.zeros(n)
     rise = np.full(n, ELEVATION if solid else 0.0)
     s, c, se, ce = np.sin(turn), np.cos(turn), np.sin(rise), np.cos(rise)
     basis = np.moveaxis(np.array([[c, 0 * s, -s], [-se * s, ce, -se * c], [ce * s, se, ce * c]]), -1, 0)
@@ -118,12 +116,18 @@ def project(clips: np.ndarray, skeleton: Skeleton, size: int) -> View:
     return View(points, joints, shadows, seen[..., 2], ground, basis, scale, zoom, offset, path * scale[:, None, None])
 
 
-def _broadside(points: np.ndarray, skeleton: Skeleton) -> np.ndarray:
-    """``(n,)`` radians about the up axis: from there the spread of the joints of each clip is greatest."""
+def front(points: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """``(n,)`` radians about the up axis: where each clip is seen from but for `TURN`.
+
+    That is what a person faces. Hands and animals show `TURN` their broadest side, the plane of their greatest spread.
+    """
+    legs = len({*skeleton.feet} - {skeleton.names[parent] for parent in skeleton.parents if parent >= 0})
+    if legs <= 2 and (skeleton.left_right or skeleton.feet):
+        return facing(points, skeleton)
     flat = np.nan_to_num(points - points[:, :, [skeleton.root]])[..., ::2].reshape(len(points), -1, 2)
     axis = np.linalg.eigh(np.einsum("nij,nik->njk", flat, flat))[1][..., -1]
     axis *= np.where(axis[:, :1] < 0, -1, 1)
-    return np.arctan2(-axis[:, 1], axis[:, 0])
+    return np.arctan2(-axis[:, 1], axis[:, 0]) - TURN
 
 
 def _path(root: np.ndarray) -> np.ndarray:

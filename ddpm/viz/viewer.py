@@ -58,7 +58,7 @@ def viewer(clips: Clips, titles: Sequence[str] | None = None, real: Clips | None
         "parents": skeleton.parents,
         "sides": [skeleton.side(joint) for joint in range(len(skeleton.names))],
         "head": skeleton.names.index("head") if "head" in skeleton.names else -1,
-        "camera": [float(render.TURN), float(render.ELEVATION)],
+        "camera": [float(camera.TURN), float(camera.ELEVATION)],
         "colours": COLOURS,
         "missing": MISSING,
         "clips": list(shown),
@@ -73,7 +73,7 @@ def viewer(clips: Clips, titles: Sequence[str] | None = None, real: Clips | None
 def _entries(clips: Clips, titles: Sequence[str]) -> Iterator[dict[str, Any]]:
     """What viewer.js reads of each clip; positions in steps from ``middle``, y upwards."""
     skeleton, points = clips.skeleton, camera.canonical(clips.positions.numpy(), clips.skeleton)
-    turns = camera.facing(points, skeleton) if skeleton.coords == 3 else np.zeros(len(points))
+    turns = camera.front(points, skeleton) if skeleton.coords == 3 else np.zeros(len(points))
     grounds, bones = camera.floors(points, skeleton), np.array(skeleton.bones, dtype=np.int64).reshape(-1, 2)
     for i, length in enumerate(clips.lengths.tolist()):
         clip = points[i, :length, :, : skeleton.coords]
