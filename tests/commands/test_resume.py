@@ -21,7 +21,8 @@ from tests.configs import compose
 SMALL = [
     "T=20", "frames=8", "data.n=40", "loader.batch_size=4", "loader.steps_per_epoch=4", "trainer=cpu", "trainer.max_epochs=3",
     "model.model_channels=8", "model.num_res_blocks=1", "model.dropout=0.1", "callbacks.last.every_n_steps=1", "logger=none",
-    "~callbacks.skeleton_gif", "~callbacks.progress_bar", "lr_scheduler.warmup=2", "+trainer.limit_val_batches=4",
+    "~callbacks.skeleton_gif", "~callbacks.motion_metrics", "~callbacks.progress_bar", "lr_scheduler.warmup=2",
+    "+trainer.limit_val_batches=4",
 ]  # fmt: skip
 
 
@@ -51,6 +52,13 @@ class Spy(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.global_step == self.stop_after:
             raise Stop
+
+
+@pytest.fixture(autouse=True)
+def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures take as long as these trainings; empty files stand for them."""
+    for name in ("plot_losses", "plot_noise_levels"):
+        monkeypatch.setattr(f"callbacks.loss_plot.{name}", lambda path, *args, **kwargs: path.touch())
 
 
 def run(out: Path, monkeypatch: pytest.MonkeyPatch, spy: Spy, *overrides: str) -> dict[int, float]:
@@ -96,7 +104,8 @@ COMPARED = (
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, float]]:
     out = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:  # measured too, which changes nothing of what is learned
+        patch.setitem(globals(), "SMALL", [o for o in SMALL if o != "~callbacks.motion_metrics"])
         return out, run(out, patch, Spy())
 
 
@@ -194,7 +203,7 @@ def run_logged(
     """Train; gives the steps that were logged."""
     logged, spy = Logged(), spy or Spy(stop_after)
     monkeypatch.setattr(spy, "on_fit_start", logged.on_fit_start)
-    common = ("logger=tensorboard", "trainer.log_every_n_steps=1", "~callbacks.motion_metrics")
+    common = ("logger=tensorboard", "trainer.log_every_n_steps=1")
     with pytest.raises(Stop) if spy.stop_after else contextlib.nullcontext():
         run(out, monkeypatch, spy, *CONSTANT, *common, *overrides)
     return logged.steps
@@ -231,27 +240,26 @@ def test_any_two_stopping_rules_take_the_steps_of_one_run(
 def test_a_longer_run_has_its_own_learning_rates_at_once_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    quick = "~callbacks.motion_metrics"
     rates: dict[int, float] = {}
 
     class Rates(Spy):
         def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
             rates[trainer.global_step] = trainer.optimizers[0].param_groups[0]["lr"]
 
-    run(tmp_path / "whole", monkeypatch, Rates(), quick)
+    run(tmp_path / "whole", monkeypatch, Rates())
     whole = dict(rates)
     rates.clear()
-    run(tmp_path / "ext", monkeypatch, Rates(), quick, "trainer.max_epochs=2")
+    run(tmp_path / "ext", monkeypatch, Rates(), "trainer.max_epochs=2")
     rates.clear()
     caplog.clear()
     with caplog.at_level("INFO"):
-        run(tmp_path / "ext", monkeypatch, Rates(), quick, "resume=auto")
+        run(tmp_path / "ext", monkeypatch, Rates(), "resume=auto")
     assert rates == {step: whole[step] for step in range(8, 12)}
     said = [line for line in caplog.messages if line.startswith("learning rate:")]
     assert said == [f"learning rate: schedule stretched over 12 steps, not 8; rate from 4e-05 to {whole[8]:.3g} at step 8"]
     caplog.clear()
     with caplog.at_level("INFO"):
-        run(tmp_path / "ext", monkeypatch, Rates(), quick, "resume=auto", "trainer.max_steps=12")
+        run(tmp_path / "ext", monkeypatch, Rates(), "resume=auto", "trainer.max_steps=12")
     assert not [line for line in caplog.messages if line.startswith("learning rate:")]
 
 
@@ -309,7 +317,7 @@ def test_auto_takes_the_newest_whole_checkpoint(
         assert_equal(state(whole)[key], state(tmp_path)[key], key)
 
 
-QUICK = ("~callbacks.motion_metrics", "~callbacks.loss_plot", *CONSTANT)
+QUICK = ("~callbacks.loss_plot", *CONSTANT)
 
 
 class Worse(Spy):
@@ -394,7 +402,6 @@ def test_a_schedule_that_cannot_be_stretched_is_named(
     cosine = (
         "lr_scheduler._target_=torch.optim.lr_scheduler.CosineAnnealingLR",
         "~lr_scheduler.warmup",
-        "~callbacks.motion_metrics",
     )
     cosine = (*cosine, "~lr_scheduler.final", "~callbacks.loss_plot")
     monkeypatch.setitem(globals(), "SMALL", [o for o in SMALL if not o.startswith("lr_scheduler")])
@@ -553,5 +560,5 @@ def test_room_for_checkpoints_is_looked_for_before_training(tmp_path: Path, monk
 
     monkeypatch.setattr("ddpm.files._occupy", full)
     with pytest.raises(WriteError, match=r"new/checkpoints: cannot be written to \(No space left.* bytes needed, \d+ free"):
-        run(tmp_path / "new", monkeypatch, Spy(), "~callbacks.motion_metrics")
+        run(tmp_path / "new", monkeypatch, Spy())
     assert not any(tmp_path.iterdir())

@@ -162,7 +162,16 @@ def test_a_sweep_has_a_directory_a_job_and_one_failure_does_not_end_it(tmp_path:
 def small(out: Path, *overrides: str) -> Any:
     return compose(
         "config",
-        [*SMALL, "T=7", "logger=none", "~callbacks.skeleton_gif", "~callbacks.loss_plot", f"out={out}", *overrides],
+        [
+            *SMALL,
+            "T=7",
+            "logger=none",
+            "~callbacks.skeleton_gif",
+            "~callbacks.loss_plot",
+            "~callbacks.motion_metrics",
+            f"out={out}",
+            *overrides,
+        ],
     )
 
 
