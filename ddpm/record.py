@@ -44,11 +44,22 @@ def record_start(out: Path, data: Mapping[str, Any]) -> None:
     write_json(out / NAME, {"starts": [*starts, now]})
 
 
-def record_end(out: Path, steps: int) -> None:
-    """Note in the record when the last start ended, and at which step."""
+def record_end(out: Path, steps: int, results: Mapping[str, float]) -> None:
+    """Note in the record when the last start ended, at which step, and what was measured last."""
     starts = _starts(out)
     if starts:
-        write_json(out / NAME, {"starts": [*starts[:-1], {**starts[-1], "ended": _time(), "steps": steps}]})
+        end = {"ended": _time(), "steps": steps, "results": dict(results)}
+        write_json(out / NAME, {"starts": [*starts[:-1], {**starts[-1], **end}]})
+
+
+def outcome(out: Path) -> dict[str, float]:
+    """What a run's record says of its end: the last results, ``steps``, and ``seconds`` of all starts together."""
+    ended = [start for start in _starts(out) if start.get("ended")]
+    if not ended:
+        return {}
+    times = [[datetime.fromisoformat(start[key]) for key in ("started", "ended")] for start in ended]
+    seconds = sum((end - start).total_seconds() for start, end in times)
+    return {**ended[-1].get("results", {}), "steps": ended[-1]["steps"], "seconds": seconds}
 
 
 def _starts(out: Path) -> list[dict[str, Any]]:

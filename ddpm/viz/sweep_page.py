@@ -1,0 +1,191 @@
+"""The jobs of a sweep side by side: ``sweep.csv``, and ``sweep.html`` for those who look."""
+
+import base64
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from urllib.parse import quote
+
+from ddpm.errors import escaped
+from ddpm.files import write_durably
+from ddpm.metrics.table import number
+from ddpm.viz.plots import PALETTE, finish, new_figure, picture_bytes
+from ddpm.viz.report import STYLE
+
+POSE, LOSS = "metrics/frechet_pose", "val/loss"
+COLUMNS = {
+    POSE: ("pose", "Fréchet distance of poses: lower is better"),
+    "metrics/frechet_spectrum": ("spectrum", "Fréchet distance of spectra, how fast joints swing: lower is better"),
+    "metrics/frechet_kinetic": ("kinetic", "Fréchet distance of velocities: lower is better"),
+    "n": ("n", "generated clips that were measured: distances of different n cannot be compared"),
+    "metrics/jerk_ratio": ("jerk", "mean jerk as a multiple of that of real clips: 1 is right"),
+    "metrics/speed_ratio": ("speed", "mean speed as a multiple of that of real clips: 1 is right"),
+    "metrics/spread_ratio": ("spread", "mean distance of two clips as a multiple of that of real ones: 1 is right"),
+    LOSS: ("val/loss", "the last validation loss"),
+    "steps": ("steps", "optimiser steps"),
+    "seconds": ("seconds", "of training, with its validations and pictures"),
+}
+"""Column -> its head, and what it is."""
+SAME_LOSS = ("model", "optimizer", "lr_scheduler", "trainer", "callbacks", "seed", "loader.batch_size", "loader.steps_per_epoch")
+"""Keys between whose values losses can be compared; others change what is summed up."""
+EMBEDDED = 16 * 2**20
+"""Bytes of all GIFs together up to which they are part of the page."""
+LOOK = """
+tr.best td { background: #e2f0f8; font-weight: 600; } td.text { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(340px, 100%), 1fr)); gap: 1em; }
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A job of a sweep: its directory, the values of the keys that vary, how it ended (finished, failed, interrupted), the value
+    that a sweeper minimises, the error of one that failed, and what was measured."""
+
+    folder: Path
+    varied: Mapping[str, str]
+    status: str
+    value: float | None
+    error: str
+    results: Mapping[str, float | None]
+
+
+def write_sweep(sweep: Path, jobs: Sequence[Job], monitor: str = LOSS, mode: str = "min") -> str:
+    """Write table and page.
+
+    Args:
+        sweep: directory of the sweep.
+        jobs: one at least.
+        monitor: what the value of a job is; the best has the least, with ``mode`` max the greatest.
+
+    Returns:
+        What came of the sweep, in two lines.
+    """
+    keys = [k for k in dict.fromkeys(k for job in jobs for k in job.varied) if len({job.varied.get(k) for job in jobs}) > 1]
+    by, best = _best(jobs, keys, monitor, mode)
+    counts = {status: sum(job.status == status for job in jobs) for status in ("finished", "failed", "interrupted")}
+    said = f"{len(jobs)} jobs: {', '.join(f'{n} {status}' for status, n in counts.items() if n)}"
+    said += "" if best is None else f"; best by {by}: {best.folder.name}"
+    write_durably(sweep / "sweep.csv", _csv(jobs, keys, best).encode())
+    write_durably(sweep / "sweep.html", _page(sweep, jobs, keys, best, said).encode())
+    return f"{said}\n  {sweep / 'sweep.html'} and sweep.csv compare them"
+
+
+def _best(jobs: Sequence[Job], keys: Sequence[str], monitor: str, mode: str) -> tuple[str, Job | None]:
+    """By what the finished jobs are ranked, and the best of them; None if nothing was measured."""
+    done = [job for job in jobs if job.status == "finished"]
+    by, values = monitor, [job.value for job in done]
+    if monitor == LOSS and (others := ", ".join(key for key in keys if not key.startswith(SAME_LOSS))):
+        poses = [job.results.get(POSE) for job in done]
+        if None in poses or len({job.results.get("n") for job in done}) > 1:
+            by = f"{LOSS}, though {others} may change what it means"
+        else:
+            by, values = f"the distance of poses ({others} may change what {LOSS} means)", poses
+    ranked = [(value, i) for i, value in enumerate(values) if value is not None and math.isfinite(value)]
+    return by, done[(max if mode == "max" else min)(ranked)[1]] if ranked else None
+
+
+def _csv(jobs: Sequence[Job], keys: Sequence[str], best: Job | None) -> str:
+    others = {name: None for job in jobs for name in job.results if name.startswith("metrics/")}
+    names = list(dict.fromkeys([*COLUMNS, *others]))
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["job", *keys, "status", "best", *names, "error"])
+    for job in jobs:
+        values = [job.results.get(name) for name in names]
+        varied = [job.varied.get(key, "") for key in keys]
+        writer.writerow([job.folder.name, *varied, job.status, int(job is best), *values, escaped(job.error)])
+    return table.getvalue()
+
+
+def _page(sweep: Path, jobs: Sequence[Job], keys: Sequence[str], best: Job | None, said: str) -> str:
+    name = escape(sweep.absolute().name)
+    parts = [f"<h1>Sweep, compared</h1><p class='note'>{name}</p><p>{escape(said)}.</p>", _table(jobs, keys, best)]
+    if stopped := [job for job in jobs if job.status != "finished"]:
+        rows = "".join(f"<tr><td>{_link(job)}</td><td>{job.status}</td><td class='text'>{_why(job)}</td></tr>" for job in stopped)
+        parts.append(f"<h2>Not finished</h2><table><tbody>{rows}</tbody></table>")
+    curves = {job.folder.name: curve for job in jobs if (curve := _curve(job.folder))}
+    if curves:
+        data = base64.b64encode(_plot(curves, None if best is None else best.folder.name)).decode()
+        parts.append(f"<h2>Losses</h2><figure><img alt='' src='data:image/png;base64,{data}'></figure>")
+    parts += _gifs(jobs)
+    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Sweep {name}</title>'
+    head += f'<meta name="viewport" content="width=device-width"><style>{STYLE}{LOOK}</style><body>'
+    return head + "\n".join(parts) + "</body></html>\n"
+
+
+def _table(jobs: Sequence[Job], keys: Sequence[str], best: Job | None) -> str:
+    shown = {name: head for name, head in COLUMNS.items() if any(job.results.get(name) is not None for job in jobs)}
+    heads = [f"<th>{escape(key)}</th>" for key in keys]
+    heads += [f'<th title="{escape(what)}">{head}</th>' for head, what in shown.values()]
+    rows = []
+    for job in jobs:
+        cells = [f"<td>{escape(job.varied.get(key, ''))}</td>" for key in keys]
+        cells += [f"<td>{_cell(job, name)}</td>" for name in shown]
+        mark = (' class="best"', " ★ best") if job is best else ("", "" if job.status == "finished" else f" ({job.status})")
+        rows.append(f"<tr{mark[0]}><td>{_link(job)}{mark[1]}</td>{''.join(cells)}</tr>")
+    meaning = "; ".join(f"<b>{head}</b> {escape(what)}" for head, what in shown.values())
+    table = f"<table><thead><tr><th>job</th>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f"<div class='wide'>{table}</div><p class='note'>{meaning}. In brackets: of real clips from each other.</p>"
+
+
+def _cell(job: Job, name: str) -> str:
+    value, real = (job.results.get(key) for key in (name, name.replace("metrics/", "metrics/real/")))
+    if value is None:
+        return ""
+    whole = name in ("n", "steps", "seconds")
+    return (f"{value:.0f}" if whole else number(value)) + ("" if real is None or whole or name == LOSS else f" ({number(real)})")
+
+
+def _why(job: Job) -> str:
+    return escape(escaped(job.error)) or "stopped before its end; the same command with resume=auto goes on with it"
+
+
+def _link(job: Job) -> str:
+    return f'<a href="{quote(job.folder.name)}/">{escape(job.folder.name)}</a>'
+
+
+def _curve(folder: Path) -> list[tuple[float, float]]:
+    """Steps and validation losses of a run, training losses of one without validations; none if it kept no table."""
+    try:
+        rows = list(csv.DictReader((folder / "loss.csv").read_text().splitlines()))
+        curves = [[(float(row["step"]), float(row[column])) for row in rows] for column in ("val_loss", "train_loss")]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    finite = [[point for point in curve if math.isfinite(point[1])] for curve in curves]
+    return finite[0] or finite[1]
+
+
+def _plot(curves: Mapping[str, Sequence[tuple[float, float]]], best: str | None) -> bytes:
+    figure = new_figure(10.0, max(4.0, 0.6 + 0.19 * len(curves)))
+    axes = figure.add_subplot()
+    for k, (name, curve) in enumerate(curves.items()):
+        style = ("-", "--", ":", "-.")[k // len(PALETTE) % 4]
+        axes.plot(*zip(*curve, strict=True), style, color=PALETTE[k % len(PALETTE)], label=name + (" ★" if name == best else ""),
+                  linewidth=2.6 if name == best else 1.2, marker="o" if len(curve) <= 40 else "", markersize=3)  # fmt: skip
+    if all(loss > 0 for curve in curves.values() for _, loss in curve):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda loss, _: f"{loss:g}")
+    axes.set(xlabel="optimiser step", ylabel="validation loss")
+    finish(axes)
+    figure.legend(loc="outside right upper", frameon=False, fontsize="small")
+    return picture_bytes(figure)
+
+
+def _gifs(jobs: Sequence[Job]) -> list[str]:
+    """The last picture of every job that has one."""
+    found = {job: max((job.folder / "samples").glob("*.gif"), key=lambda p: p.stat().st_mtime, default=None) for job in jobs}
+    pictures = {job: path for job, path in found.items() if path is not None}
+    size = sum(path.stat().st_size for path in pictures.values())
+    figures = []
+    for job, path in pictures.items():
+        source = quote(f"{job.folder.name}/samples/{path.name}")
+        if size <= EMBEDDED:
+            source = f"data:image/gif;base64,{base64.b64encode(path.read_bytes()).decode()}"
+        figures.append(f'<figure><img alt="" loading="lazy" src="{source}"><figcaption>{_link(job)}</figcaption></figure>')
+    where = "part of this page" if size <= EMBEDDED else "files in the folders of the jobs, which move with this page"
+    note = f"<p class='note'>Clips of each job, from the same seeds: {size / 2**20:.1f} MiB, {where}.</p>"
+    return ["<h2>Samples</h2>", note, f"<div class='grid'>{''.join(figures)}</div>"] if figures else []
