@@ -70,8 +70,7 @@ def sweep_directory(out: str | None, resume: str | None) -> str:
     """Where a multirun goes: ``out`` if given, the sweep to resume, or a new directory named by the time.
 
     Raises:
-        ConfigError: a sweep is in ``out`` that is not to be resumed, or none is where one is; or it is no directory, or nothing can
-            be written there.
+        ConfigError: a sweep is in ``out`` that is not to be resumed, or none in ``resume``; or nothing can be written there.
     """
     if resume not in (None, "auto"):
         if out is not None:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from ddpm.errors import escaped
 from ddpm.files import write_durably
 from ddpm.metrics.table import number
-from ddpm.viz.plots import PALETTE, finish, new_figure, picture_bytes
+from ddpm.viz.plots import picture_bytes, plot_losses
 from ddpm.viz.report import STYLE
 
 POSE, LOSS = "metrics/frechet_pose", "val/loss"
@@ -107,9 +107,10 @@ def _page(sweep: Path, jobs: Sequence[Job], keys: Sequence[str], best: Job | Non
     if stopped := [job for job in jobs if job.status != "finished"]:
         rows = "".join(f"<tr><td>{_link(job)}</td><td>{job.status}</td><td class='text'>{_why(job)}</td></tr>" for job in stopped)
         parts.append(f"<h2>Not finished</h2><table><tbody>{rows}</tbody></table>")
-    curves = {job.folder.name: curve for job in jobs if (curve := _curve(job.folder))}
-    if curves:
-        data = base64.b64encode(_plot(curves, None if best is None else best.folder.name)).decode()
+    curves = {job.folder.name + (" ★" if job is best else ""): _curve(job.folder) for job in jobs}
+    if any(steps for steps, _ in curves.values()):
+        figure = plot_losses(sweep / "sweep.png", curves, ylabel="validation loss, else training loss")
+        data = base64.b64encode(picture_bytes(figure)).decode()
         parts.append(f"<h2>Losses</h2><figure><img alt='' src='data:image/png;base64,{data}'></figure>")
     parts += _gifs(jobs)
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Sweep {name}</title>'
@@ -126,7 +127,8 @@ def _table(jobs: Sequence[Job], keys: Sequence[str], best: Job | None) -> str:
         cells = [f"<td>{escape(job.varied.get(key, ''))}</td>" for key in keys]
         cells += [f"<td>{_cell(job, name)}</td>" for name in shown]
         mark = (' class="best"', " ★ best") if job is best else ("", "" if job.status == "finished" else f" ({job.status})")
-        rows.append(f"<tr{mark[0]}><td>{_link(job)}{mark[1]}</td>{''.join(cells)}</tr>")
+        link = _link(job, job.folder.name.partition("_")[0])
+        rows.append(f"<tr{mark[0]}><td>{link}{mark[1]}</td>{''.join(cells)}</tr>")
     meaning = "; ".join(f"<b>{head}</b> {escape(what)}" for head, what in shown.values())
     table = f"<table><thead><tr><th>job</th>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     return f"<div class='wide'>{table}</div><p class='note'>{meaning}. In brackets: of real clips from each other.</p>"
@@ -144,35 +146,19 @@ def _why(job: Job) -> str:
     return escape(escaped(job.error)) or "stopped before its end; the same command with resume=auto goes on with it"
 
 
-def _link(job: Job) -> str:
-    return f'<a href="{quote(job.folder.name)}/">{escape(job.folder.name)}</a>'
+def _link(job: Job, text: str = "") -> str:
+    name = job.folder.name
+    return f'<a href="{quote(name)}/" title="{escape(name)}">{escape(text or name)}</a>'
 
 
-def _curve(folder: Path) -> list[tuple[float, float]]:
+def _curve(folder: Path) -> tuple[list[float], list[float]]:
     """Steps and validation losses of a run, training losses of one without validations; none if it kept no table."""
     try:
         rows = list(csv.DictReader((folder / "loss.csv").read_text().splitlines()))
-        curves = [[(float(row["step"]), float(row[column])) for row in rows] for column in ("val_loss", "train_loss")]
+        steps, *losses = ([float(row[column]) for row in rows] for column in ("step", "val_loss", "train_loss"))
     except (OSError, ValueError, KeyError, TypeError):
-        return []
-    finite = [[point for point in curve if math.isfinite(point[1])] for curve in curves]
-    return finite[0] or finite[1]
-
-
-def _plot(curves: Mapping[str, Sequence[tuple[float, float]]], best: str | None) -> bytes:
-    figure = new_figure(10.0, max(4.0, 0.6 + 0.19 * len(curves)))
-    axes = figure.add_subplot()
-    for k, (name, curve) in enumerate(curves.items()):
-        style = ("-", "--", ":", "-.")[k // len(PALETTE) % 4]
-        axes.plot(*zip(*curve, strict=True), style, color=PALETTE[k % len(PALETTE)], label=name + (" ★" if name == best else ""),
-                  linewidth=2.6 if name == best else 1.2, marker="o" if len(curve) <= 40 else "", markersize=3)  # fmt: skip
-    if all(loss > 0 for curve in curves.values() for _, loss in curve):
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(lambda loss, _: f"{loss:g}")
-    axes.set(xlabel="optimiser step", ylabel="validation loss")
-    finish(axes)
-    figure.legend(loc="outside right upper", frameon=False, fontsize="small")
-    return picture_bytes(figure)
+        return [], []
+    return steps, next((curve for curve in losses if any(map(math.isfinite, curve))), losses[0])
 
 
 def _gifs(jobs: Sequence[Job]) -> list[str]:
