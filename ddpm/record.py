@@ -52,14 +52,15 @@ def record_end(out: Path, steps: int, results: Mapping[str, float]) -> None:
         write_json(out / NAME, {"starts": [*starts[:-1], {**starts[-1], **end}]})
 
 
-def outcome(out: Path) -> dict[str, float]:
-    """What a run's record says of its end: the last results, ``steps``, and ``seconds`` of all starts together."""
-    ended = [start for start in _starts(out) if start.get("ended")]
-    if not ended:
-        return {}
-    times = [[datetime.fromisoformat(start[key]) for key in ("started", "ended")] for start in ended]
-    seconds = sum((end - start).total_seconds() for start, end in times)
-    return {**ended[-1].get("results", {}), "steps": ended[-1]["steps"], "seconds": seconds}
+def outcome(out: Path) -> dict[str, float | None]:
+    """What a run's record says of it: the last of every result, ``steps``, and ``seconds`` of all starts together."""
+    found: dict[str, float | None] = {}
+    for start in _starts(out):
+        if start.get("ended"):
+            began, ended = (datetime.fromisoformat(start[key]) for key in ("started", "ended"))
+            seconds = (found.get("seconds") or 0.0) + (ended - began).total_seconds()
+            found |= start.get("results", {}) | {"steps": start["steps"], "seconds": seconds}
+    return found
 
 
 def _starts(out: Path) -> list[dict[str, Any]]:

@@ -15,12 +15,12 @@ from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ddpm import runs
 from ddpm.command import message
 from ddpm.errors import ProjectError, quoted
 from ddpm.files import write_json
 from ddpm.record import outcome
 from ddpm.resuming import OWN, override_key
+from ddpm.runs import JOB, sweep_directory
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def job_directory(number: int, name: str, sweep: str, resume: str | None) -> str
 
 
 # Here, and not in train.py, for the processes of a launcher import this module with the callback below.
-OmegaConf.register_new_resolver("sweep_dir", runs.sweep_directory, replace=True, use_cache=True)
+OmegaConf.register_new_resolver("sweep_dir", sweep_directory, replace=True, use_cache=True)
 OmegaConf.register_new_resolver("job_dir", job_directory, replace=True)
 
 
@@ -76,12 +76,12 @@ class Sweep(Callback):
             fixed = OmegaConf.select(config, EXCLUDED)
             job = {"number": config.hydra.job.num, "name": config.hydra.job.override_dirname, "overrides": overrides}
             varied = {override_key(o): o.partition("=")[2] for o in overrides if override_key(o) not in fixed}
-            write_json(out / runs.JOB, job | {"varied": varied, "status": "interrupted"})
+            write_json(out / JOB, job | {"varied": varied, "status": "interrupted"})
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn) -> None:
         """Note how it ended."""
         if config.hydra.mode == RunMode.MULTIRUN:
-            path = Path(config.hydra.runtime.output_dir) / runs.JOB
+            path = Path(config.hydra.runtime.output_dir) / JOB
             value = job_return._return_value
             if job_return.status == JobStatus.COMPLETED:
                 end = {"status": "finished", "value": value}
@@ -104,14 +104,14 @@ def finished(out: Path, overrides: Sequence[str]) -> float | None:
 
 def jobs(sweep: Path) -> list[tuple[Path, dict[str, Any]]]:
     """Directory and record of every job of a sweep, in their order."""
-    found = [(path.parent, job) for path in sweep.glob(f"*/{runs.JOB}") if (job := _record(path.parent)) is not None]
+    found = [(path.parent, job) for path in sweep.glob(f"*/{JOB}") if (job := _record(path.parent)) is not None]
     return sorted(found, key=lambda pair: (pair[1]["number"], pair[0]))
 
 
 def _record(out: Path) -> dict[str, Any] | None:
     """What is noted of a job; None of a file that is not there or is no record."""
     try:
-        job = json.loads((out / runs.JOB).read_text())
+        job = json.loads((out / JOB).read_text())
     except (OSError, ValueError, RecursionError):
         return None
     return job if isinstance(job, dict) and {"number", "name", "overrides", "varied", "status"} <= job.keys() else None
@@ -127,8 +127,7 @@ def report() -> None:
             from ddpm.viz.sweep_page import Job, write_sweep
 
             found = [
-                Job(folder, job["varied"], job["status"], job.get("value"), job.get("error", ""), outcome(folder))
-                for folder, job in jobs(sweep)
+                Job(folder, job["varied"], job["status"], job.get("error", ""), outcome(folder)) for folder, job in jobs(sweep)
             ]
             best = OmegaConf.select(config, "callbacks.best") or {}
             if found:

@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from ddpm.errors import escaped
+from ddpm.errors import escaped, typed
 from ddpm.files import write_durably
 from ddpm.metrics.table import number
 from ddpm.viz.plots import picture_bytes, plot_losses
@@ -42,13 +42,12 @@ tr.best td { background: #e2f0f8; font-weight: 600; } td.text { text-align: left
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A job of a sweep: its directory, the values of the keys that vary, how it ended (finished, failed, interrupted), the value
-    that a sweeper minimises, the error of one that failed, and what was measured."""
+    """A job of a sweep: its directory, the values of the keys that vary, how it ended (finished, failed, interrupted), the error
+    of one that failed, and what was measured."""
 
     folder: Path
     varied: Mapping[str, str]
     status: str
-    value: float | None
     error: str
     results: Mapping[str, float | None]
 
@@ -59,10 +58,10 @@ def write_sweep(sweep: Path, jobs: Sequence[Job], monitor: str = LOSS, mode: str
     Args:
         sweep: directory of the sweep.
         jobs: one at least.
-        monitor: what the value of a job is; the best has the least, with ``mode`` max the greatest.
+        monitor: the best job has the least of it, with ``mode`` max the greatest.
 
     Returns:
-        What came of the sweep, in two lines.
+        What came of the sweep, in two lines or three.
     """
     keys = [k for k in dict.fromkeys(k for job in jobs for k in job.varied) if len({job.varied.get(k) for job in jobs}) > 1]
     by, best = _best(jobs, keys, monitor, mode)
@@ -71,13 +70,16 @@ def write_sweep(sweep: Path, jobs: Sequence[Job], monitor: str = LOSS, mode: str
     said += "" if best is None else f"; best by {by}: {best.folder.name}"
     write_durably(sweep / "sweep.csv", _csv(jobs, keys, best).encode())
     write_durably(sweep / "sweep.html", _page(sweep, jobs, keys, best, said).encode())
-    return f"{said}\n  {sweep / 'sweep.html'} and sweep.csv compare them"
+    said += f"\n  {sweep / 'sweep.html'} and sweep.csv compare them"
+    if counts["finished"] < len(jobs):
+        said += f"\n  the same command with {typed('resume', str(sweep))} goes on with what has not finished"
+    return said
 
 
 def _best(jobs: Sequence[Job], keys: Sequence[str], monitor: str, mode: str) -> tuple[str, Job | None]:
     """By what the finished jobs are ranked, and the best of them; None if nothing was measured."""
     done = [job for job in jobs if job.status == "finished"]
-    by, values = monitor, [job.value for job in done]
+    by, values = monitor, [job.results.get(monitor) for job in done]
     if monitor == LOSS and (others := ", ".join(key for key in keys if not key.startswith(SAME_LOSS))):
         poses = [job.results.get(POSE) for job in done]
         if None in poses or len({job.results.get("n") for job in done}) > 1:
@@ -143,7 +145,7 @@ def _cell(job: Job, name: str) -> str:
 
 
 def _why(job: Job) -> str:
-    return escape(escaped(job.error)) or "stopped before its end; the same command with resume=auto goes on with it"
+    return escape(escaped(job.error)) or "stopped before its end"
 
 
 def _link(job: Job, text: str = "") -> str:
