@@ -75,7 +75,7 @@ def sweep_directory(out: str | None, resume: str | None) -> str:
     if resume not in (None, "auto"):
         if out is not None:
             raise ConfigError(f"resume={resume} continues in that sweep's own directory: leave out={out} away")
-        if not any(Path(resume).glob(f"*/{JOB}")) and not any(Path(resume).glob("*/checkpoints")):
+        if not any(path for pattern in ("multirun.yaml", f"*/{JOB}", "*/checkpoints") for path in Path(resume).glob(pattern)):
             raise ConfigError(f"resume={resume}: there is no sweep in it; with -m give the directory of one, or auto")
         return resume
     if out is None:

@@ -16,20 +16,21 @@ from ddpm.metrics.table import number
 from ddpm.viz.plots import picture_bytes, plot_losses
 from ddpm.viz.report import STYLE
 
-POSE, LOSS = "metrics/frechet_pose", "val/loss"
+POSE, LOSS = "frechet_pose", "val/loss"
 COLUMNS = {
     POSE: ("pose", "Fréchet distance of poses: lower is better"),
-    "metrics/frechet_spectrum": ("spectrum", "Fréchet distance of spectra, how fast joints swing: lower is better"),
-    "metrics/frechet_kinetic": ("kinetic", "Fréchet distance of velocities: lower is better"),
+    "frechet_spectrum": ("spectrum", "Fréchet distance of spectra, how fast joints swing: lower is better"),
+    "frechet_kinetic": ("kinetic", "Fréchet distance of velocities: lower is better"),
     "n": ("n", "generated clips that were measured: distances of different n cannot be compared"),
-    "metrics/jerk_ratio": ("jerk", "mean jerk as a multiple of that of real clips: 1 is right"),
-    "metrics/speed_ratio": ("speed", "mean speed as a multiple of that of real clips: 1 is right"),
-    "metrics/spread_ratio": ("spread", "mean distance of two clips as a multiple of that of real ones: 1 is right"),
+    "jerk_ratio": ("jerk", "mean jerk as a multiple of that of real clips: 1 is right"),
+    "speed_ratio": ("speed", "mean speed as a multiple of that of real clips: 1 is right"),
+    "spread_ratio": ("spread", "mean distance of two clips as a multiple of that of real ones: 1 is right"),
     LOSS: ("val/loss", "the last validation loss"),
     "steps": ("steps", "optimiser steps"),
     "seconds": ("seconds", "of training, with its validations and pictures"),
 }
-"""Column -> its head, and what it is."""
+"""Column -> its head, and what it is. Results are named without the group that a logger shows them in."""
+GROUPS = ("metrics/", "physics/")
 SAME_LOSS = ("model", "optimizer", "lr_scheduler", "trainer", "callbacks", "seed", "loader.batch_size", "loader.steps_per_epoch")
 """Keys between whose values losses can be compared; others change what is summed up."""
 EMBEDDED = 16 * 2**20
@@ -50,6 +51,10 @@ class Job:
     status: str
     error: str
     results: Mapping[str, float | None]
+
+    def get(self, name: str) -> float | None:
+        """A result, by its name with or without its group."""
+        return next((self.results[key] for key in (name, *(group + name for group in GROUPS)) if key in self.results), None)
 
 
 def write_sweep(sweep: Path, jobs: Sequence[Job], monitor: str = LOSS, mode: str = "min") -> str:
@@ -79,10 +84,10 @@ def write_sweep(sweep: Path, jobs: Sequence[Job], monitor: str = LOSS, mode: str
 def _best(jobs: Sequence[Job], keys: Sequence[str], monitor: str, mode: str) -> tuple[str, Job | None]:
     """By what the finished jobs are ranked, and the best of them; None if nothing was measured."""
     done = [job for job in jobs if job.status == "finished"]
-    by, values = monitor, [job.results.get(monitor) for job in done]
+    by, values = monitor, [job.get(monitor) for job in done]
     if monitor == LOSS and (others := ", ".join(key for key in keys if not key.startswith(SAME_LOSS))):
-        poses = [job.results.get(POSE) for job in done]
-        if None in poses or len({job.results.get("n") for job in done}) > 1:
+        poses = [job.get(POSE) for job in done]
+        if None in poses or len({job.get("n") for job in done}) > 1:
             by = f"{LOSS}, though {others} may change what it means"
         else:
             by, values = f"the distance of poses ({others} may change what {LOSS} means)", poses
@@ -91,13 +96,13 @@ def _best(jobs: Sequence[Job], keys: Sequence[str], monitor: str, mode: str) -> 
 
 
 def _csv(jobs: Sequence[Job], keys: Sequence[str], best: Job | None) -> str:
-    others = {name: None for job in jobs for name in job.results if name.startswith("metrics/")}
+    others = [name.partition("/")[2] for job in jobs for name in job.results if name.startswith(GROUPS)]
     names = list(dict.fromkeys([*COLUMNS, *others]))
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["job", *keys, "status", "best", *names, "error"])
     for job in jobs:
-        values = [job.results.get(name) for name in names]
+        values = [job.get(name) for name in names]
         varied = [job.varied.get(key, "") for key in keys]
         writer.writerow([job.folder.name, *varied, job.status, int(job is best), *values, escaped(job.error)])
     return table.getvalue()
@@ -121,7 +126,7 @@ def _page(sweep: Path, jobs: Sequence[Job], keys: Sequence[str], best: Job | Non
 
 
 def _table(jobs: Sequence[Job], keys: Sequence[str], best: Job | None) -> str:
-    shown = {name: head for name, head in COLUMNS.items() if any(job.results.get(name) is not None for job in jobs)}
+    shown = {name: head for name, head in COLUMNS.items() if any(job.get(name) is not None for job in jobs)}
     heads = [f"<th>{escape(key)}</th>" for key in keys]
     heads += [f'<th title="{escape(what)}">{head}</th>' for head, what in shown.values()]
     rows = []
@@ -137,11 +142,11 @@ def _table(jobs: Sequence[Job], keys: Sequence[str], best: Job | None) -> str:
 
 
 def _cell(job: Job, name: str) -> str:
-    value, real = (job.results.get(key) for key in (name, name.replace("metrics/", "metrics/real/")))
+    value, real = job.get(name), job.get(f"real/{name}")
     if value is None:
         return ""
-    whole = name in ("n", "steps", "seconds")
-    return (f"{value:.0f}" if whole else number(value)) + ("" if real is None or whole or name == LOSS else f" ({number(real)})")
+    shown = f"{value:.0f}" if name in ("n", "steps", "seconds") else number(value)
+    return shown if real is None else f"{shown} ({number(real)})"
 
 
 def _why(job: Job) -> str:

@@ -17,9 +17,8 @@ def job(sweep: Path, name: str, varied: dict[str, str], status: str = "finished"
     (folder / "samples").mkdir(parents=True)
     (folder / "loss.csv").write_text("epoch,step,train_loss,val_loss,lr\n1,10,0.5,0.4,0.1\n2,20,0.3,nan,0.1\n")
     (folder / "samples" / "final.gif").write_bytes(b"GIF89a")
-    return Job(
-        folder, varied, status, error, {{"pose": POSE, "loss": LOSS}.get(key, key): value for key, value in results.items()}
-    )
+    full = {"pose": "metrics/frechet_pose", "real": "metrics/real/frechet_pose", "loss": LOSS, "jerk": "physics/jerk_ratio"}
+    return Job(folder, varied, status, error, {full.get(key, key): value for key, value in results.items()})
 
 
 def rows(sweep: Path) -> list[dict[str, str]]:
@@ -28,17 +27,23 @@ def rows(sweep: Path) -> list[dict[str, str]]:
 
 def test_what_varies_stands_beside_what_was_measured(tmp_path: Path) -> None:
     jobs = [
-        job(tmp_path, "0_T-5", {"T": "5", "seed": "1"}, pose=0.4, loss=0.2, n=64, steps=20, seconds=3.0),
+        job(tmp_path, "0_T-5", {"T": "5", "seed": "1"}, pose=0.4, real=0.12, jerk=1.5, loss=0.2, n=64, steps=20),
         job(tmp_path, "1_T-<6>", {"T": "<6>", "seed": "1"}, "failed", "ConfigError: <b>T</b>\x1b[2J"),
         job(tmp_path, "2_T-7", {"T": "7", "seed": "1"}, pose=0.3, loss=0.3, n=64, steps=20, seconds=4.0),
     ]
     said = write_sweep(tmp_path, jobs)
     assert said.startswith("3 jobs: 2 finished, 1 failed; best by the distance of poses (T may change") and "2_T-7\n" in said
     table, page = rows(tmp_path), (tmp_path / "sweep.html").read_text()
-    assert [row["best"] for row in table] == ["0", "0", "1"] and "seed" not in table[0] and table[0][POSE] == "0.4"
+    assert [row["best"] for row in table] == ["0", "0", "1"] and "seed" not in table[0]
+    assert (table[0][POSE], table[0]["jerk_ratio"], table[0]["real/frechet_pose"]) == ("0.4", "1.5", "0.12")
     assert table[1]["error"] == "ConfigError: <b>T</b>\\x1b[2J" and "ConfigError: &lt;b&gt;T" in page and "<b>T" not in page
     assert re.findall(r'<tr class="best"><td><a href="2_T-7/"', page) and str(tmp_path) not in page, "the folder may be moved"
-    assert "<th>T</th>" in page and page.count("data:image/gif") == 3 and page.count("data:image/png") == 1
+    assert (
+        "<th>T</th>" in page
+        and "<td>0.4 (0.12)</td>" in page
+        and page.count("data:image/gif") == 3
+        and page.count("data:image/png") == 1
+    )
     assert not re.findall("https?://", page)
 
 
