@@ -190,7 +190,7 @@ def main(cfg: DictConfig) -> float:
                 log.info("%s: finished before, left as it is", out)
                 return value
             resume = resume and "auto"  # it named the sweep
-        if cfg.out is not None and cfg.resume not in (None, "auto"):
+        if cfg.out is not None and resume not in (None, "auto"):
             raise ConfigError(f"resume={cfg.resume} continues in that run's own directory: leave out={cfg.out} away")
         overrides = list(context.overrides.task)
         begun = resuming.checkpoint_to_resume(resume, Path(out))

@@ -73,7 +73,7 @@ def sweep_directory(out: str | None, resume: str | None) -> str:
         ConfigError: a sweep is in ``out`` that is not to be resumed, or none in ``resume``; or nothing can be written there.
     """
     if resume not in (None, "auto"):
-        if out is not None:
+        if out is not None and Path(out).resolve() != Path(resume).resolve():
             raise ConfigError(f"resume={resume} continues in that sweep's own directory: leave out={out} away")
         if not any(path for pattern in ("multirun.yaml", f"*/{JOB}", "*/checkpoints") for path in Path(resume).glob(pattern)):
             raise ConfigError(f"resume={resume}: there is no sweep in it; with -m give the directory of one, or auto")

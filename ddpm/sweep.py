@@ -114,7 +114,8 @@ def _record(out: Path) -> dict[str, Any] | None:
         job = json.loads((out / JOB).read_text())
     except (OSError, ValueError, RecursionError):
         return None
-    return job if isinstance(job, dict) and {"number", "name", "overrides", "varied", "status"} <= job.keys() else None
+    kinds = {"number": int, "name": str, "overrides": list, "varied": dict, "status": str}
+    return job if isinstance(job, dict) and all(isinstance(job.get(key), kind) for key, kind in kinds.items()) else None
 
 
 def report() -> None:

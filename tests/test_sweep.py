@@ -39,8 +39,9 @@ def test_a_job_that_goes_on_has_the_directory_it_had(tmp_path: Path) -> None:
     for number, name in ((0, "T-5"), (1, "T-5"), (2, "T-6")):
         write_json(tmp_path / f"{number}_{name}" / JOB, job | {"number": number, "name": name})
     (tmp_path / "4" / "checkpoints").mkdir(parents=True)
-    (tmp_path / "5").mkdir()
-    (tmp_path / "5" / JOB).write_text("no record")
+    for folder, record in (("5", "no record"), ("6", "[]"), ("7", '{"number": "1", "name": "T-7"}')):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / JOB).write_text(record)
     wanted = {(1, "T-5"): "1_T-5", (2, "T-5"): "0_T-5", (3, "T-6"): "2_T-6", (4, "T-7"): "4", (5, "T-7"): "5_T-7"}
     assert {(n, name): job_directory(n, name, str(tmp_path), "auto") for n, name in wanted} == wanted
     assert job_directory(1, "T-6", str(tmp_path), None) == "1_T-6"
@@ -63,7 +64,7 @@ def test_a_sweep_is_found_by_its_directory_or_as_the_latest(tmp_path: Path, monk
         write_json(Path(f"multirun/day/{second}/0_T-5/{JOB}"), {})
         os.utime(f"multirun/day/{second}/0_T-5/{JOB}", (second, second))
     assert sweep_directory(None, "auto") == "multirun/day/3" and sweep_directory(None, "multirun/day/1") == "multirun/day/1"
-    assert sweep_directory("multirun/day/2", "auto") == "multirun/day/2"
+    assert sweep_directory("multirun/day/2", "auto") == sweep_directory("multirun/day/2/", "multirun/day/2") == "multirun/day/2"
     for out, resume, said in ((None, "multirun", "there is no sweep in it"), ("o", "multirun/day/1", "leave out=o away")):
         with pytest.raises(ConfigError, match=said):
             sweep_directory(out, resume)

@@ -71,7 +71,7 @@ def write_sweep(sweep: Path, jobs: Sequence[Job], monitor: str = LOSS, mode: str
     keys = [k for k in dict.fromkeys(k for job in jobs for k in job.varied) if len({job.varied.get(k) for job in jobs}) > 1]
     by, best = _best(jobs, keys, monitor, mode)
     counts = {status: sum(job.status == status for job in jobs) for status in ("finished", "failed", "interrupted")}
-    said = f"{len(jobs)} jobs: {', '.join(f'{n} {status}' for status, n in counts.items() if n)}"
+    said = f"{len(jobs)} job{'s' * (len(jobs) > 1)}: {', '.join(f'{n} {status}' for status, n in counts.items() if n)}"
     said += "" if best is None else f"; best by {by}: {best.folder.name}"
     write_durably(sweep / "sweep.csv", _csv(jobs, keys, best).encode())
     write_durably(sweep / "sweep.html", _page(sweep, jobs, keys, best, said).encode())
