@@ -15,7 +15,7 @@ from ddpm.module import MotionDiffusion
 
 log = logging.getLogger(__name__)
 
-MONITORS = ("metrics/frechet_pose", "metrics/frechet_spectrum", "metrics/frechet_kinetic")
+MONITOR = "metrics/frechet_kinetic"
 DIVERGED = "Likely a learning rate that is too high (optimizer.lr), or data that are not in metres"
 
 
@@ -24,8 +24,8 @@ class MotionMetrics(Callback):
 
     The real ones are held out if there are 64 of them, else all, also those of training; the summary says which.
     Logs ``metrics/frechet_kinetic`` and others, and ``metrics/real/...`` of real clips against real ones; warns if motion
-    freezes, explodes, jitters or collapses. A failure is a warning and does not end training. The Fréchet distances are nan until
-    the first measurement, so that a ModelCheckpoint can monitor one.
+    freezes, explodes, jitters or collapses. A failure is a warning and does not end training. ``metrics/frechet_kinetic`` is
+    nan until the first measurement, so that a ModelCheckpoint can monitor it.
 
     Args:
         every: epochs between two measurements; the end of training always gets one.
@@ -58,7 +58,7 @@ class MotionMetrics(Callback):
         epoch = trainer.current_epoch + 1
         if epoch % self.every == 0 or epoch == trainer.max_epochs:
             self._values = self._measure(trainer, pl_module)
-        self.log_dict(dict.fromkeys(MONITORS, math.nan) | self._values, logger=False, sync_dist=True)  # pyright: ignore[reportAttributeAccessIssue]
+        self.log_dict({MONITOR: math.nan} | self._values, logger=False, sync_dist=True)  # pyright: ignore[reportAttributeAccessIssue]
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: MotionDiffusion) -> None:  # pyright: ignore
         """Measure the result, if the last validation was not the end."""

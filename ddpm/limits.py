@@ -62,8 +62,7 @@ LIMITS = {
 
 
 LOGGED = ("train/loss", "train/grad_norm", "val/loss")
-MEASURED = ("metrics/frechet_pose", "metrics/frechet_spectrum", "metrics/frechet_kinetic")
-"""What a callback can monitor, the latter of ``motion_metrics``, beside the noise levels."""
+"""What a callback can monitor, beside the first measurement of ``motion_metrics`` and the noise levels."""
 
 
 def checked(config: Mapping[str, Any], given: Sequence[str] = ()) -> dict[str, Any]:
@@ -159,7 +158,7 @@ def refuse_unknown_monitor(callbacks: Sequence[pl.Callback]) -> None:
     if not all(type(callback).__module__.startswith(("callbacks.", "pytorch_lightning.", "ddpm.")) for callback in callbacks):
         return
     measured = any(type(callback).__name__ == "MotionMetrics" for callback in callbacks)
-    logged = [*LOGGED, *(MEASURED if measured else ())]
+    logged = [*LOGGED, *(["metrics/frechet_kinetic"] if measured else [])]
     for callback in callbacks:
         monitor = getattr(callback, "monitor", None)
         if monitor is not None and monitor not in logged and not re.match(r"val/(loss_t|x0_cm)/|lr-", monitor):
