@@ -6,6 +6,7 @@ if __name__ == "__main__":
     startup.begin()
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from typing import Any
 
 import hydra
 import pytorch_lightning as pl
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
@@ -26,7 +26,7 @@ from callbacks.motion_metrics import MotionMetrics
 from datamodules.cache import through_cache
 from datamodules.pose import PoseDataModule
 from datamodules.split import list_digest
-from ddpm import resuming, runs
+from ddpm import resuming, runs, sweep
 from ddpm.checkpoint import DurableCheckpointIO
 from ddpm.command import command, message, plain
 from ddpm.config import RESUMED, blaming, construct
@@ -48,7 +48,6 @@ from ddpm.training import (
 log = logging.getLogger("train")
 
 OmegaConf.register_new_resolver("run_dir", runs.run_directory, replace=True, use_cache=True)
-OmegaConf.register_new_resolver("sweep_dir", runs.sweep_directory, replace=True, use_cache=True)
 
 
 @dataclass
@@ -95,7 +94,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
         trust: None if all of it is the user's own; else what the command line in a checkpoint may name.
 
     Returns:
-        The last val/loss, the value for a sweeper to minimise; nan if nothing was validated.
+        What ``callbacks.best`` monitors, at the end: the value for a sweeper to minimise; nan if it was not measured.
 
     Raises:
         ConfigError, DataError, CheckpointError: input that cannot be used, before anything is trained.
@@ -171,17 +170,26 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
             raise
         finally:
             if runs.is_first_process():
-                record_end(out, trainer.global_step)
+                record_end(out, trainer.global_step, results(trainer))
         if trainer.is_global_zero:
             log.info("%d steps in %.0f s; everything is in %s", trainer.global_step, time.monotonic() - began, out)
             for callback in callbacks:
                 if isinstance(callback, MotionMetrics) and callback.summary:
                     log.info("  %s", callback.summary)
             log.info("%s", runs.products(out))
-        return float(trainer.callback_metrics.get("val/loss", torch.nan))
+        return results(trainer).get(config["callbacks"].get("best", {}).get("monitor", "val/loss"), math.nan)
 
 
-@command("config", Config)
+def results(trainer: pl.Trainer) -> dict[str, float]:
+    """What a training measured last: its losses, and its motion with the number ``n`` of generated clips."""
+    found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
+        if isinstance(callback, MotionMetrics):
+            found |= callback.state_dict()["values"] | {"n": callback.n}
+    return found
+
+
+@command("config", Config, ended=sweep.report)
 def main(cfg: DictConfig) -> float:
     """The command: a new run, or one that goes on as it was begun, with this command line's changes."""
     context = HydraConfig.get()
@@ -189,7 +197,11 @@ def main(cfg: DictConfig) -> float:
     with runs.new_if_used(Path(out)):
         if context.mode == RunMode.MULTIRUN:
             refuse_processes(cfg.trainer.devices, cfg.trainer.get("strategy", ""))
-        if cfg.out is not None and cfg.resume not in (None, "auto"):
+            if (value := sweep.finished(Path(out), list(context.overrides.task))) is not None:
+                log.info("%s: finished before, left as it is", out)
+                return value
+            resume = resume and "auto"  # it named the sweep
+        if cfg.out is not None and resume not in (None, "auto"):
             raise ConfigError(f"resume={cfg.resume} continues in that run's own directory: leave out={cfg.out} away")
         overrides = list(context.overrides.task)
         begun = resuming.checkpoint_to_resume(resume, Path(out))

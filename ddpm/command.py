@@ -56,7 +56,9 @@ def _place_of_sweep(out: str) -> str:
 OmegaConf.register_new_resolver("place_of_sweep", _place_of_sweep, replace=True)
 
 
-def command(config_name: str, schema: type) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+def command(
+    config_name: str, schema: type, ended: Callable[[], None] = lambda: None
+) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Make a command of a function of the composed configuration, which is called without arguments.
 
     What is `EXPECTED` to go wrong ends it with one message and status 2, Ctrl-C with 130, SIGTERM with 143; status 1 is a fault
@@ -67,6 +69,7 @@ def command(config_name: str, schema: type) -> Callable[[Callable[[DictConfig], 
     Args:
         config_name: file of ``conf``.
         schema: dataclass with the types of its keys; the file names it ``base``, with its own name in front.
+        ended: called last, whatever came before.
     """
     ConfigStore.instance().store(name=f"{config_name}_base", node=schema)
 
@@ -122,6 +125,7 @@ def command(config_name: str, schema: type) -> Callable[[Callable[[DictConfig], 
             finally:
                 if not WANTS_FULL:
                     os.environ.pop(FULL, None)
+                ended()
 
         return main
 

@@ -44,11 +44,23 @@ def record_start(out: Path, data: Mapping[str, Any]) -> None:
     write_json(out / NAME, {"starts": [*starts, now]})
 
 
-def record_end(out: Path, steps: int) -> None:
-    """Note in the record when the last start ended, and at which step."""
+def record_end(out: Path, steps: int, results: Mapping[str, float]) -> None:
+    """Note in the record when the last start ended, at which step, and what was measured last."""
     starts = _starts(out)
     if starts:
-        write_json(out / NAME, {"starts": [*starts[:-1], {**starts[-1], "ended": _time(), "steps": steps}]})
+        end = {"ended": _time(), "steps": steps, "results": dict(results)}
+        write_json(out / NAME, {"starts": [*starts[:-1], {**starts[-1], **end}]})
+
+
+def outcome(out: Path) -> dict[str, float | None]:
+    """What a run's record says of it: the last of every result, ``steps``, and ``seconds`` of all starts together."""
+    found: dict[str, float | None] = {}
+    for start in _starts(out):
+        if start.get("ended"):
+            began, ended = (datetime.fromisoformat(start[key]) for key in ("started", "ended"))
+            seconds = (found.get("seconds") or 0.0) + (ended - began).total_seconds()
+            found |= start.get("results", {}) | {"steps": start["steps"], "seconds": seconds}
+    return found
 
 
 def _starts(out: Path) -> list[dict[str, Any]]:

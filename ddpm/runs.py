@@ -5,6 +5,7 @@ import importlib.metadata
 import logging
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -32,7 +33,7 @@ PRODUCTS = {
     "checkpoints/best.ckpt": "the lowest val/loss",
     "events.out.tfevents.*": "tensorboard --logdir",
     "config.yaml": "the configuration, with every value as it was used",
-    "run.json": "command, versions, commit, data and machine of every start",
+    "run.json": "command, versions, commit, data, machine and results of every start",
 }
 """What may be in the directory of a run, and what it is."""
 
@@ -40,6 +41,8 @@ LAUNCHERS = {"torchrun": "ROLE_WORLD_SIZE", "srun": "SLURM_STEP_NUM_TASKS"}
 """What starts the processes of a distributed run instead of Lightning, and where it says how many."""
 
 LOG = "train.log"
+JOB = "job.json"
+"""What `ddpm.sweep` notes of a job."""
 _missing: set[Path] = set()
 """Directories that were not there when this process began, of which it may have made some."""
 
@@ -70,23 +73,32 @@ def run_directory(out: str | None, resume: str | None) -> str:
 
 
 def sweep_directory(out: str | None, resume: str | None) -> str:
-    """Where a multirun goes: ``out`` if given, else a new directory named by the time.
+    """Where a multirun goes: ``out`` if given, the sweep to resume, or a new directory named by the time.
 
     Raises:
-        ConfigError: a sweep is in ``out`` that is not to be resumed; or it is no directory, or nothing can be written there.
+        ConfigError: a sweep is in ``out`` that is not to be resumed, or none in ``resume``; or nothing can be written there.
     """
+    if resume not in (None, "auto"):
+        if out is not None and Path(out).resolve() != Path(resume).resolve():
+            raise ConfigError(f"resume={resume} continues in that sweep's own directory: leave out={out} away")
+        if not any(path for pattern in ("multirun.yaml", f"*/{JOB}", "*/checkpoints") for path in Path(resume).glob(pattern)):
+            raise ConfigError(f"resume={resume}: there is no sweep in it; with -m give the directory of one, or auto")
+        return resume
     if out is None:
-        return _new_directory("multirun/%Y-%m-%d/%H-%M-%S")
+        begun = sorted(Path("multirun").glob(f"*/*/*/{JOB}"), key=lambda path: path.stat().st_mtime)
+        return str(begun[-1].parents[1]) if resume and begun else _new_directory("multirun/%Y-%m-%d/%H-%M-%S")
     refuse_place("out", out)
     if resume is None:
         try:
             Path(out).mkdir(parents=True, exist_ok=True)
             Path(out, "multirun.yaml").touch(exist_ok=False)  # Hydra writes into it next
         except FileExistsError as error:
-            if any(path.name != LOG for path in Path(out).glob("*/*")):  # of jobs that were refused there is the log alone
+            if any(path.name not in (LOG, JOB) for path in Path(out).glob("*/*")):  # of refused jobs there is no more
                 raise ConfigError(
                     f"out={out}: there is a sweep in it already; continue it with resume=auto, or choose another directory"
                 ) from error
+            for path in Path(out).glob(f"*/{JOB}"):
+                shutil.rmtree(path.parent)
     return out
 
 
@@ -181,7 +193,7 @@ def logged(out: Path) -> Iterator[Callable[[], None]]:
     if not is_first_process():
         yield lambda: None
         return
-    is_new = set(os.listdir(out)) <= {".lock"}
+    is_new = set(os.listdir(out)) <= {".lock", JOB}
     file = logging.FileHandler(out / LOG, delay=True)
     file.setFormatter(EscapedFormatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
     handler = MemoryHandler(sys.maxsize, flushLevel=sys.maxsize, target=file, flushOnClose=False)

@@ -39,9 +39,9 @@ LAYERS = [
     {"ddpm.config", "ddpm.process.editing", "ddpm.viz.render", "ddpm.viz.plots"},
     {"ddpm.build", "ddpm.viz.figure", "ddpm.viz.evaluation_plots", "ddpm.viz.bvh_out", "ddpm.viz.viewer"},
     {"ddpm.viz.report", "ddpm.checkpoint", "ddpm.command"},
-    {"ddpm.runs", "ddpm.resuming", "ddpm.cli"},
+    {"ddpm.runs", "ddpm.resuming", "ddpm.cli", "ddpm.viz.sweep_page"},
     {"ddpm.fine_tuning", "ddpm.record", "ddpm.limits"},
-    {"ddpm.training"},
+    {"ddpm.training", "ddpm.sweep"},
 ]
 """Lowest first; a module imports only from lower layers."""
 
@@ -53,8 +53,8 @@ LAZY = {
 
 ONLY = {
     "matplotlib": {"ddpm.viz.plots", "ddpm.viz.figure"},
-    "hydra": {"ddpm.command", "train", "inspect_data"},
-    "omegaconf": {"ddpm.command", "train", "sample", "compare", "evaluate", "inspect_data"},
+    "hydra": {"ddpm.command", "ddpm.sweep", "train", "inspect_data"},
+    "omegaconf": {"ddpm.command", "ddpm.sweep", "train", "sample", "compare", "evaluate", "inspect_data"},
     "yaml": {"datamodules.joints", "ddpm.command"},
     "pytorch_lightning": {
         "ddpm.module",

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,14 @@ def test_every_start_is_recorded_with_its_end(tmp_path: Path, caplog: pytest.Log
     (start,) = read(tmp_path)
     assert start["ended"] is None and start["data"] == DATA and set(record.COMPARED) <= start.keys()
     assert start["command"] and start["versions"]["torch"] and start["machine"]["memory"] > 0
-    record.record_end(tmp_path, 7)
+    record.record_end(tmp_path, 7, {"val/loss": 0.5, "n": 64})
     record.record_start(tmp_path, DATA)
     first, second = read(tmp_path)
     assert first["ended"] >= first["started"] and first["steps"] == 7 and second["ended"] is None
     assert not caplog.records and record.NAME in PRODUCTS
+    record.record_end(tmp_path, 9, {"val/loss": math.nan})
+    found = record.outcome(tmp_path)
+    assert found.pop("seconds") in (0, 1, 2) and found == {"val/loss": None, "n": 64, "steps": 9}
 
 
 @pytest.mark.parametrize(
@@ -51,7 +55,8 @@ def test_what_differs_at_the_next_start_is_said_in_a_line(
 )
 def test_a_record_that_is_none_stops_nothing(content: str, tmp_path: Path) -> None:
     (tmp_path / record.NAME).write_text(content)
-    record.record_end(tmp_path, 1)
+    assert record.outcome(tmp_path) == {}
+    record.record_end(tmp_path, 1, {})
     record.record_start(tmp_path, DATA)
     assert read(tmp_path)[-1]["data"] == DATA
 

@@ -23,12 +23,14 @@ def plot_losses(
     """Draw loss curves, write them as a PNG and return the figure.
 
     Args:
-        curves: name -> (optimiser steps, losses). Losses that are not finite leave gaps; empty curves are left out.
+        curves: name -> (optimiser steps, losses). Losses that are not finite leave gaps; empty curves are left out. With more
+            than two the names stand beside the plot.
 
     Raises:
         ValueError: a curve with more steps than losses, or the reverse.
     """
-    figure = new_figure(6.4, 4.0)
+    many = len(curves) > 2
+    figure = new_figure(*((10.0, max(4.0, 0.5 + 0.2 * len(curves))) if many else (6.4, 4.0)))
     axes = figure.add_subplot()
     shown = []
     for k, (name, (steps, losses)) in enumerate(curves.items()):
@@ -39,10 +41,11 @@ def plot_losses(
         if np.isfinite(y).any():
             # Dots while they are distinct: a line through a single point would be invisible.
             marker, width = ("o", 1.6) if np.isfinite(y).sum() <= 40 else ("", 1.0)
-            axes.plot(x, y, color=PALETTE[k % len(PALETTE)], marker=marker, markersize=3.5, linewidth=width, label=name)
+            style = ("-", "--", ":", "-.")[k // len(PALETTE) % 4]
+            axes.plot(x, y, style, color=PALETTE[k % len(PALETTE)], marker=marker, markersize=3.5, linewidth=width, label=name)
             shown.append(y[np.isfinite(y)])
     if shown:
-        axes.legend(frameon=False)
+        figure.legend(loc="outside right upper", frameon=False, fontsize="small") if many else axes.legend(frameon=False)
         if min(y.min() for y in shown) > 0:
             axes.set_yscale("log")
             narrow = max(y.max() for y in shown) < 10 * min(y.min() for y in shown)  # few or no powers of ten in view

@@ -17,6 +17,8 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 import inspect_data
 from ddpm import command, errors, runs
 from ddpm.errors import CheckpointError, WriteError
+from ddpm.sweep import jobs
+from ddpm.viz import sweep_page
 from tests.commands import doors
 from tests.commands.doors import DOORS
 
@@ -133,7 +135,7 @@ def test_every_job_of_a_sweep_runs(door: str, fails: bool, run: Run, monkeypatch
 
     replace_work(monkeypatch, door, work)
     ended, out, err = run(door, "-m", *GIVEN.get(door, []), "out=o", "frames=8,9" if door != "compare" else "seed=8,9")
-    assert ended == 2 * fails and outs == ["o/0", "o/1"]
+    assert ended == 2 * fails and outs == ([f"o/{k}_frames-{8 + k}" for k in (0, 1)] if door == "train" else ["o/0", "o/1"])
     assert ("ValueError: the first job failed" in out) == fails and "Traceback" not in out + err
 
 
@@ -220,7 +222,7 @@ def test_starts_in_one_second_are_several_runs_and_sweeps(run: Run, monkeypatch:
         assert run("train", *arguments)[0] == 0
     name = "2026-01-02/03-04-05"
     assert outs[:2] == [f"outputs/{name}", f"outputs/{name}-2"]
-    assert outs[2:] == [f"multirun/{name}{n}/{job}" for n in ("", "-2") for job in (0, 1)]
+    assert outs[2:] == [f"multirun/{name}{n}/{job}" for n in ("", "-2") for job in ("0_seed-1", "1_seed-2")]
 
 
 def test_a_sweep_notes_itself_below_its_own_directory(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,10 +253,42 @@ def test_a_refused_start_changes_nothing_of_the_other(run: Run) -> None:
 
 
 def test_a_sweep_is_not_begun_in_another_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run("train", "-m", "out=o", "T=0,1")[0] == 2 and {path.name for path in Path("o").glob("*/*")} == {"train.log"}
+    logs = {"train.log", runs.JOB}
+    assert run("train", "-m", "out=o", "T=0,1")[0] == 2 and {path.name for path in Path("o").glob("*/*")} == logs
     replace_work(monkeypatch, "train", lambda cfg: Path(cfg.out, ".lock").touch())
     assert run("train", "-m", "out=o", "seed=1,2")[0] == 0, "a sweep of mistakes is no sweep"
+    assert {path.parent.name for path in Path("o").glob("*/.lock")} == {path.name for path in Path("o").glob("*_*")}
     before = contents(Path("o"))
     ended, out, err = run("train", "-m", "out=o", "seed=3,4")
     assert ended == 2 and "there is a sweep in it already" in out + err and contents(Path("o")) == before
     assert run("train", "-m", "out=o", "seed=1,2", "resume=auto")[0] == 0
+
+
+def test_a_sweep_goes_on_with_what_has_not_finished(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a value was added."""
+    worked: list[str] = []
+
+    def work(cfg: DictConfig) -> float:
+        worked.append(Path(cfg.out).name)
+        if len(worked) == 2:
+            raise KeyboardInterrupt
+        return 0.25
+
+    replace_work(monkeypatch, "train", work)
+    assert run("train", "-m", "seed=1,2")[0] == 130 and worked == ["0_seed-1", "1_seed-2"]
+    (sweep,) = Path("multirun").glob("*/*")
+    assert [job["status"] for _, job in jobs(sweep)] == ["finished", "interrupted"] and (sweep / "sweep.html").exists()
+    ended, out, _ = run("train", "-m", "seed=1,3,2", f"resume={sweep}")
+    assert ended == 0 and worked[2:] == ["1_seed-3", "1_seed-2"] and "0_seed-1: finished before, left as it is" in out
+    assert "3 jobs: 3 finished" in out
+
+
+def test_a_report_that_fails_does_not_fail_the_sweep(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> str:
+        raise RuntimeError("no paper")
+
+    monkeypatch.setattr(sweep_page, "write_sweep", broken)
+    replace_work(monkeypatch, "train", lambda cfg: 0.5)
+    ended, out, _ = run("train", "-m", "out=o", "seed=1,2")
+    assert ended == 0 and "the report of the sweep could not be written" in out
+    assert run("train", "out=single")[0] == 0 and not any(Path("single").glob("*"))

@@ -148,15 +148,21 @@ def test_bad_input_to_sample_is_one_message(run: tuple[Path, str], tmp_path: Pat
 
 
 def test_a_sweep_has_a_directory_a_job_and_one_failure_does_not_end_it(tmp_path: Path) -> None:
+    """And leaves a table and a page of all of them."""
     swept = command(
-        "train.py", "-m", *SMALL, "T=5,1,6", "trainer.max_epochs=1", "~callbacks.skeleton_gif", "~callbacks.loss_plot",
-        "out=sweep", cwd=tmp_path,
-    )  # fmt: skip
-    assert swept.returncode == 2 and "T=1 must be in [2" in (tmp_path / "sweep" / "1" / "train.log").read_text()
-    assert (tmp_path / "sweep" / "0" / "checkpoints" / "last.ckpt").exists()
-    assert not (tmp_path / "sweep" / "1" / "checkpoints").exists()
-    assert (tmp_path / "sweep" / "2" / "checkpoints" / "last.ckpt").exists()
-    assert load_module(tmp_path / "sweep" / "2" / "checkpoints" / "last.ckpt").diffusion.n_steps == 6
+        "train.py", "-m", *SMALL, "T=5,1,6", "trainer.max_epochs=1", "~callbacks.skeleton_gif", "out=sweep", cwd=tmp_path
+    )
+    sweep = tmp_path / "sweep"
+    assert swept.returncode == 2 and "T=1 must be in [2" in (sweep / "1_T-1" / "train.log").read_text()
+    assert (sweep / "0_T-5" / "checkpoints" / "last.ckpt").exists()
+    assert not (sweep / "1_T-1" / "checkpoints").exists()
+    assert load_module(sweep / "2_T-6" / "checkpoints" / "last.ckpt").diffusion.n_steps == 6
+    first, second, third = csv.DictReader((sweep / "sweep.csv").read_text().splitlines())
+    assert (first["T"], first["status"], second["status"], third["steps"]) == ("5", "finished", "failed", "3")
+    with (sweep / "0_T-5" / "loss.csv").open() as file:
+        assert float(first["val/loss"]) == pytest.approx(float(list(csv.DictReader(file))[-1]["val_loss"]))
+    assert second["error"].startswith("ConfigError: T=1 must be in [2")
+    assert "3 jobs: 2 finished, 1 failed; best by" in swept.stdout and "T=1 must be in [2" in (sweep / "sweep.html").read_text()
 
 
 def small(out: Path, *overrides: str) -> Any:
