@@ -136,27 +136,32 @@ def is_whole(path: str | Path) -> bool:
 def checkpoint_of(path: str | Path) -> Path:
     """The checkpoint that a path names: a file, or of a run's directory the newest that is whole, with a warning if that is not
     the last one; of a directory without any that is whole, one that says why when it is read."""
+    return _chosen(path)[0]
+
+
+def _chosen(path: str | Path) -> tuple[Path, dict[str, Any] | None]:
+    """See `checkpoint_of`; and its content where that has been read."""
     path = Path(path)
     if not path.is_dir():
-        return path
+        return path, None
     last = path / "checkpoints" / "last.ckpt"
     others = [other for other in sorted(last.parent.glob("*.ckpt"), reverse=True) if other != last]
     steps = {}
     for candidate in [last, *others] if others else []:
         try:
-            step = read_checkpoint(candidate).get("global_step")
+            content = read_checkpoint(candidate)
         except CheckpointError as error:
             log.warning("%s", error)
             continue
         if candidate == last:
-            return last
-        if isinstance(step, int):
+            return last, content
+        if isinstance(step := content.get("global_step"), int):
             steps[candidate] = step
     if not steps:
-        return last if last.exists() or not others else others[0]
+        return last if last.exists() or not others else others[0], None
     newest = max(steps, key=lambda candidate: steps[candidate])
     log.warning("%s, of step %s, is taken instead of %s", newest, steps[newest], last.name)
-    return newest
+    return newest, None
 
 
 def load_module(path: str | Path, trust: Sequence[str] = ()) -> MotionDiffusion:
@@ -175,8 +180,8 @@ def load_run(path: str | Path, trust: Sequence[str] = ()) -> tuple[MotionDiffusi
         CheckpointError: see `read_checkpoint`; or a file of another project; or weights that do not fit the configuration.
         ConfigError: a configuration in the file that cannot be built.
     """
-    path = checkpoint_of(path)
-    content = read_checkpoint(path)
+    path, content = _chosen(path)
+    content = read_checkpoint(path) if content is None else content
     missing = [key for key in SAMPLING_KEYS if key not in content]
     if missing:
         raise CheckpointError(f"{path}: not a checkpoint of this project: it lacks {missing}")

@@ -1,5 +1,6 @@
 """Pictures of clips: animated stick figures, as GIF or MP4."""
 
+import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -281,8 +282,17 @@ def gif_bytes(frames: np.ndarray, fps: float) -> bytes:
     stride = int(np.ceil(fps / 50))
     ticks = np.rint(np.minimum(np.arange(0, len(frames) + stride, stride), len(frames)) * (100 / fps)).astype(int)
     durations = (np.diff(ticks) * 10).tolist() if len(ticks) > 2 else int(np.diff(ticks)[0]) * 10  # of one frame: no list
-    # One palette for all frames makes files 8 to 17 % smaller and looks the same: not worth its code.
-    return iio.imwrite("<bytes>", frames[::stride], extension=".gif", plugin="pillow", is_batch=True, duration=durations, loop=0)
+    # With one palette for all frames, and not one each as imageio has it, this takes an eighth of the time and a sixth less room.
+    pictures = [Image.fromarray(frame) for frame in frames[::stride]]
+    some = [np.asarray(pictures[k]) for k in np.linspace(0, len(pictures) - 1, min(8, len(pictures))).astype(int)]
+    palette = Image.fromarray(np.concatenate(some)).quantize(256, method=Image.Quantize.FASTOCTREE)
+    colours, paper = palette.getpalette() or [], int(palette.getpixel((0, 0)))  # type: ignore[arg-type]
+    colours[3 * paper : 3 * paper + 3] = some[0][0, 0].tolist()  # the background exactly
+    palette.putpalette(colours)
+    first, *rest = (picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures)
+    content = io.BytesIO()
+    first.save(content, "GIF", save_all=True, append_images=rest, duration=durations, loop=0)
+    return content.getvalue()
 
 
 def mp4_bytes(frames: np.ndarray, fps: float) -> bytes:

@@ -124,7 +124,7 @@ def test_gif_shows_the_frames() -> None:
     decoded = ImageSequence.Iterator(Image.open(io.BytesIO(render.gif_bytes(frames, 15))))
     for frame, expected in zip(decoded, frames, strict=True):
         difference = np.abs(np.asarray(frame.convert("RGB")).astype(int) - expected)
-        assert difference.mean() < 0.2 and difference.max() < 8
+        assert difference.mean() < 0.1 and difference.max() < 12
 
 
 def test_gif_shows_thousands_of_shades() -> None:
