@@ -159,17 +159,22 @@ def comparison(data: PoseDataModule) -> Callable[[Clips], Rows]:
 
 
 def measure(args: argparse.Namespace) -> None:
-    """Measure all clips below some directories; print the table, write quality.json and quality.png."""
+    """Measure all clips below some directories; print the table, write quality.json and quality.png.
+
+    Rows of an earlier quality.json stay as they are.
+    """
     torch.set_num_threads(args.threads)
     data = load(args.root)
-    rows, runs = comparison(data), []
-    for path in sorted({path for directory in args.runs for path in directory.rglob("clips.npz")}):
+    runs = [run for path in args.runs if path.suffix == ".json" for run in json.loads(path.read_text())]
+    clips = sorted({path for directory in args.runs for path in directory.rglob("clips.npz")})
+    rows = comparison(data) if clips else dict
+    for path in clips:
         record = path.with_name("run.json")
         about = json.loads(record.read_text()) if record.exists() else {"label": path.parent.name}
         generated = Clips.load(path, data.clips.skeleton, data.clips.fps).of_rate(data.clips.fps, str(path))
         runs.append({**about, "n": len(generated), "metrics": rows(generated)})
     if not runs:
-        raise SystemExit("no clips.npz in these directories")
+        raise SystemExit("no clips.npz in these directories, and no quality.json")
     runs.sort(key=lambda run: (run["n"], run["label"], *(run.get(name, 0) for name in ("minutes", "calls", "seed"))))
     print("\n".join(table(runs)))
     short = json.loads(json.dumps(runs), parse_float=lambda digits: float(f"{float(digits):.4g}"))
@@ -259,7 +264,7 @@ def main() -> None:
     one.add_argument("--calls", type=int, nargs="+", default=[], help="network calls a clip, each from the same network")
     one.add_argument("--overrides", nargs="+", default=[], help="of train.py, for ours and ddpm_paper")
     one.add_argument("--label", help="name in table and plot instead of the peer's")
-    all_of_them.add_argument("runs", type=Path, nargs="+", help="directories with clips.npz, or above them")
+    all_of_them.add_argument("runs", type=Path, nargs="+", help="directories with clips.npz, or above; an earlier quality.json")
     args = parser.parse_args()
     args.function(args)
 
