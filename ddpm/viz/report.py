@@ -15,7 +15,7 @@ from ddpm.metrics.classifier import NOTE, Classification
 from ddpm.metrics.comparison import Measured, measures
 from ddpm.metrics.memorisation import Memorisation, nearest
 from ddpm.metrics.suite import Evaluation, Score
-from ddpm.metrics.table import number, rank
+from ddpm.metrics.table import ARROW, headline, meanings, number, ordered, rank, title
 from ddpm.metrics.verdict import Finding, is_far
 from ddpm.viz import evaluation_plots as plots
 from ddpm.viz.plots import picture_bytes
@@ -26,6 +26,7 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #22262b; max-width: 1180px; margin: 2em auto; padding: 0 1em; }
 h1 { font-size: 1.5em; margin-bottom: 0; } h2 { font-size: 1.15em; margin: 2em 0 .3em; border-bottom: 1px solid #dde1e6; }
 p.note, figcaption { color: #5a6270; font-size: .88em; max-width: 68em; margin: .3em 0; } img { max-width: 100%; height: auto; }
+ul { color: #5a6270; font-size: .88em; columns: 2; padding-left: 1.2em; } @media (max-width: 700px) { ul { columns: 1; } }
 table { border-collapse: collapse; font-size: .84em; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .16em .6em; white-space: nowrap; } th:first-child, td:first-child { text-align: left; }
 thead th { border-bottom: 2px solid #40444b; }
@@ -39,21 +40,6 @@ pre { font-size: .8em; }
 """
 
 HEADINGS = ("How far apart the distributions are", "How real, and how varied", "Physics")
-
-MEANING = {
-    "frechet": "Fréchet distance of Gaussians fitted to the features",
-    "kid": "kernel distance of the features, unbiased: about 0 for real, may be negative",
-    "mmd": "kernel distance of the clips' coordinates, unbiased",
-    "precision": "share of generated clips that lie among real ones",
-    "recall": "share of real clips that lie among generated ones",
-    "density": "how densely generated clips lie among real ones",
-    "coverage": "share of real clips with a generated one nearby",
-    "diversity": "mean distance of two clips in the features",
-    "apd": "average pairwise distance of two clips, joint by joint",
-    "physics": "Wasserstein-1 distance of the two distributions over clips",
-    "freeze": "share of clips that move less than 99 in 100 real ones",
-}
-ARROW = {"lower": "↓", "higher": "↑", "real": "≈"}
 
 
 def write_report(
@@ -84,6 +70,7 @@ def write_report(
     far = sum(is_far(m) for m in evaluation.metrics.values())
     parts = [
         f"<h1>Motion, measured</h1><p class='note'>{html.escape(name)}<br>{html.escape(lead)}.</p>",
+        f"<p><b>{html.escape('; '.join(headline(evaluation)))}.</b></p>",
         warnings or '<div class="fine">Nothing freezes, explodes, jitters or collapses.</div>',
         f"<p>{far} of {len(evaluation.metrics)} metrics are worse than the floors, beyond the intervals (shaded).</p>",
         "<h2>Look at it first</h2>",
@@ -154,20 +141,23 @@ def _table(evaluation: Evaluation) -> str:
     ceilings = list(next(iter(evaluation.metrics.values())).degraded)
     head = "".join(f"<th>{c.replace('_', ' ')}</th>" for c in ceilings)
     rows, group = [], -1
-    for name, m in sorted(evaluation.metrics.items(), key=lambda item: rank(item[0])):
-        if rank(name) != group:
-            group = rank(name)
-            rows.append(f'<tr class="group"><td colspan="{4 + len(ceilings)}">{HEADINGS[group]}</td></tr>')
-        unit = f" [{m.unit.replace('^2', '²').replace('^3', '³')}]" if m.unit else ""
-        people = "" if m.by_subject is None else number(m.by_subject.value)
+    for name in ordered(evaluation):
+        m, means = evaluation.metrics[name], evaluation.means.get(name.removeprefix("physics/"), {})
+        if rank(name)[0] != group:
+            group = rank(name)[0]
+            rows.append(f'<tr class="group"><td colspan="{6 + len(ceilings)}">{HEADINGS[group]}</td></tr>')
+        called = title(name, m, evaluation.clips["generated_compared"]).replace("^2", "²").replace("^3", "³")
+        people = "" if m.by_subject is None else _with_interval(m.by_subject)
         worse = "".join(f'<td class="pale">{number(score.value)}</td>' for score in m.degraded.values())
+        beside = "".join(f"<td>{number(means[side]) if side in means else ''}</td>" for side in ("generated", "reference"))
         rows.append(
-            f'<tr title="{MEANING[name.partition("/")[0]]}"><td>{ARROW[m.better]} {name.replace("_", " ")}{unit}</td>'
-            f'<td class="{"far" if is_far(m) else "near"}">{_with_interval(m.generated)}</td><td>{_with_interval(m.real)}</td>'
-            f"<td>{people}</td>{worse}</tr>"
+            f'<tr><td>{ARROW[m.better]} {called.replace("_", " ")}</td><td class="{"far" if is_far(m) else "near"}">'
+            f"{_with_interval(m.generated)}</td><td>{_with_interval(m.real)}</td><td>{people}</td>{beside}{worse}</tr>"
         )
-    columns = f"<th>metric</th><th>generated</th><th>real</th><th>people</th>{head}"
-    return f"<div class='wide'><table><thead><tr>{columns}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    columns = f"<th>metric</th><th>generated</th><th>real</th><th>people</th><th>mean of generated</th><th>of real</th>{head}"
+    words = "".join(f"<li><b>{part}</b>: {html.escape(text)}</li>" for part, text in meanings(evaluation))
+    table = f"<table><thead><tr>{columns}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f"<div class='wide'>{table}</div><details open><summary>What the names mean</summary><ul>{words}</ul></details>"
 
 
 def _with_interval(score: Score) -> str:
