@@ -23,16 +23,17 @@ from ddpm.viz.render import draw_clips, gif_bytes
 from ddpm.viz.viewer import embedded, viewer
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #22262b; max-width: 1180px; margin: 2em auto; padding: 0 1em; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #22262b; max-width: 1240px; margin: 2em auto; padding: 0 1em; }
 h1 { font-size: 1.5em; margin-bottom: 0; } h2 { font-size: 1.15em; margin: 2em 0 .3em; border-bottom: 1px solid #dde1e6; }
 p.note, figcaption { color: #5a6270; font-size: .88em; max-width: 68em; margin: .3em 0; } img { max-width: 100%; height: auto; }
 ul { color: #5a6270; font-size: .88em; columns: 2; padding-left: 1.2em; } @media (max-width: 700px) { ul { columns: 1; } }
-table { border-collapse: collapse; font-size: .84em; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; font-size: .8em; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .16em .6em; white-space: nowrap; } th:first-child, td:first-child { text-align: left; }
 thead th { border-bottom: 2px solid #40444b; }
 tr.group td { padding-top: .9em; font-weight: 600; border-bottom: 1px solid #dde1e6; }
 tbody tr:hover td { background: #f4f6f8; } td.far { background: #fbe6da; font-weight: 600; } td.near { background: #e2f0f8; }
-td.pale { color: #7b8390; } .warning { border-left: 5px solid #D55E00; background: #fdf3ec; padding: .5em .9em; margin: .6em 0; }
+td.pale, small { color: #7b8390; }
+.warning { border-left: 5px solid #D55E00; background: #fdf3ec; padding: .5em .9em; margin: .6em 0; }
 .fine { border-left: 5px solid #0072B2; background: #eef6fb; padding: .5em .9em; margin: .6em 0; }
 .wide { overflow-x: auto; }
 .sides { display: flex; flex-wrap: wrap; gap: 1.2em; align-items: flex-start; } figure { margin: .6em 0; }
@@ -70,7 +71,7 @@ def write_report(
     far = sum(is_far(m) for m in evaluation.metrics.values())
     parts = [
         f"<h1>Motion, measured</h1><p class='note'>{html.escape(name)}<br>{html.escape(lead)}.</p>",
-        f"<p><b>{html.escape('; '.join(headline(evaluation)))}.</b></p>",
+        f"<p>{'<br>'.join(html.escape(part) for part in headline(evaluation))}</p>",
         warnings or '<div class="fine">Nothing freezes, explodes, jitters or collapses.</div>',
         f"<p>{far} of {len(evaluation.metrics)} metrics are worse than the floors, beyond the intervals (shaded).</p>",
         "<h2>Look at it first</h2>",
@@ -116,7 +117,8 @@ SCALE = (
 TABLE = (
     "↓ lower is better, ↑ higher, ≈ as close to real as can be. <b>Real</b>: one half of the real clips against the other, "
     "what a perfect model would reach. <b>People</b>: the same with disjoint subjects. Grey: real clips, degraded. "
-    "Brackets: 95 % over random halves. Features are computed from positions, without a trained network, except those of the "
+    "Brackets: 95 % over random halves; orange where those of generated lie beyond those of both "
+    "floors. Features are computed from positions, without a trained network, except those of the "
     "classifier where there is one."
 )
 NUMBERS = (
@@ -142,19 +144,21 @@ def _table(evaluation: Evaluation) -> str:
     head = "".join(f"<th>{c.replace('_', ' ')}</th>" for c in ceilings)
     rows, group = [], -1
     for name in ordered(evaluation):
-        m, means = evaluation.metrics[name], evaluation.means.get(name.removeprefix("physics/"), {})
+        m, means = evaluation.metrics[name], evaluation.means.get(name.removeprefix("physics/"))
         if rank(name)[0] != group:
             group = rank(name)[0]
-            rows.append(f'<tr class="group"><td colspan="{6 + len(ceilings)}">{HEADINGS[group]}</td></tr>')
-        called = title(name, m, evaluation.clips["generated_compared"]).replace("^2", "²").replace("^3", "³")
+            rows.append(f'<tr class="group"><td colspan="{4 + len(ceilings)}">{HEADINGS[group]}</td></tr>')
+        called = title(name, m, evaluation.clips["generated_compared"]).replace("_", " ").replace("^2", "²").replace("^3", "³")
+        if means is not None:
+            called += f"<br><small>mean {number(means['generated'])} generated, {number(means['reference'])} real</small>"
         people = "" if m.by_subject is None else _with_interval(m.by_subject)
         worse = "".join(f'<td class="pale">{number(score.value)}</td>' for score in m.degraded.values())
-        beside = "".join(f"<td>{number(means[side]) if side in means else ''}</td>" for side in ("generated", "reference"))
         rows.append(
-            f'<tr><td>{ARROW[m.better]} {called.replace("_", " ")}</td><td class="{"far" if is_far(m) else "near"}">'
-            f"{_with_interval(m.generated)}</td><td>{_with_interval(m.real)}</td><td>{people}</td>{beside}{worse}</tr>"
+            f"<tr><td>{ARROW[m.better]} {called}</td>"
+            f'<td class="{"far" if is_far(m) else "near"}">{_with_interval(m.generated)}</td>'
+            f"<td>{_with_interval(m.real)}</td><td>{people}</td>{worse}</tr>"
         )
-    columns = f"<th>metric</th><th>generated</th><th>real</th><th>people</th><th>mean of generated</th><th>of real</th>{head}"
+    columns = f"<th>metric</th><th>generated</th><th>real</th><th>people</th>{head}"
     words = "".join(f"<li><b>{part}</b>: {html.escape(text)}</li>" for part, text in meanings(evaluation))
     table = f"<table><thead><tr>{columns}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     return f"<div class='wide'>{table}</div><details open><summary>What the names mean</summary><ul>{words}</ul></details>"
