@@ -22,10 +22,10 @@ from ddpm.runs import is_first_process
 log = logging.getLogger(__name__)
 
 END_METRICS = (
-    *("val/loss", "metrics/frechet_pose", "metrics/frechet_spectrum", "metrics/recall_pose"),
-    *("metrics/spread_ratio", "physics/jerk_ratio"),
+    *("metrics/frechet_pose", "metrics/frechet_spectrum", "metrics/spread_ratio", "metrics/recall_pose"),
+    *("physics/jerk_ratio", "val/loss"),
 )
-"""What TensorBoard's table of runs shows of their ends."""
+"""What TensorBoard's table of runs has of their ends; it shows the first five until others are chosen."""
 
 MEASURED_CLIPS = "callbacks.motion_metrics.n"
 """Key without which there are no metrics, and without which Fréchet distances say nothing."""
@@ -121,12 +121,12 @@ def log_configuration(loggers: Iterable[Logger], config: Mapping[str, Any], over
     # A skeleton would be 40 columns.
     shown = {key: value for key, value in flat(config).items() if "skeleton." not in key}
     always = [key for key in ("seed", MEASURED_CLIPS) if key in shown]
-    given = {override_key(override): override.partition("=")[2] for override in overrides}
+    given = {override_key(override): override.partition("=")[2] for override in overrides if override[0] != "~"}
     chosen = {key: shown.get(key, text) for key, text in {**given, **dict.fromkeys(always)}.items() if key not in OWN}
     for logger in loggers:
         logger.log_hyperparams(chosen if isinstance(logger, TensorBoardLogger) else shown)
         if isinstance(logger, TensorBoardLogger) and is_first_process():
-            measured = END_METRICS if MEASURED_CLIPS in shown else END_METRICS[:1]
+            measured = END_METRICS if MEASURED_CLIPS in shown else END_METRICS[-1:]
             for summary in hparams(chosen, dict.fromkeys(measured, 0)):
                 logger.experiment._get_file_writer().add_summary(summary)
             logger.experiment.add_custom_scalars(

@@ -32,7 +32,7 @@ def test_every_kind_of_logger_notes_the_configuration_and_no_number(tmp_path: Pa
     fake, csv = OneArgument(), CSVLogger(tmp_path, name="csv")
     board = TensorBoardLogger(tmp_path, name="", version="", default_hp_metric=False)
     config = SAVED | {"callbacks": {"motion_metrics": {"n": 64}}}
-    log_configuration([fake, csv, board], config, ["data=folder", "model.dim=8", "out=x", "model.mult=[1,2]"])
+    log_configuration([fake, csv, board], config, ["data=folder", "model.dim=8", "out=x", "model.mult=[1,2]", "~callbacks.best"])
     csv.save()
     board.finalize("success")
     everything = {"T": 20, "seed": 4, "model.mult": "[1, 2]", "model.dim": "None", "callbacks.motion_metrics.n": 64}
