@@ -10,7 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, WeightAveraging
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
 from callbacks.samples import averaged
@@ -123,5 +123,7 @@ class LossPlot(Callback):
             for logger in trainer.loggers if figure is not None else ():
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_figure(name, figure, trainer.global_step)
+                elif isinstance(logger, WandbLogger):
+                    logger.log_image(name, [figure], step=trainer.global_step)
         except Exception:  # a picture must never end training
             log.warning("%s: %s could not be drawn; training goes on", trainer.default_root_dir, name, exc_info=True)

@@ -20,7 +20,7 @@ SHOWN = (
     *("frechet/pose", "frechet/spectrum", "frechet/kinetic", "precision/pose", "recall/pose"),
     *("coverage/pose", "apd", "freeze"),
 )
-MONITOR = "metrics/frechet_kinetic"
+MONITORS = ("metrics/frechet_pose", "metrics/frechet_spectrum", "metrics/frechet_kinetic")
 DIVERGED = "Likely a learning rate that is too high (optimizer.lr), or data that are not in metres"
 
 
@@ -28,9 +28,9 @@ class MotionMetrics(Callback):
     """Measures clips sampled with the averaged weights against real ones, as ``evaluate.py fast=true`` does.
 
     The real ones are held out if there are 64 of them, else all, also those of training; the summary says which.
-    Logs ``metrics/frechet_kinetic`` and others, and ``metrics/real/...`` of real clips against real ones; ``physics/...`` of
+    Logs ``metrics/frechet_pose`` and others, and ``metrics/real/...`` of real clips against real ones; ``physics/...`` of
     single clips alike; warns if motion freezes, explodes, jitters or collapses. A failure is a warning and does not end
-    training. ``metrics/frechet_kinetic`` is nan until the first measurement, so that a ModelCheckpoint can monitor it.
+    training. Fréchet distances are nan until the first measurement, so that a ModelCheckpoint can monitor them.
 
     Args:
         every: epochs between two measurements; the end of training always gets one.
@@ -63,7 +63,7 @@ class MotionMetrics(Callback):
         epoch = trainer.current_epoch + 1
         if epoch % self.every == 0 or epoch == trainer.max_epochs:
             self._values = self._measure(trainer, pl_module)
-        self.log_dict({MONITOR: math.nan} | self._values, logger=False, sync_dist=True)  # pyright: ignore[reportAttributeAccessIssue]
+        self.log_dict(dict.fromkeys(MONITORS, math.nan) | self._values, logger=False, sync_dist=True)  # pyright: ignore[reportAttributeAccessIssue]
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: MotionDiffusion) -> None:  # pyright: ignore
         """Measure the result, if the last validation was not the end."""

@@ -44,11 +44,11 @@ def headline(evaluation: Evaluation) -> list[str]:
     """What to read first, beside real clips, in a few words each."""
     metrics, means = evaluation.metrics, evaluation.means
     distances = [
-        f"{of} {number(metrics[name].generated.value)} (real clips from each other {number(metrics[name].real.value)})"
-        for name, of in (("frechet/pose", "of poses"), ("frechet/spectrum", "of spectra"))
+        f"{of} {number(metrics[name].generated.value)} (real {number(metrics[name].real.value)})"
+        for name, of in (("frechet/pose", "poses"), ("frechet/spectrum", "spectra"))
         if name in metrics
     ]
-    parts = [f"Fréchet distance at n={evaluation.clips['generated_compared']} {', '.join(distances)}"]
+    parts = [f"Fréchet distance at n={evaluation.clips['generated_compared']}: {', '.join(distances)}"]
     if "recall/pose" in metrics:
         parts.append(f"recall {metrics['recall/pose'].generated.value:.2f} (real {metrics['recall/pose'].real.value:.2f})")
     parts.append(f"of real: {', '.join(f'{name} {number(value)}' for name, value in ratios(evaluation).items())}")

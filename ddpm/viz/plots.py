@@ -99,7 +99,7 @@ def plot_quality(
     for axes in grid[len(places) :]:
         axes.set_visible(False)
     handles, labels = grid[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False, fontsize="small")
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 8), frameon=False, fontsize="small")
     figure.suptitle(title, fontsize="medium")
     save(path, figure)
     return figure
