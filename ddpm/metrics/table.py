@@ -51,7 +51,7 @@ def headline(evaluation: Evaluation) -> list[str]:
     parts = [f"Fréchet distance at n={evaluation.clips['generated_compared']}: {', '.join(distances)}"]
     if "recall/pose" in metrics:
         parts.append(f"recall {metrics['recall/pose'].generated.value:.2f} (real {metrics['recall/pose'].real.value:.2f})")
-    parts.append(f"of real: {', '.join(f'{name} {number(value)}' for name, value in ratios(evaluation).items())}")
+    parts.append(f"of real: {', '.join(f'{name} {value:.2f}' for name, value in ratios(evaluation).items())}")
     if "bone_variation" in means:
         mine, real = (100 * means["bone_variation"][side] for side in ("generated", "reference"))
         parts.append(f"bones vary by {mine:.1f} % (real {real:.1f} %)")
