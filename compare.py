@@ -48,7 +48,7 @@ PANELS = {
     "recall_pose": "recall of poses",
     "bone_variation": "variation of bone lengths",
     "jerk": "jerk, of real",
-    "frechet_kinetic": "Fréchet distance, kinetic",
+    "frechet_kinetic": "Fréchet distance, kinetic features",
 }
 """Columns of the table that are drawn, and what they are."""
 ALIKE = ("n", "real", "data")
@@ -214,8 +214,9 @@ def draw(out: Path, runs: list[Run], earlier: list[dict[str, Any]], cfg: DictCon
     for row in rows:
         curves.setdefault(row["sampler"], []).append(row)
     sizes = runs[0].quality.clips
+    panels = {name: f"{label}, n={cfg.n}" if name.startswith("frechet") else label for name, label in PANELS.items()}
     plot_quality(
-        out / "quality.png", curves, PANELS,
+        out / "quality.png", curves, panels,
         f"{sizes['generated']} generated clips a point and {sizes['reference']} real ones; a repeat compares "
         f"{sizes['generated_compared']} with {sizes['reference_compared']}. Seconds: the fastest batch",
     )  # fmt: skip

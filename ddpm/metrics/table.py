@@ -14,7 +14,7 @@ LEAD = ("frechet/pose", "frechet/spectrum", "apd", "recall/pose", "physics/bone_
 ARROW = {"lower": "↓", "higher": "↑", "real": "≈"}
 
 MEANING = {
-    "frechet": "Fréchet distance of Gaussians fitted to the features; it depends on n, the generated clips of a repeat",
+    "frechet": "Fréchet distance of Gaussians fitted to the features; it depends on n, the number of generated clips",
     "kid": "kernel (inception) distance of the features, unbiased: about 0 for real, may be negative",
     "mmd": "maximum mean discrepancy, a kernel distance of the clips' coordinates, unbiased",
     "apd": "average pairwise distance of two clips, joint by joint: the spread",
@@ -48,7 +48,7 @@ def headline(evaluation: Evaluation) -> list[str]:
         for name, of in (("frechet/pose", "poses"), ("frechet/spectrum", "spectra"))
         if name in metrics
     ]
-    parts = [f"Fréchet distance at n={evaluation.clips['generated_compared']}: {', '.join(distances)}"]
+    parts = [f"Fréchet distance at n={evaluation.clips['generated']}: {', '.join(distances)}"]
     if "recall/pose" in metrics:
         parts.append(f"recall {metrics['recall/pose'].generated.value:.2f} (real {metrics['recall/pose'].real.value:.2f})")
     parts.append(f"of real: {', '.join(f'{name} {value:.2f}' for name, value in ratios(evaluation).items())}")
@@ -61,22 +61,24 @@ def headline(evaluation: Evaluation) -> list[str]:
 def lines(evaluation: Evaluation) -> list[str]:
     """One row per metric: generated and real with the intervals that decide `is_far`, marked ``!``; degraded sets, or means."""
     ceilings = [SHORT.get(name, name) for name in next(iter(evaluation.metrics.values())).degraded]
-    found, physics, n = [], None, evaluation.clips["generated_compared"]
+    found, physics, sizes = [], None, evaluation.clips
     for name in ordered(evaluation):
         if physics is None or (rank(name)[0] == 2) != physics:
             physics = rank(name)[0] == 2
             beside = f"{'mean of':>11} {'generated':>9} {'real':>9}" if physics else "".join(f" {part:>7}" for part in ceilings)
             found += [""] * bool(found)
             found.append(f"   {'metric':<{33 if physics else 25}}{'generated':>9} {'95 %':>15} {'real':>8} {'95 %':>15}{beside}")
-        found.append(_row(name, evaluation.metrics[name], n, evaluation.means.get(name.removeprefix("physics/"))))
+        found.append(
+            _row(name, evaluation.metrics[name], sizes["generated"], evaluation.means.get(name.removeprefix("physics/")))
+        )
     far = sum(is_far(metric) for metric in evaluation.metrics.values())
     found += [
         "",
         "↓ lower is better, ↑ higher, ≈ as real as can be. real: one half of the real clips against the other; its 95 % also",
         f"with disjoint people where they are known{'; then degraded real clips' if ceilings else ''}",
-        f"!: {far} of {len(evaluation.metrics)} metrics, whose 95 % lie beyond those of real clips, on the worse side; "
-        f"{n} generated and",
-        f"   {evaluation.clips['reference_compared']} real clips in each repeat: compare numbers at one n only",
+        f"!: {far} of {len(evaluation.metrics)} metrics, whose 95 % lie beyond those of real clips, on the worse side",
+        f"n={sizes['generated']}: generated clips, of which a repeat compares {sizes['generated_compared']} with "
+        f"{sizes['reference_compared']} real ones; numbers compare at one n only",
         *(f"  {part}: {text}" for part, text in meanings(evaluation)),
     ]
     if evaluation.memorisation is not None:
@@ -104,7 +106,7 @@ def rank(name: str) -> tuple[int, int]:
 
 
 def title(name: str, metric: Metric, n: int) -> str:
-    """What a row is called: a distance between distributions says so, and a Fréchet distance of how many clips."""
+    """What a row is called: a distance between distributions says so, and a Fréchet distance of how many generated clips."""
     kind, _, of = name.partition("/")
     called = {"physics": f"distance in {of.replace('_', ' ')}", "frechet": f"{name} n={n}"}.get(kind, name)
     return called + (f" [{metric.unit}]" if metric.unit else "")

@@ -29,7 +29,7 @@ def plot_scale(evaluation: Evaluation) -> "Figure":
     shown = {name: evaluation.metrics[name] for name in ordered(evaluation)}
     shown = {name: m for name, m in shown.items() if m.better == "lower" and m.real.value > 0}
     shown = {name: m for name, m in shown.items() if not name.startswith(("kid", "mmd"))}  # unbiased: their floor is about 0
-    names = [title(name, m, evaluation.clips["generated_compared"]).partition(" [")[0] for name, m in shown.items()]
+    names = [title(name, m, evaluation.clips["generated"]).partition(" [")[0] for name, m in shown.items()]
     figure = new_figure(8.6, 0.8 + 0.27 * len(shown))
     axes = figure.add_subplot()
     drawn: set[str] = set()

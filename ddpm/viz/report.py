@@ -148,7 +148,7 @@ def _table(evaluation: Evaluation) -> str:
         if rank(name)[0] != group:
             group = rank(name)[0]
             rows.append(f'<tr class="group"><td colspan="{4 + len(ceilings)}">{HEADINGS[group]}</td></tr>')
-        called = title(name, m, evaluation.clips["generated_compared"]).replace("_", " ").replace("^2", "²").replace("^3", "³")
+        called = title(name, m, evaluation.clips["generated"]).replace("_", " ").replace("^2", "²").replace("^3", "³")
         if means is not None:
             called += f"<br><small>mean {number(means['generated'])} generated, {number(means['reference'])} real</small>"
         people = "" if m.by_subject is None else _with_interval(m.by_subject)

@@ -564,7 +564,7 @@ def test_compare_writes_table_plot_and_picture(run: Path, tmp_path: Path, caplog
     for row in rows:
         low, value, high = (float(row[f"frechet_pose{end}"]) for end in ("_low", "", "_high"))
         assert low <= value <= high and float(row["seconds_per_clip"]) > 0 and row["n"] == "40"
-    assert caplog.text.count("Fréchet distance at n=20: poses") == len(rows)
+    assert caplog.text.count("Fréchet distance at n=40: poses") == len(rows)
     assert Image.open(out / "quality.png").size == (2040, 930) and Image.open(out / "quality.gif").n_frames > 1
 
     more = ["samplers=[unipc]", "steps=[2]", "gif_clips=0", "ancestral=false", f"out={tmp_path / 'more'}", f"beside={out}"]
