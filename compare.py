@@ -48,7 +48,7 @@ PANELS = {
     "recall_pose": "recall of poses",
     "bone_variation": "variation of bone lengths",
     "jerk": "jerk, of real",
-    "frechet_kinetic": "Fréchet distance, kinetic features",
+    "frechet_kinetic": "kinetic Fréchet distance",
 }
 """Columns of the table that are drawn, and what they are."""
 ALIKE = ("n", "real", "data")

@@ -66,7 +66,7 @@ def plot_quality(
             ``NAME_high`` its interval, ``NAME_real`` that of real clips; what is absent or not finite is not drawn.
         panels: name -> label of what is drawn against the calls; the first also against the seconds.
     """
-    from matplotlib.ticker import LogLocator, NullFormatter  # as all of it, slow to import
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter  # as all of it, slow to import
 
     rows = [row for runs in curves.values() for row in runs]
     drawn = [name for name in panels if any(np.isfinite(row.get(name, np.nan)) for row in rows)]
@@ -86,15 +86,19 @@ def plot_quality(
             y, low, high = ([row.get(f"{name}{end}", np.nan) for row in ordered] for end in ("", "_low", "_high"))
             axes.plot(at, y, color=colour, marker="o", markersize=4, linewidth=1.4, label=sampler)
             axes.fill_between(at, low, high, color=colour, alpha=0.12, linewidth=0, label=None if k else "95 % of the repeats")
+            if len(at) == 1:  # a band of no width
+                axes.vlines(at, low, high, color=colour, linewidth=1)
         axes.set_xscale("log")
         if min(values) > 0 and max(values) > 5 * min(values):
             axes.set_yscale("log")
         for axis in (axes.xaxis, axes.yaxis):
+            low, high = axis.get_view_interval()
             if axis.get_scale() == "log":
-                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 6 * low else MaxNLocator(4))
                 axis.set_minor_formatter(NullFormatter())
             axis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.set(xlabel=xlabel, ylabel=panels[name])
+        axes.set(xlabel=xlabel)
+        axes.set_ylabel(panels[name], fontsize=9)
         finish(axes)
     for axes in grid[len(places) :]:
         axes.set_visible(False)
