@@ -29,7 +29,7 @@ MEANING = {
     "kinetic": "features: squared speed and acceleration of each joint",
     "geometric": "features: share of the frames in which each of 32 relations holds, as 'the right knee is bent'",
     "classifier": "features of a small classifier of the actions, trained on the spot",
-    "physics": "Wasserstein-1 distance between the distributions over real and over generated clips; their means are beside it",
+    "physics": "Wasserstein-1 distance of the distributions over real and generated clips; the means are beside it",
     "bone_variation": "how much a bone's length varies within a clip, as a fraction of it",
     "asymmetry": "difference of left and right bones, as a fraction of their length",
     "skating_ratio": "share of the time in which a foot that stands slides",
