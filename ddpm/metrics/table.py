@@ -123,7 +123,9 @@ def number(value: float) -> str:
     """Three significant digits, without an exponent from 0.001 to 100,000."""
     if 100 <= abs(value) < 1e5:
         return f"{value:.0f}"
-    return f"{value:.3g}" if 1e-3 <= abs(value) < 100 or value == 0 else f"{value:.1e}"
+    if 1e-3 <= abs(value) < 100 or value == 0:
+        return f"{value:.3g}"
+    return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
 
 
 def _classified(j: Classification) -> list[str]:
@@ -155,8 +157,9 @@ def _row(name: str, metric: Metric, n: int, means: dict[str, float] | None) -> s
     beside = "".join(f" {number(score.value):>7}" for score in metric.degraded.values())
     if physics:
         beside = "" if means is None else f"{'':>11} {number(means['generated']):>9} {number(means['reference']):>9}"
-    mark = f"{'!' if is_far(metric) else ' '}{ARROW[metric.better]}"
-    return f"{mark} {title(name, metric, n):<{33 if physics else 25}}{number(generated.value):>9} {sides}{beside}".rstrip()
+    left = f"{'!' if is_far(metric) else ' '}{ARROW[metric.better]} {title(name, metric, n)}"
+    values = f"{number(generated.value):>9} {sides}"
+    return left + values.rjust((86 if physics else 78) - len(left)) + beside  # wide numbers take the room behind a short name
 
 
 def _interval(low: float, high: float) -> str:
