@@ -171,7 +171,7 @@ def measured(config: Mapping[str, Any]) -> tuple[Clips, Any, Reference, dict[str
         bad = int((~generated.finite).sum())
         if bad:
             raise ValueError(f"{bad} of {len(generated)} sampled clips are not finite: the model has diverged, train it anew")
-        step = read_checkpoint(checkpoint_of(config["ckpt"])).get("global_step")
+        step = read_checkpoint(checkpoint_of(str(config["ckpt"]))).get("global_step")
         about |= {"seeds": [seeds.start, seeds.stop - 1], "sampler": node, "steps": steps_trained(step, run)}
     about["data"] = {**run["data"], **changes, "recordings": len(data.clips), "fps": data.clips.fps, "frames": frames}
     del about["data"]["skeleton"]
