@@ -209,7 +209,9 @@ def sampler_of(name: str, calls: int | None, spacing: str | None) -> Sampler:
 
 def draw(out: Path, runs: list[Run], earlier: list[dict[str, Any]], cfg: DictConfig, module: MotionDiffusion) -> None:
     """Write quality.png, also with the rows of an earlier table, and quality.gif."""
-    rows = [run.row() for run in runs] + [row | {"sampler": f"{row['sampler']}, {cfg.beside}"} for row in earlier]
+    beside = Path(cfg.beside or "").resolve()
+    of = beside.parent.name if beside.is_file() else beside.name
+    rows = [run.row() for run in runs] + [row | {"sampler": f"{row['sampler']}, {of}"} for row in earlier]
     curves: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         curves.setdefault(row["sampler"], []).append(row)
