@@ -8,7 +8,9 @@ if __name__ == "__main__":
 import csv
 import io
 import logging
+import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,10 +25,12 @@ from ddpm.checkpoint import load_run
 from ddpm.clips import Clips
 from ddpm.command import command
 from ddpm.config import construct, construct_data
-from ddpm.errors import outside, refuse
+from ddpm.errors import ConfigError, outside, refuse
 from ddpm.files import write_durably
 from ddpm.metrics.reference import reference
 from ddpm.metrics.suite import Evaluation, evaluate
+from ddpm.metrics.table import headline
+from ddpm.metrics.verdict import ratios
 from ddpm.module import MotionDiffusion, choose_device
 from ddpm.process.samplers import Sampler, cost
 from ddpm.viz.plots import plot_quality
@@ -34,14 +38,23 @@ from ddpm.viz.render import draw_clips, write_gif
 
 log = logging.getLogger("compare")
 
-METRIC = "frechet/kinetic"
+SCORES = ("frechet/pose", "frechet/spectrum", "recall/pose", "frechet/kinetic")
+"""With interval, and the same of real clips."""
 SAMPLERS = ("ddim", "ddpm", "dpmpp_2m", "dpmpp_2m_sde", "heun", "unipc")
-COLUMNS = ("sampler", "calls", "seconds_per_clip", "frechet_kinetic", "low", "high", "frechet_pose", "bone_variation", "jerk")
-LINE = (
-    "{:>12} {:5d} calls {:9.4f} s a clip   Fréchet {:7.3f} ({:.3f} to {:.3f}) pose {:7.3f}   bones vary {:.1%}   "
-    "jerk {:.2f} of real"
-)
-"""A row of the table for the terminal."""
+PANELS = {
+    "frechet_pose": "Fréchet distance of poses",
+    "frechet_spectrum": "Fréchet distance of spectra",
+    "spread": "spread, of real",
+    "recall_pose": "recall of poses",
+    "bone_variation": "variation of bone lengths",
+    "jerk": "jerk, of real",
+    "frechet_kinetic": "kinetic Fréchet distance",
+}
+"""Columns of the table that are drawn, and what they are."""
+ALIKE = ("n", "real", "data")
+"""Columns that must be alike in tables that are compared: generated clips, real ones, and of which data these are."""
+ROUNDS, PATIENCE = 3, 10.0
+"""Batches that are timed, at least, unless that takes more seconds: other work on the machine only makes times longer."""
 
 
 @dataclass
@@ -62,6 +75,7 @@ class Config:
     trust: list[str]
     gif_clips: int
     gif_steps: int
+    beside: str | None
     data: dict[str, Any] = field(default_factory=dict)
 
 
@@ -71,19 +85,27 @@ class Run(NamedTuple):
     sampler: str
     steps: int | None  # as asked for, None for all
     calls: int  # of the network, also for guidance
-    seconds: float  # per clip
+    seconds: float  # per clip, of the fastest batch
     clips: Clips
     quality: Evaluation
+    data: str  # digest of the recordings that the real clips are of
 
-    def row(self) -> tuple[str | float, ...]:
-        """The values of `COLUMNS`."""
-        metrics, means = self.quality.metrics, self.quality.means
-        kinetic = metrics[METRIC].generated
-        pose = metrics["frechet/pose"].generated.value if "frechet/pose" in metrics else float("nan")
-        jerk = means["jerk"]["generated"] / means["jerk"]["reference"]
-        bones = means["bone_variation"]["generated"] if "bone_variation" in means else float("nan")
-        interval = (kinetic.value, kinetic.low, kinetic.high)
-        return (self.sampler, self.calls, self.seconds, *interval, pose, bones, jerk)
+    def row(self) -> dict[str, Any]:
+        """Its row of the table; nan for what the skeleton does not allow. ``spread`` and ``jerk`` are multiples of that of real
+        clips; ``frechet_pose_real`` is the distance of real clips from each other."""
+        found, sizes = self.quality, self.quality.clips
+        row = {"sampler": self.sampler, "calls": self.calls, "seconds_per_clip": self.seconds, "n": sizes["generated"]}
+        row |= {"real": sizes["reference"], "data": self.data}
+        for name in SCORES:
+            metric, column = found.metrics.get(name), name.replace("/", "_")
+            for score, of in ((metric and metric.generated, column), (metric and metric.real, f"{column}_real")):
+                value, low, high = (score.value, score.low, score.high) if score else (math.nan,) * 3
+                row |= {of: value, f"{of}_low": low, f"{of}_high": high}
+        for name in ("spread", "jerk"):
+            row |= {name: ratios(found).get(name, math.nan), f"{name}_real": 1.0}
+        bones = found.means.get("bone_variation", {})
+        sides = {"bone_variation": "generated", "bone_variation_real": "reference"}
+        return row | {column: bones.get(side, math.nan) for column, side in sides.items()}
 
 
 def compare(cfg: DictConfig) -> Path:
@@ -113,23 +135,68 @@ def compare(cfg: DictConfig) -> Path:
     # Refuses what cannot run.
     calls = [cost(sampler, module.diffusion.alpha_bar, module.calls_at).calls for *_, sampler in wanted]
     data = own_data(run, values["data"], through_cache(partial(construct_data, trust=cfg.trust), cfg.cache))
-    real = reference(data, "all").motions
+    real, digest = reference(data, "all").motions, data.clips.fingerprint()[:12]
+    earlier = [] if cfg.beside is None else earlier_rows(cfg.beside, {"n": cfg.n, "real": len(real), "data": digest})
     out = Path(cfg.out)
 
     module.sample(1, sampler=sampler_of(cfg.samplers[0], 2, None))  # the first call of all is slower
-    runs = []
+    runs: list[Run] = []
     for (name, steps, sampler), number in zip(wanted, calls, strict=True):
-        began = time.monotonic()
-        seeds = range(cfg.seed, cfg.seed + cfg.n)  # the same for every sampler
-        clips = module.sample(seeds, sampler=sampler, batch_size=cfg.batch_size, progress=f"{name} {number}")
-        seconds = (time.monotonic() - began) / len(clips)
-        runs.append(Run(name, steps, number, seconds, clips, evaluate(clips, real, fast=True)))
-        log.info("%s", LINE.format(*runs[-1].row()))
+        clips, seconds = timed(module, sampler, cfg, f"{name} {number}")
+        runs.append(Run(name, steps, number, seconds, clips, evaluate(clips, real, fast=True), digest))
+        log.info("%12s %5d calls %9.4f s a clip   %s", name, number, seconds, "; ".join(headline(runs[-1].quality)))
         table = io.StringIO()  # written again after every run, so that a command that is cut short leaves what there is
-        csv.writer(table, lineterminator="\n").writerows([COLUMNS, *(run.row() for run in runs)])
+        writer = csv.DictWriter(table, runs[0].row().keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(run.row() for run in runs)
         write_durably(out / "quality.csv", table.getvalue().encode())
-    draw(out, runs, cfg, module)
+    draw(out, runs, earlier, cfg, module)
     return out / "quality.csv"
+
+
+def timed(module: MotionDiffusion, sampler: Sampler, cfg: DictConfig, text: str) -> tuple[Clips, float]:
+    """The clips, of the same seeds for every sampler, and the seconds that one of the fastest batch took."""
+    seeds = range(cfg.seed, cfg.seed + cfg.n)
+    batches = [seeds[k : k + cfg.batch_size] for k in range(0, cfg.n, cfg.batch_size)]
+    found, seconds, end = [], [], time.monotonic() + PATIENCE
+    while len(seconds) < len(batches) or (len(seconds) < ROUNDS and time.monotonic() < end):
+        batch, began = batches[len(seconds) % len(batches)], time.monotonic()
+        found.append(module.sample(batch, sampler=sampler, batch_size=cfg.batch_size, progress=text).positions)
+        seconds.append((time.monotonic() - began) / len(batch))
+    return module.as_clips(torch.cat(found[: len(batches)])), min(seconds)
+
+
+def earlier_rows(path: str, ours: Mapping[str, int | str]) -> list[dict[str, Any]]:
+    """The rows of an earlier table.
+
+    Args:
+        path: of the table, or of its directory.
+        ours: `ALIKE` of this one.
+
+    Raises:
+        ConfigError: it is none, or its numbers do not compare with ours.
+    """
+    file = Path(path, "quality.csv") if Path(path).is_dir() else Path(path)
+    try:
+        rows: list[dict[str, Any]] = list(csv.DictReader(io.StringIO(file.read_text())))
+        rows = [{key: value if key in ("sampler", "data") else float(value) for key, value in row.items()} for row in rows]
+        theirs = {key: [row[key] for row in rows] for key in (*ALIKE, "calls", "seconds_per_clip")}
+        n = int(next((n for n in theirs["n"] if n != ours["n"]), rows[0]["n"]))
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise ConfigError(f"beside={path}: no table of this version of compare.py ({error!r}); measure it anew") from error
+    refuse([
+        (
+            n != ours["n"],
+            f"beside={path}: its numbers are of n={n} clips, these of n={ours['n']}, and distances depend on n: type n={n}, or "
+            f"measure that again with n={ours['n']}",
+        ),
+        (
+            any(set(theirs[key]) != {ours[key]} for key in ALIKE),
+            f"beside={path}: it compares with other real clips than the {ours['real']} of this run, so that distances do not "
+            "compare: both runs need the same data, frames and data.root",
+        ),
+    ])  # fmt: skip
+    return rows
 
 
 def sampler_of(name: str, calls: int | None, spacing: str | None) -> Sampler:
@@ -140,26 +207,27 @@ def sampler_of(name: str, calls: int | None, spacing: str | None) -> Sampler:
     )
 
 
-def draw(out: Path, runs: list[Run], cfg: DictConfig, module: MotionDiffusion) -> None:
-    """Write quality.png and quality.gif."""
-    floor = runs[0].quality.metrics[METRIC].real
-    log.info("real clips against real clips: %.3f (%.3f to %.3f)", floor.value, floor.low, floor.high)
-    curves: dict[str, list[tuple[float, float, tuple[float, float, float]]]] = {}
-    for run in runs:
-        score = run.quality.metrics[METRIC].generated
-        curves.setdefault(run.sampler, []).append((run.calls, run.seconds, (score.value, score.low, score.high)))
+def draw(out: Path, runs: list[Run], earlier: list[dict[str, Any]], cfg: DictConfig, module: MotionDiffusion) -> None:
+    """Write quality.png, also with the rows of an earlier table, and quality.gif."""
+    beside = Path(cfg.beside or "").resolve()
+    of = beside.parent.name if beside.is_file() else beside.name
+    rows = [run.row() for run in runs] + [row | {"sampler": f"{row['sampler']}, {of}"} for row in earlier]
+    curves: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        curves.setdefault(row["sampler"], []).append(row)
     sizes = runs[0].quality.clips
+    panels = {name: f"{label}, n={cfg.n}" if name.startswith("frechet") else label for name, label in PANELS.items()}
     plot_quality(
-        out / "quality.png", curves, real=(floor.value, floor.low, floor.high),
-        ylabel="Fréchet distance, kinetic features",
-        title=f"{sizes['generated_compared']} generated against {sizes['reference_compared']} real clips",
+        out / "quality.png", curves, panels,
+        f"{sizes['generated']} generated clips a point and {sizes['reference']} real ones; a repeat compares "
+        f"{sizes['generated_compared']} with {sizes['reference_compared']}. Seconds: the fastest batch",
     )  # fmt: skip
     log.info("%s and %s", out / "quality.csv", out / "quality.png")
     shown = [run for run in runs if run.steps in (cfg.gif_steps, None)]
     if cfg.gif_clips > 0 and shown:
         clips = torch.cat([run.clips.positions[: cfg.gif_clips] for run in shown])
         titles = [f"{run.sampler} {run.calls}, seed {cfg.seed + i}" for run in shown for i in range(cfg.gif_clips)]
-        frames = draw_clips(clips.numpy(), module.skeleton, titles=titles, columns=cfg.gif_clips)
+        frames = draw_clips(clips.numpy(), module.skeleton, titles=titles, columns=cfg.gif_clips, fps=module.fps)
         write_gif(out / "quality.gif", frames, module.fps)
         log.info("%s: the same noise, a row a sampler", out / "quality.gif")
 

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from datamodules.cache import through_cache
 from ddpm.build import own_clips, own_split
-from ddpm.checkpoint import load_run
+from ddpm.checkpoint import checkpoint_of, load_run, read_checkpoint
 from ddpm.clips import Clips
 from ddpm.command import command
 from ddpm.config import construct, construct_data
@@ -27,8 +27,8 @@ from ddpm.metrics import suite
 from ddpm.metrics.classifier import classification, classifier_of
 from ddpm.metrics.memorisation import memorisation
 from ddpm.metrics.reference import Reference, held_out, reference, too_little, whole
-from ddpm.metrics.table import lines
-from ddpm.metrics.verdict import findings
+from ddpm.metrics.table import headline, lines
+from ddpm.metrics.verdict import findings, steps_trained
 from ddpm.module import choose_device
 from ddpm.process.samplers import cost
 from ddpm.runs import versions
@@ -100,8 +100,8 @@ def evaluate(cfg: DictConfig) -> Path:
         training = whole(data, data.train_recordings[torch.linspace(0, n - 1, min(n, config["training"])).round().long()])
         unseen = real.motions if real.held_out else reference(data, "held_out").motions
         found = replace(found, memorisation=memorisation(generated, training, unseen))
-    wrong = findings(found)
-    log.info("%s", "\n".join(lines(found)))
+    wrong = findings(found, about["steps"])
+    log.info("%s\n", "\n".join([*headline(found), "", *lines(found)]))
     for finding in wrong:
         log.warning("WARNING: %s", finding.text)
     about["data"] |= {"reference": "held_out" if real.held_out else "all", "sha256": data.clips.fingerprint()}
@@ -140,7 +140,7 @@ def measured(config: Mapping[str, Any]) -> tuple[Clips, Any, Reference, dict[str
     """The clips to measure, the data module and of it the clips of their length to compare them with, and a record for
     metrics.json."""
     model: Any = None
-    about: dict[str, Any] = {"ckpt": config["ckpt"], "clips_file": config["clips"], "seeds": None, "sampler": None}
+    about: dict[str, Any] = {"ckpt": config["ckpt"], "clips_file": config["clips"], "seeds": None, "sampler": None, "steps": None}
     if config["ckpt"] is None:
         loader = {"_target_": "datamodules.pose.PoseDataModule", "_partial_": True}
         split = {key: value for key, value in config["loader"].items() if value is not None}
@@ -171,7 +171,8 @@ def measured(config: Mapping[str, Any]) -> tuple[Clips, Any, Reference, dict[str
         bad = int((~generated.finite).sum())
         if bad:
             raise ValueError(f"{bad} of {len(generated)} sampled clips are not finite: the model has diverged, train it anew")
-        about |= {"seeds": [seeds.start, seeds.stop - 1], "sampler": node}
+        step = read_checkpoint(checkpoint_of(str(config["ckpt"]))).get("global_step")
+        about |= {"seeds": [seeds.start, seeds.stop - 1], "sampler": node, "steps": steps_trained(step, run)}
     about["data"] = {**run["data"], **changes, "recordings": len(data.clips), "fps": data.clips.fps, "frames": frames}
     del about["data"]["skeleton"]
     return generated, data, real, about

@@ -156,7 +156,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
         begin()
         log.info("%s, on %s in %s", description(module), trainer.strategy.root_device, trainer.precision)
         if resume is None:
-            log_configuration(trainer.loggers, saved)
+            log_configuration(trainer.loggers, saved | {"callbacks": config["callbacks"]}, overrides)
         else:
             log.info("resuming from %s", resume)
         if runs.is_first_process():

@@ -3,17 +3,19 @@
 import csv
 import io
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, WeightAveraging
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
+from callbacks.samples import averaged
 from ddpm.files import write_durably
+from ddpm.module import MotionDiffusion
 from ddpm.viz.plots import plot_losses, plot_noise_levels
 
 log = logging.getLogger(__name__)
@@ -24,9 +26,9 @@ COLUMNS = ("epoch", "step", "train_loss", "val_loss", "lr")
 class LossPlot(Callback):
     """Writes ``loss.csv`` after every epoch, and ``loss.png`` every ``every`` epochs and at any end, in the run's directory.
 
-    At the end also ``noise_levels.png``, the last validation's loss and error of x0_hat in cm by noise level. train_loss is the
-    mean over the epoch's batches. The table is part of the checkpoint, so that a resumed run continues it exactly; Lightning's
-    CSVLogger has a row per logging step and starts its file anew.
+    At the end also ``noise_levels.png``, loss and error of x0_hat in cm of every validation clip at ten noise levels. train_loss
+    is the mean over the epoch's batches. The table is part of the checkpoint, so that a resumed run continues it exactly;
+    Lightning's CSVLogger has a row per logging step and starts its file anew.
 
     Raises:
         ValueError: every below 1.
@@ -66,13 +68,20 @@ class LossPlot(Callback):
         self._sum, self._count = 0.0, 0
         self._write(trainer, picture=epoch % self.every == 0)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: MotionDiffusion) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Draw the whole curve, and the noise levels if there was a validation."""
         self._write(trainer, picture=True)
-        levels = [by_level(trainer.callback_metrics, prefix) for prefix in ("val/loss_t/", "val/x0_cm/")]
-        if trainer.is_global_zero and not trainer.fast_dev_run and levels[0]:  # pyright: ignore[reportAttributeAccessIssue]
-            path = Path(trainer.default_root_dir, "noise_levels.png")
-            self._draw(trainer, "noise_levels", lambda: plot_noise_levels(path, *levels))
+        batches = trainer.val_dataloaders
+        if not trainer.is_global_zero or trainer.fast_dev_run or batches is None:  # pyright: ignore[reportAttributeAccessIssue]
+            return
+
+        def draw() -> Any:
+            with averaged(trainer, pl_module):
+                levels, errors = pl_module.errors_by_level(batches)
+            text = f"{errors.shape[2]} validation clips, each at {len(levels)} noise levels"
+            return plot_noise_levels(Path(trainer.default_root_dir, "noise_levels.png"), levels, errors.numpy(), text)
+
+        self._draw(trainer, "val/noise_levels", draw)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Draw the curve of a run that is stopped."""
@@ -106,7 +115,7 @@ class LossPlot(Callback):
             curves = {name: (steps, losses) for name, losses in zip(names, (train, val), strict=True)}
             return plot_losses(folder / "loss.png", curves, ylabel=", ".join(["loss", *what]))
 
-        self._draw(trainer, "loss", draw)
+        self._draw(trainer, "train/loss_curve", draw)
 
     def _draw(self, trainer: pl.Trainer, name: str, draw: Callable[[], Any]) -> None:
         try:
@@ -114,11 +123,7 @@ class LossPlot(Callback):
             for logger in trainer.loggers if figure is not None else ():
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_figure(name, figure, trainer.global_step)
+                elif isinstance(logger, WandbLogger):
+                    logger.log_image(name, [figure], step=trainer.global_step)
         except Exception:  # a picture must never end training
             log.warning("%s: %s could not be drawn; training goes on", trainer.default_root_dir, name, exc_info=True)
-
-
-def by_level(metrics: Mapping[str, Tensor], prefix: str) -> dict[float, float]:
-    """Middle of a part of the steps, as a fraction of T -> value, of the metrics with this prefix."""
-    found = {float(name.removeprefix(prefix)): float(value) for name, value in metrics.items() if name.startswith(prefix)}
-    return dict(sorted(found.items()))

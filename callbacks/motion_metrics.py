@@ -10,12 +10,17 @@ from pytorch_lightning.callbacks import Callback
 from callbacks.samples import samples
 from ddpm.metrics.reference import LEAST, Reference, reference, too_little
 from ddpm.metrics.suite import Evaluation, evaluate
-from ddpm.metrics.verdict import findings, ratio
+from ddpm.metrics.table import headline
+from ddpm.metrics.verdict import findings, ratios, steps_trained
 from ddpm.module import MotionDiffusion
 
 log = logging.getLogger(__name__)
 
-MONITOR = "metrics/frechet_kinetic"
+SHOWN = (
+    *("frechet/pose", "frechet/spectrum", "frechet/kinetic", "precision/pose", "recall/pose"),
+    *("coverage/pose", "apd", "freeze"),
+)
+MONITORS = ("metrics/frechet_pose", "metrics/frechet_spectrum", "metrics/frechet_kinetic")
 DIVERGED = "Likely a learning rate that is too high (optimizer.lr), or data that are not in metres"
 
 
@@ -23,9 +28,9 @@ class MotionMetrics(Callback):
     """Measures clips sampled with the averaged weights against real ones, as ``evaluate.py fast=true`` does.
 
     The real ones are held out if there are 64 of them, else all, also those of training; the summary says which.
-    Logs ``metrics/frechet_kinetic`` and others, and ``metrics/real/...`` of real clips against real ones; warns if motion
-    freezes, explodes, jitters or collapses. A failure is a warning and does not end training. ``metrics/frechet_kinetic`` is
-    nan until the first measurement, so that a ModelCheckpoint can monitor it.
+    Logs ``metrics/frechet_pose`` and others, and ``metrics/real/...`` of real clips against real ones; ``physics/...`` of
+    single clips alike; warns if motion freezes, explodes, jitters or collapses. A failure is a warning and does not end
+    training. Fréchet distances are nan until the first measurement, so that a ModelCheckpoint can monitor them.
 
     Args:
         every: epochs between two measurements; the end of training always gets one.
@@ -58,7 +63,7 @@ class MotionMetrics(Callback):
         epoch = trainer.current_epoch + 1
         if epoch % self.every == 0 or epoch == trainer.max_epochs:
             self._values = self._measure(trainer, pl_module)
-        self.log_dict({MONITOR: math.nan} | self._values, logger=False, sync_dist=True)  # pyright: ignore[reportAttributeAccessIssue]
+        self.log_dict(dict.fromkeys(MONITORS, math.nan) | self._values, logger=False, sync_dist=True)  # pyright: ignore[reportAttributeAccessIssue]
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: MotionDiffusion) -> None:  # pyright: ignore
         """Measure the result, if the last validation was not the end."""
@@ -85,7 +90,7 @@ class MotionMetrics(Callback):
                 self._warn("exploding", f"motion explodes: {bad} of {self.n} clips are not finite. {DIVERGED}")
                 return {}
             found = evaluate(generated, real.motions, fast=True, seed=self.seed)
-            wrong = findings(found)
+            wrong = findings(found, steps_trained(self._step, module.hparams))
             self._warned &= {finding.name for finding in wrong}
             for finding in wrong:
                 self._warn(finding.name, finding.text)
@@ -109,31 +114,16 @@ class MotionMetrics(Callback):
         return self._reference if len(self._reference.motions) >= LEAST else None
 
     def _summarise(self, found: Evaluation, held_out: bool) -> dict[str, float]:
-        metrics, means = found.metrics, found.means
-        shown = ("frechet/kinetic", "frechet/pose", "frechet/spectrum", "precision/pose", "recall/pose", "coverage/pose")
-        shown = [name for name in (*shown, "apd", "freeze") if name in metrics]
-        values = {f"metrics/{name.replace('/', '_')}": metrics[name].generated.value for name in shown}
-        values |= {f"metrics/real/{name.replace('/', '_')}": metrics[name].real.value for name in shown}
-        ratios = {name: ratio(means[name]["generated"], means[name]["reference"]) for name in ("speed", "jerk")}
-        if "apd" in metrics:
-            ratios["spread"] = ratio(metrics["apd"].generated.value, metrics["apd"].real.value)
-        values |= {f"metrics/{name}_ratio": value for name, value in ratios.items()}
-        distances = [
-            f"{of} {metrics[name].generated.value:.2f} (real clips from each other {metrics[name].real.value:.2f})"
-            for name, of in (("frechet/pose", "of poses"), ("frechet/spectrum", "of spectra"))
-            if name in metrics
-        ]
-        parts = [
-            f"Fréchet distance {', '.join(distances)}",
-            f"of real: {', '.join(f'{name} {value:.2f}' for name, value in sorted(ratios.items()))}",
-        ]
-        if "bone_variation" in means:
-            values["metrics/bone_variation"] = means["bone_variation"]["generated"]
-            values["metrics/real/bone_variation"] = means["bone_variation"]["reference"]
-            mine, real = (100 * means["bone_variation"][side] for side in ("generated", "reference"))
-            parts.append(f"bones vary by {mine:.1f} % (real {real:.1f} %)")
+        """The values by the name they are logged with."""
+        values: dict[str, float] = {}
+        for name in SHOWN:
+            if (metric := found.metrics.get(name)) is not None:
+                values |= logged(name, metric.generated.value, metric.real.value)
+        if (bones := found.means.get("bone_variation")) is not None:
+            values |= logged("bone_variation", bones["generated"], bones["reference"])
+        values |= {f"{tab(name)}/{name}_ratio": value for name, value in ratios(found).items()}
         which = "held-out" if held_out else "real, also training,"
-        self.summary = f"{self.n} clips beside {found.clips['reference']} {which} ones: {'; '.join(parts)}"
+        self.summary = f"{self.n} clips beside {found.clips['reference']} {which} ones: {'; '.join(headline(found))}"
         return values
 
     def _warn(self, name: str, text: str) -> None:
@@ -141,3 +131,14 @@ class MotionMetrics(Callback):
         if name not in self._warned:
             log.warning("WARNING at step %d: %s", self._step, text)
         self._warned.add(name)
+
+
+def logged(name: str, generated: float, real: float) -> dict[str, float]:
+    """A metric of generated and of real clips, named as in loggers."""
+    key = name.replace("/", "_")
+    return {f"{tab(name)}/{key}": generated, f"{tab(name)}/real/{key}": real}
+
+
+def tab(name: str) -> str:
+    """Under which a logger shows a metric."""
+    return "physics" if name in ("jerk", "speed", "bone_variation", "freeze") else "metrics"

@@ -17,9 +17,14 @@ def samples(trainer: pl.Trainer, module: MotionDiffusion, seed: int, n: int) -> 
     """``n`` clips of the seeds from ``seed`` on; those of the last call, if it was at this step and had them all."""
     step, first, clips = _latest.get(trainer, (-1, 0, None))
     if clips is None or step != trainer.global_step or not first <= seed <= seed + n <= first + len(clips):
-        ema = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)  # pyright: ignore
-        with contextlib.nullcontext() if ema is None else ema.averaged(module):
+        with averaged(trainer, module):
             clips = module.sample(range(seed, seed + n))
         first = seed
         _latest[trainer] = trainer.global_step, first, clips
     return clips.take(slice(seed - first, seed - first + n))
+
+
+def averaged(trainer: pl.Trainer, module: MotionDiffusion) -> contextlib.AbstractContextManager[None]:
+    """Within this context the module has the averaged weights, if there are any."""
+    ema = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)  # pyright: ignore
+    return contextlib.nullcontext() if ema is None else ema.averaged(module)

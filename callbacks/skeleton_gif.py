@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
 from callbacks.samples import samples
@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 class SkeletonGIF(Callback):
     """Draws clips sampled with the averaged weights, from the same noise each time.
 
-    Writes ``samples/epoch_NNNN.gif`` and ``samples/final.gif`` in the run's directory and shows them in TensorBoard. A failure
-    is a warning and does not end training.
+    Writes ``samples/epoch_NNNN.gif`` and ``samples/final.gif`` in the run's directory and shows them in TensorBoard and W&B. A
+    failure is a warning and does not end training.
 
     Args:
         every: epochs between two pictures; the end of training always gets one.
@@ -66,5 +66,7 @@ class SkeletonGIF(Callback):
                 if isinstance(logger, TensorBoardLogger):  # it serves the bytes as they are; add_video would need moviepy
                     summary = Summary(value=[Summary.Value(tag="samples", image=image)])
                     logger.experiment._get_file_writer().add_summary(summary, trainer.global_step)
+                elif isinstance(logger, WandbLogger):
+                    logger.log_video("samples", [str(path)], step=trainer.global_step, format=["gif"])
         except Exception:  # a picture must never end training
             log.warning("%s: could not be drawn; training goes on", path, exc_info=True)

@@ -163,7 +163,7 @@ def refuse_unknown_monitor(callbacks: Sequence[pl.Callback]) -> None:
     if not all(type(callback).__module__.startswith(("callbacks.", "pytorch_lightning.", "ddpm.")) for callback in callbacks):
         return
     measured = any(type(callback).__name__ == "MotionMetrics" for callback in callbacks)
-    logged = [*LOGGED, *(["metrics/frechet_kinetic"] if measured else [])]
+    logged = [*LOGGED, *(f"metrics/frechet_{name}" for name in ("pose", "spectrum", "kinetic") if measured)]
     for callback in callbacks:
         monitor = getattr(callback, "monitor", None)
         if monitor is not None and monitor not in logged and not re.match(r"val/(loss_t|x0_cm)/|lr-", monitor):

@@ -24,7 +24,7 @@ from ddpm.normalizer import Normalizer
 from ddpm.process.condition import LabelCondition, VectorCondition, guided
 from ddpm.process.constraints import Cost, Known, Towards
 from ddpm.process.diffusion import ClipLosses, Denoised, DenoiseDiffusion, gather
-from ddpm.process.noise_levels import NoiseLevels
+from ddpm.process.noise_levels import NoiseLevels, centimetres
 from ddpm.process.samplers import Observer, Sampler, SeededNoise, progress_bar
 from ddpm.process.windows import Windows
 from ddpm.seeding import derive_seed, seeds_of
@@ -165,13 +165,33 @@ class MotionDiffusion(pl.LightningModule):
             self.noise_levels.add(t, losses, self.normalizer.inverse(losses.x0_hat), clips, batch["mask"])
         return loss
 
-    def validate_batch(self, batch: Batch, batch_idx: int) -> tuple[Tensor, ClipLosses, Tensor]:
-        """The diffusion steps of `validation_step`, the losses clip by clip, and the loss of the batch."""
+    def validate_batch(self, batch: Batch, batch_idx: int, t: Tensor | None = None) -> tuple[Tensor, ClipLosses, Tensor]:
+        """The diffusion steps of `validation_step`, or ``t`` instead; the losses clip by clip, and the loss of the batch."""
         clips = batch["clips"]
         generator = torch.Generator().manual_seed(derive_seed("validation", batch_idx, self.global_rank))
         place = (torch.randperm(len(clips), generator=generator) + 0.5) / len(clips)
-        t = (place * self.diffusion.n_steps).long().to(clips.device)
+        t = (place * self.diffusion.n_steps).long().to(clips.device) if t is None else t
         return (t, *self._losses(batch, torch.randn(clips.shape, generator=generator).to(clips), t))
+
+    @torch.no_grad()
+    def errors_by_level(self, batches: Iterable[Batch]) -> tuple[list[float], Tensor]:
+        """Every clip of a validation at the middle of each of ten parts of the diffusion steps.
+
+        Returns:
+            t / T, and ``(2, levels, clips)``: the error of x0_hat in centimetres a joint, and the loss, on the CPU.
+        """
+        n_steps, found = self.diffusion.n_steps, []
+        levels = sorted({int((k + 0.5) * n_steps / NOISE_BINS) for k in range(NOISE_BINS)})
+        with evaluating(self):
+            for k, batch in enumerate(batches):
+                batch = {key: value.to(self.device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+                clips, rows = batch["clips"], []
+                for level in levels:
+                    _, losses, _ = self.validate_batch(batch, k, torch.full((len(clips),), level, device=self.device))
+                    error = centimetres(self.normalizer.inverse(losses.x0_hat), clips, batch["mask"])
+                    rows.append(torch.stack([error, losses.total / losses.count]))
+                found.append(torch.stack(rows, dim=1).cpu())
+        return [(level + 0.5) / n_steps for level in levels], torch.cat(found, dim=2)
 
     def on_validation_epoch_start(self) -> None:
         """Begin to add up by noise level."""

@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -18,10 +18,36 @@ from ddpm.errors import ConfigError
 from ddpm.fine_tuning import Origin
 from ddpm.module import MotionDiffusion, evaluating
 from ddpm.process.condition import several, vector_statistics
-from ddpm.resuming import flat
+from ddpm.resuming import OWN, flat, override_key
 from ddpm.runs import is_first_process
 
 log = logging.getLogger(__name__)
+
+END_METRICS = (
+    *("metrics/frechet_pose", "metrics/frechet_spectrum", "metrics/spread_ratio", "metrics/recall_pose"),
+    *("physics/jerk_ratio", "val/loss"),
+)
+"""What TensorBoard's table of runs has of their ends; it shows the first five until others are chosen."""
+
+MEASURED_CLIPS = "callbacks.motion_metrics.n"
+"""Key without which there are no metrics, and without which Fréchet distances say nothing."""
+
+CHARTS = {
+    "losses": {
+        "loss": ["train/loss", "val/loss"],
+        "x0_hat, cm by noise level": ["val/x0_cm/.*"],
+        "gradient": ["train/grad_norm"],
+    },
+    "metrics": {
+        name: [f"metrics/{name}", f"metrics/real/{name}"]
+        for name in ("frechet_pose", "frechet_spectrum", "recall_pose", "precision_pose", "apd", "frechet_kinetic")
+    },
+    "physics": {
+        "of real: jerk, speed": ["physics/jerk_ratio", "physics/speed_ratio"],
+        **{name: [f"physics/{name}", f"physics/real/{name}"] for name in ("bone_variation", "freeze")},
+    },
+}
+"""TensorBoard's custom scalars: tab -> chart -> tags."""
 
 
 def fitted_module(config: Mapping[str, Any], data: Any, origin: Origin | None) -> MotionDiffusion:
@@ -96,17 +122,30 @@ def make_loggers(nodes: Mapping[str, Mapping[str, Any]], resumed_step: int | Non
     return loggers
 
 
-def log_configuration(loggers: Iterable[Logger], saved: Mapping[str, Any]) -> None:
-    """Note in every logger what a new run saves of its configuration."""
-    # The table of a sweep compares what differs between runs; a skeleton would be 40 columns of it.
-    shown = {key: value for key, value in flat(saved).items() if "skeleton." not in key}
+def log_configuration(loggers: Iterable[Logger], config: Mapping[str, Any], overrides: Sequence[str] = ()) -> None:
+    """Note in every logger the configuration of a new run.
+
+    TensorBoard's table of runs has what was chosen for this one, the seed, the number of clips that are measured, and
+    `END_METRICS` as they are at the end. Its custom scalars lay generated clips over real ones, and training over validation.
+
+    Args:
+        config: what is noted.
+        overrides: the command line.
+    """
+    # A skeleton would be 40 columns.
+    shown = {key: value for key, value in flat(config).items() if "skeleton." not in key}
+    always = [key for key in ("seed", MEASURED_CLIPS) if key in shown]
+    given = {override_key(override): override.partition("=")[2] for override in overrides if override[0] != "~"}
+    chosen = {key: shown.get(key, text) for key, text in {**given, **dict.fromkeys(always)}.items() if key not in OWN}
     for logger in loggers:
-        logger.log_hyperparams(shown)
-        if (
-            isinstance(logger, TensorBoardLogger) and is_first_process()
-        ):  # its table has a column for what is named here, filled from what is logged
-            for summary in hparams(shown, {"val/loss": 0}):
+        logger.log_hyperparams(chosen if isinstance(logger, TensorBoardLogger) else shown)
+        if isinstance(logger, TensorBoardLogger) and is_first_process():
+            measured = END_METRICS if MEASURED_CLIPS in shown else END_METRICS[-1:]
+            for summary in hparams(chosen, dict.fromkeys(measured, 0)):
                 logger.experiment._get_file_writer().add_summary(summary)
+            logger.experiment.add_custom_scalars(
+                {tab: {name: ["Multiline", tags] for name, tags in charts.items()} for tab, charts in CHARTS.items()}
+            )
 
 
 def count_steps_in_epochs(trainer: pl.Trainer) -> None:

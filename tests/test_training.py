@@ -9,13 +9,14 @@ import pytest
 import torch
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from ddpm import training
 from ddpm.build import build_module
 from ddpm.errors import ConfigError
-from ddpm.training import compile_network, log_configuration, make_loggers
+from ddpm.training import END_METRICS, compile_network, log_configuration, make_loggers
 
-SAVED = {"T": 20, "skeleton": {"up": "y"}, "model": {"mult": [1, 2], "dim": None}}
+SAVED = {"T": 20, "seed": 4, "skeleton": {"up": "y"}, "model": {"mult": [1, 2], "dim": None}}
 
 
 class OneArgument(Logger):
@@ -34,14 +35,23 @@ class OneArgument(Logger):
 def test_every_kind_of_logger_notes_the_configuration_and_no_number(tmp_path: Path) -> None:
     fake, csv = OneArgument(), CSVLogger(tmp_path, name="csv")
     board = TensorBoardLogger(tmp_path, name="", version="", default_hp_metric=False)
-    log_configuration([fake, csv, board], SAVED)
+    config = SAVED | {"callbacks": {"motion_metrics": {"n": 64}}}
+    log_configuration([fake, csv, board], config, ["data=folder", "model.dim=8", "out=x", "model.mult=[1,2]", "~callbacks.best"])
     csv.save()
     board.finalize("success")
-    assert fake.noted == {"T": 20, "model.mult": "[1, 2]", "model.dim": "None"} == csv.experiment.hparams
+    everything = {"T": 20, "seed": 4, "model.mult": "[1, 2]", "model.dim": "None", "callbacks.motion_metrics.n": 64}
+    assert fake.noted == everything == csv.experiment.hparams
     assert not csv.experiment.metrics
     events = EventAccumulator(str(tmp_path)).Reload()
-    assert not events.Tags()["scalars"] and not events.Tags()["tensors"]
-    assert "_hparams_/session_start_info" in events.summary_metadata
+    assert not events.Tags()["scalars"] and events.Tags()["tensors"] == ["custom_scalars__config__"]
+    start = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    columns = set(HParamsPluginData.FromString(start).session_start_info.hparams)
+    assert columns == {"data", "model.dim", "model.mult", "seed", "callbacks.motion_metrics.n"}, (
+        "what was chosen, and what is needed"
+    )
+    experiment = events.summary_metadata["_hparams_/experiment"].plugin_data.content
+    ends = [metric.name.tag for metric in HParamsPluginData.FromString(experiment).experiment.metric_infos]
+    assert ends == list(END_METRICS) and len(ends) == 6
 
 
 def test_a_logger_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

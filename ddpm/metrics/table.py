@@ -3,35 +3,83 @@
 from ddpm.errors import escaped
 from ddpm.metrics.classifier import Classification
 from ddpm.metrics.suite import Evaluation, Metric
-from ddpm.metrics.verdict import is_far
+from ddpm.metrics.verdict import floors, is_far, ratios
 
-SHORT = {"shuffled_frames": "shuffled", "noisy_1cm": "1cm off", "mean_pose": "mean"}
+SHORT = {"shuffled_frames": "mixed", "noisy_1cm": "1cm off", "mean_pose": "mean", "gaussian": "gauss"}
 """Short names of degraded sets, to fit a column."""
+
+LEAD = ("frechet/pose", "frechet/spectrum", "apd", "recall/pose", "physics/bone_variation", "physics/jerk")
+"""What to read first, each in front of its group."""
+
+ARROW = {"lower": "↓", "higher": "↑", "real": "≈"}
+
+MEANING = {
+    "frechet": "Fréchet distance of Gaussians fitted to the features; it depends on n, the number of generated clips",
+    "kid": "kernel (inception) distance of the features, unbiased: about 0 for real, may be negative",
+    "mmd": "maximum mean discrepancy, a kernel distance of the clips' coordinates, unbiased",
+    "apd": "average pairwise distance of two clips, joint by joint: the spread",
+    "precision": "share of generated clips that lie among real ones",
+    "recall": "share of real clips that lie among generated ones",
+    "density": "how densely generated clips lie among real ones",
+    "coverage": "share of real clips with a generated one nearby",
+    "diversity": "mean distance of two clips in the features",
+    "freeze": "share of clips that move less than 99 in 100 real ones",
+    "pose": "features: mean and deviation of every joint in the body's own axes",
+    "spectrum": "features: how fast each joint swings, by frequency",
+    "kinetic": "features: squared speed and acceleration of each joint",
+    "geometric": "features: share of the frames in which each of 32 relations holds, as 'the right knee is bent'",
+    "classifier": "features of a small classifier of the actions, trained on the spot",
+    "physics": "Wasserstein-1 distance of the distributions over real and generated clips; the means are beside it",
+    "bone_variation": "how much a bone's length varies within a clip, as a fraction of it",
+    "asymmetry": "difference of left and right bones, as a fraction of their length",
+    "skating_ratio": "share of the time in which a foot that stands slides",
+    "skating_distance": "how far a standing foot slides",
+    "penetration": "depth of the lowest joint below the floor",
+    "pfc": "physical foot contact score (EDGE): how much bodies speed up while both feet slide",
+}
+"""A line on every name in the table, by a part of the name."""
+
+
+def headline(evaluation: Evaluation) -> list[str]:
+    """What to read first, beside real clips, in a few words each."""
+    metrics, means = evaluation.metrics, evaluation.means
+    distances = [
+        f"{of} {number(metrics[name].generated.value)} (real {number(metrics[name].real.value)})"
+        for name, of in (("frechet/pose", "poses"), ("frechet/spectrum", "spectra"))
+        if name in metrics
+    ]
+    parts = [f"Fréchet distance at n={evaluation.clips['generated']}: {', '.join(distances)}"]
+    if "recall/pose" in metrics:
+        parts.append(f"recall {metrics['recall/pose'].generated.value:.2f} (real {metrics['recall/pose'].real.value:.2f})")
+    parts.append(f"of real: {', '.join(f'{name} {value:.2f}' for name, value in ratios(evaluation).items())}")
+    if "bone_variation" in means:
+        mine, real = (100 * means["bone_variation"][side] for side in ("generated", "reference"))
+        parts.append(f"bones vary by {mine:.1f} % (real {real:.1f} %)")
+    return parts
 
 
 def lines(evaluation: Evaluation) -> list[str]:
-    """One row per metric: generated with its interval, both floors, the degraded sets; ``!`` where `is_far`."""
-    ceilings = list(next(iter(evaluation.metrics.values())).degraded)
-    parts = [SHORT.get(name, name) for name in ceilings]
-    head = f"  {'metric':<22}{'best':>5} {'generated':>9} {'95 %':>15} {'real':>8} {'people':>8}"
-    found = [head + "".join(f"{part:>9}" for part in parts)]
-    ordered = sorted(evaluation.metrics.items(), key=lambda item: rank(item[0]))
-    for k, (name, metric) in enumerate(ordered):
-        if k > 0 and rank(name) != rank(ordered[k - 1][0]):
-            found.append("")
-        found.append(_row(name, metric))
-    found.append("")
-    legend = "real: one half of the real clips against the other; people: the same with disjoint subjects"
-    found.append(legend + ("; then degraded real clips" if ceilings else ""))
+    """One row per metric: generated and real with the intervals that decide `is_far`, marked ``!``; degraded sets, or means."""
+    ceilings = [SHORT.get(name, name) for name in next(iter(evaluation.metrics.values())).degraded]
+    found, physics, sizes = [], None, evaluation.clips
+    for name in ordered(evaluation):
+        if physics is None or (rank(name)[0] == 2) != physics:
+            physics = rank(name)[0] == 2
+            beside = f"{'mean of':>11} {'generated':>9} {'real':>9}" if physics else "".join(f" {part:>7}" for part in ceilings)
+            found += [""] * bool(found)
+            found.append(f"   {'metric':<{33 if physics else 25}}{'generated':>9} {'95 %':>15} {'real':>8} {'95 %':>15}{beside}")
+        found.append(
+            _row(name, evaluation.metrics[name], sizes["generated"], evaluation.means.get(name.removeprefix("physics/")))
+        )
     far = sum(is_far(metric) for metric in evaluation.metrics.values())
-    sizes = evaluation.clips
-    found.append(
-        f"!: {far} of {len(ordered)} metrics, with intervals worse than those of both floors; {sizes['generated_compared']} "
-        f"generated and {sizes['reference_compared']} real clips in each repeat"
-    )
     found += [
-        f"  {name:<16} mean {number(mean['generated'])} generated, {number(mean['reference'])} real"
-        for name, mean in evaluation.means.items()
+        "",
+        "↓ lower is better, ↑ higher, ≈ as real as can be. real: one half of the real clips against the other; its 95 % also",
+        f"with disjoint people where they are known{'; then degraded real clips' if ceilings else ''}",
+        f"!: {far} of {len(evaluation.metrics)} metrics, whose 95 % lie beyond those of real clips, on the worse side",
+        f"n={sizes['generated']}: generated clips, of which a repeat compares {sizes['generated_compared']} with "
+        f"{sizes['reference_compared']} real ones; numbers compare at one n only",
+        *(f"  {part}: {text}" for part, text in meanings(evaluation)),
     ]
     if evaluation.memorisation is not None:
         m = evaluation.memorisation
@@ -46,17 +94,38 @@ def lines(evaluation: Evaluation) -> list[str]:
     return found
 
 
-def rank(name: str) -> int:
-    """Order of a metric's group: distances, then precision and the like, then physics."""
-    kind = name.partition("/")[0]
-    return {"frechet": 0, "kid": 0, "mmd": 0, "physics": 2, "freeze": 2}.get(kind, 1)
+def ordered(evaluation: Evaluation) -> list[str]:
+    """The names of the metrics, as they are to be shown."""
+    return sorted(evaluation.metrics, key=rank)
+
+
+def rank(name: str) -> tuple[int, int]:
+    """Order of a metric's group: distances, then precision and the like, then physics; in it, what is to be read first."""
+    group = {"frechet": 0, "kid": 0, "mmd": 0, "physics": 2}.get(name.partition("/")[0], 1)
+    return group, LEAD.index(name) if name in LEAD else len(LEAD)
+
+
+def title(name: str, metric: Metric, n: int) -> str:
+    """What a row is called: a distance between distributions says so, and a Fréchet distance of how many generated clips."""
+    kind, _, of = name.partition("/")
+    called = {"physics": f"distance in {of.replace('_', ' ')}", "frechet": f"{name} n={n}"}.get(kind, name)
+    return called + (f" [{metric.unit}]" if metric.unit else "")
+
+
+def meanings(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """Parts of the names in the table and what they mean."""
+    parts = {part for name in evaluation.metrics for part in name.split("/")}
+    shown = {"physics": "distance in ..."}
+    return [(shown.get(part, part.replace("_", " ")), text) for part, text in MEANING.items() if part in parts]
 
 
 def number(value: float) -> str:
     """Three significant digits, without an exponent from 0.001 to 100,000."""
     if 100 <= abs(value) < 1e5:
         return f"{value:.0f}"
-    return f"{value:.3g}" if 1e-3 <= abs(value) < 100 or value == 0 else f"{value:.1e}"
+    if 1e-3 <= abs(value) < 100 or value == 0:
+        return f"{value:.3g}"
+    return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
 
 
 def _classified(j: Classification) -> list[str]:
@@ -81,13 +150,17 @@ def _classified(j: Classification) -> list[str]:
     return found
 
 
-def _row(name: str, metric: Metric) -> str:
-    generated = metric.generated
-    interval = f"{number(generated.low)}..{number(generated.high)}"
-    people = "" if metric.by_subject is None else number(metric.by_subject.value)
-    best = {"lower": "low", "higher": "high", "real": "real"}[metric.better]
-    title = name.removeprefix("physics/") + (f" [{metric.unit}]" if metric.unit else "")
-    ceilings = "".join(f"{number(score.value):>9}" for score in metric.degraded.values())
-    mark = "!" if is_far(metric) else " "
-    values = f"{number(generated.value):>9} {interval:>15} {number(metric.real.value):>8} {people:>8}"
-    return f"{mark} {title:<22}{best:>5} {values}{ceilings}"
+def _row(name: str, metric: Metric, n: int, means: dict[str, float] | None) -> str:
+    generated, (low, high) = metric.generated, floors(metric)
+    sides = f"{_interval(generated.low, generated.high)} {number(metric.real.value):>8} {_interval(low, high)}"
+    physics = name.startswith("physics/")
+    beside = "".join(f" {number(score.value):>7}" for score in metric.degraded.values())
+    if physics:
+        beside = "" if means is None else f"{'':>11} {number(means['generated']):>9} {number(means['reference']):>9}"
+    left = f"{'!' if is_far(metric) else ' '}{ARROW[metric.better]} {title(name, metric, n)}"
+    values = f"{number(generated.value):>9} {sides}"
+    return left + values.rjust((86 if physics else 78) - len(left)) + beside  # wide numbers take the room behind a short name
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{number(low)}..{number(high)}".rjust(15)

@@ -1,8 +1,12 @@
 """Verdict: which metrics are far from real, what is wrong with the motion, why, and what to do."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from ddpm.metrics.suite import Evaluation, Metric
+
+ENOUGH_STEPS = 100
+"""Training steps below which a model is not judged: its weights still tell of how they were drawn."""
 
 SLOW, WILD = 0.5, 10.0
 """Ratios to the real mean speed: below the first clips freeze, above the second they explode."""
@@ -25,19 +29,54 @@ class Finding(NamedTuple):
     text: str
 
 
+def steps_trained(step: int | None, saved: Mapping[str, Any]) -> int | None:
+    """The training steps of a model at this step of its run; None if unknown, as of one that began with a trained model.
+
+    Args:
+        step: of the run.
+        saved: what its checkpoint keeps of the configuration.
+    """
+    return None if any(str(override).startswith("finetune=") for override in saved.get("overrides", ())) else step
+
+
 def is_far(metric: Metric) -> bool:
     """Whether the interval of the generated clips is entirely worse than those of both floors."""
-    floors = [metric.real] if metric.by_subject is None else [metric.real, metric.by_subject]
-    above = metric.generated.low > max(floor.high for floor in floors)
-    below = metric.generated.high < min(floor.low for floor in floors)
+    low, high = floors(metric)
+    above, below = metric.generated.low > high, metric.generated.high < low
     return {"lower": above, "higher": below, "real": above or below}[metric.better]
 
 
-def findings(evaluation: Evaluation) -> list[Finding]:
-    """The faults of generated motion as a whole; the limits are wide, so that motion can be poor without any finding."""
-    means, metrics = evaluation.means, evaluation.metrics
-    speed, jerk = (ratio(means[name]["generated"], means[name]["reference"]) for name in ("speed", "jerk"))
-    spread = ratio(metrics["apd"].generated.value, metrics["apd"].real.value) if "apd" in metrics else 1.0
+def floors(metric: Metric) -> tuple[float, float]:
+    """The interval of real clips against each other, widened to that with a change of people."""
+    both = [metric.real] if metric.by_subject is None else [metric.real, metric.by_subject]
+    return min(floor.low for floor in both), max(floor.high for floor in both)
+
+
+def ratios(evaluation: Evaluation) -> dict[str, float]:
+    """Name -> multiple of that of real clips: ``spread``, the mean distance of two clips (unless they have no heading), ``jerk``
+    and ``speed``."""
+    apd, means = evaluation.metrics.get("apd"), evaluation.means
+    spread = {} if apd is None else {"spread": ratio(apd.generated.value, apd.real.value)}
+    return spread | {name: ratio(means[name]["generated"], means[name]["reference"]) for name in ("jerk", "speed")}
+
+
+def findings(evaluation: Evaluation, steps: int | None = None) -> list[Finding]:
+    """The faults of generated motion as a whole; the limits are wide, so that motion can be poor without any finding.
+
+    Args:
+        evaluation: of generated clips.
+        steps: that their model was trained for, None if unknown. Of a model that was hardly trained nothing else is said.
+    """
+    if steps is not None and steps < ENOUGH_STEPS:
+        return [
+            Finding(
+                "short",
+                f"too short to judge: the model was trained for {steps} steps, and motion comes after some hundred. Train longer "
+                "(trainer.max_epochs, trainer.max_steps)",
+            )
+        ]
+    metrics, of_real = evaluation.metrics, ratios(evaluation)
+    speed, jerk, spread = of_real["speed"], of_real["jerk"], of_real.get("spread", 1.0)
     still = metrics["freeze"].generated.value
     of = "pose" if "coverage/pose" in metrics else "kinetic"
     cover, precise = (
@@ -45,7 +84,8 @@ def findings(evaluation: Evaluation) -> list[Finding]:
     )
     mine, real = evaluation.frames["generated"], evaluation.frames["reference"]
     found = []
-    if still > 0.5 or speed < SLOW:
+    frozen = still > 0.5 or speed < SLOW
+    if frozen:
         found.append(
             Finding(
                 "frozen",
@@ -54,7 +94,7 @@ def findings(evaluation: Evaluation) -> list[Finding]:
                 "longer; else recordings shorter than a clip, which end in a held pose: choose fewer frames",
             )
         )
-    if spread > SPREAD or speed > WILD:
+    if (spread > SPREAD or speed > WILD) and not frozen:
         found.append(
             Finding(
                 "exploding",

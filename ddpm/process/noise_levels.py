@@ -19,11 +19,8 @@ class NoiseLevels:
 
         A clip's loss counts by its share of the real elements of the batch, so that the mean over all clips is the batch's loss.
         """
-        distance = torch.linalg.vector_norm(x0_hat - clips, dim=2)
-        real = torch.ones_like(distance) if mask is None else mask[:, 0].expand_as(distance)
-        centimetres = 100 * (distance * real).sum((1, 2)) / real.sum((1, 2))
         loss = losses.total * len(t) / losses.count.sum()
-        values = torch.stack([torch.ones_like(loss), loss, centimetres]).to(self.sums.dtype)
+        values = torch.stack([torch.ones_like(loss), loss, centimetres(x0_hat, clips, mask)]).to(self.sums.dtype)
         self.sums.index_add_(1, t * self.bins // self.n_steps, values)
 
     def means(self, sums: Tensor | None = None) -> dict[str, tuple[float, float]]:
@@ -31,3 +28,10 @@ class NoiseLevels:
         count, loss, centimetres = (self.sums if sums is None else sums).cpu().double().tolist()
         parts = ((k + 0.5) / self.bins for k in range(self.bins))
         return {f"{part:.3f}": (b / n, c / n) for part, n, b, c in zip(parts, count, loss, centimetres, strict=True) if n > 0}
+
+
+def centimetres(x0_hat: Tensor, clips: Tensor, mask: Tensor | None) -> Tensor:
+    """``(batch,)`` mean distances of the joints from where they really are; both ``(batch, joint, coord, frame)`` in metres."""
+    distance = torch.linalg.vector_norm(x0_hat - clips, dim=2)
+    real = torch.ones_like(distance) if mask is None else mask[:, 0].expand_as(distance)
+    return 100 * (distance * real).sum((1, 2)) / real.sum((1, 2))

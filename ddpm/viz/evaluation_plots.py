@@ -12,6 +12,7 @@ from ddpm.metrics.classifier import Classification
 from ddpm.metrics.comparison import Measured
 from ddpm.metrics.features import Projection, band_edges
 from ddpm.metrics.suite import Evaluation
+from ddpm.metrics.table import ordered, title
 from ddpm.metrics.verdict import is_far
 from ddpm.viz.plots import PALETTE, finish, new_figure
 
@@ -25,8 +26,10 @@ MARKS = {"frozen": "s", "shuffled_frames": "v", "noisy_1cm": "x", "mean_pose": "
 
 def plot_scale(evaluation: Evaluation) -> "Figure":
     """Every distance as a multiple of that between real clips, between floors and ceilings."""
-    shown = {name: m for name, m in evaluation.metrics.items() if m.better == "lower" and m.real.value > 0}
+    shown = {name: evaluation.metrics[name] for name in ordered(evaluation)}
+    shown = {name: m for name, m in shown.items() if m.better == "lower" and m.real.value > 0}
     shown = {name: m for name, m in shown.items() if not name.startswith(("kid", "mmd"))}  # unbiased: their floor is about 0
+    names = [title(name, m, evaluation.clips["generated"]).partition(" [")[0] for name, m in shown.items()]
     figure = new_figure(8.6, 0.8 + 0.27 * len(shown))
     axes = figure.add_subplot()
     drawn: set[str] = set()
@@ -50,11 +53,11 @@ def plot_scale(evaluation: Evaluation) -> "Figure":
                   markerfacecolor=GENERATED if is_far(m) else "white")  # fmt: skip
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set_yticks(range(len(shown)), [name.replace("physics/", "").replace("_", " ") for name in shown], fontsize=8)
+    axes.set_yticks(range(len(shown)), [name.replace("_", " ") for name in names], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlim(0.8 * LEFT, 1.25 * RIGHT)
     axes.axvline(1, color=REAL, linewidth=1, linestyle="--")
-    axes.set_xlabel("distance, as a multiple of real against real (left is better)")
+    axes.set_xlabel("distance, as a multiple of real against real (left is better)", fontsize=9)
     finish(axes)
     axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure

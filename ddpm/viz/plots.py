@@ -60,57 +60,80 @@ def plot_losses(
 
 
 def plot_quality(
-    path: str | Path,
-    curves: Mapping[str, Sequence[tuple[float, float, tuple[float, float, float]]]],
-    *,
-    real: tuple[float, float, float],
-    ylabel: str,
-    title: str = "",
+    path: str | Path, curves: Mapping[str, Sequence[Mapping[str, float]]], panels: Mapping[str, str], title: str = ""
 ) -> "Figure":
     """Draw quality against network calls and time for some samplers, write it as a PNG and return the figure.
 
     Args:
-        curves: sampler -> (network calls, seconds per clip, (value, low, high)) of each run; lower values are better.
-        real: (value, low, high) of real clips against real ones.
+        curves: sampler -> rows with ``calls``, ``seconds_per_clip`` and by the name of a panel the value, ``NAME_low`` and
+            ``NAME_high`` its interval, ``NAME_real`` that of real clips; what is absent or not finite is not drawn.
+        panels: name -> label of what is drawn against the calls; the first also against the seconds.
     """
-    figure = new_figure(9.2, 4.0)
-    left, right = figure.subplots(1, 2, sharey=True)
-    for axes, column, xlabel in ((left, 0, "network calls"), (right, 1, "seconds per clip")):
-        for k, (name, runs) in enumerate(curves.items()):
-            order = sorted(runs, key=lambda run: run[column])
-            x = [run[column] for run in order]
-            y, low, high = np.array([run[2] for run in order]).T
-            colour = PALETTE[k % len(PALETTE)]
-            axes.plot(x, y, color=colour, marker="o", markersize=4, linewidth=1.4, label=name)
-            axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
-        axes.axhspan(real[1], real[2], color="0.75", alpha=0.4, linewidth=0)
-        axes.axhline(real[0], color="0.4", linewidth=1, linestyle="--", label="real against real")
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter  # as all of it, slow to import
+
+    rows = [row for runs in curves.values() for row in runs]
+    drawn = [name for name in panels if any(np.isfinite(row.get(name, np.nan)) for row in rows)]
+    places = [("calls", "network calls", name) for name in drawn]
+    places.insert(1, ("seconds_per_clip", "seconds per clip", drawn[0]))
+    columns = -(-len(places) // 2)
+    figure = new_figure(3.4 * columns, 6.2)
+    grid = figure.subplots(2, columns, squeeze=False).ravel()
+    for axes, (x, xlabel, name) in zip(grid, places, strict=False):
+        values = [row[name] for row in rows if np.isfinite(row.get(name, np.nan))]
+        floor = [np.mean([row.get(f"{name}_real{end}", np.nan) for row in rows]) for end in ("", "_low", "_high")]
+        axes.axhspan(floor[1], floor[2], color="0.75", alpha=0.4, linewidth=0, label="95 % of real clips")
+        axes.axhline(floor[0], color="0.4", linewidth=1, linestyle="--", label="real clips")
+        for k, (sampler, runs) in enumerate(curves.items()):
+            ordered = sorted(runs, key=lambda row: row[x])
+            at, colour = [row[x] for row in ordered], PALETTE[k % len(PALETTE)]
+            y, low, high = ([row.get(f"{name}{end}", np.nan) for row in ordered] for end in ("", "_low", "_high"))
+            axes.plot(at, y, color=colour, marker="o", markersize=4, linewidth=1.4, label=sampler)
+            axes.fill_between(at, low, high, color=colour, alpha=0.12, linewidth=0, label=None if k else "95 % of the repeats")
+            if len(at) == 1:  # a band of no width
+                axes.vlines(at, low, high, color=colour, linewidth=1)
         axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.yaxis.set_minor_formatter(lambda value, _: "")
+        if min(values) > 0 and max(values) > 5 * min(values):
+            axes.set_yscale("log")
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = axis.get_view_interval()
+            if axis.get_scale() == "log":
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 6 * low else MaxNLocator(4))
+                axis.set_minor_formatter(NullFormatter())
+            axis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set(xlabel=xlabel)
+        axes.set_ylabel(panels[name], fontsize=9)
         finish(axes)
-    left.set(ylabel=ylabel)
-    right.legend(frameon=False, fontsize="small")
+    for axes in grid[len(places) :]:
+        axes.set_visible(False)
+    handles, labels = grid[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 8), frameon=False, fontsize="small")
     figure.suptitle(title, fontsize="medium")
     save(path, figure)
     return figure
 
 
-def plot_noise_levels(path: str | Path, loss: Mapping[float, float], centimetres: Mapping[float, float]) -> "Figure":
-    """Draw the validation loss and the error of x0_hat, both by t / T, write them as a PNG and return the figure."""
-    figure = new_figure(9.2, 3.6)
-    left, right = figure.subplots(1, 2)
-    for axes, values, colour, label in (
-        (left, centimetres, PALETTE[0], "error of x0_hat [cm a joint]"),
-        (right, loss, PALETTE[1], "validation loss (weighted)"),
-    ):
-        axes.plot(list(values), list(values.values()), color=colour, marker="o", markersize=4, linewidth=1.4)
+def plot_noise_levels(path: str | Path, levels: Sequence[float], errors: np.ndarray, measured: str = "") -> "Figure":
+    """Draw the error of x0_hat and the loss by noise level, write them as a PNG and return the figure.
+
+    Args:
+        levels: t / T.
+        errors: ``(2, levels, clips)`` centimetres a joint, and losses.
+        measured: on what, for the title.
+    """
+    figure = new_figure(9.2, 3.8)
+    labels = ("error of x0_hat [cm a joint]", "validation loss (weighted)")
+    for axes, values, colour, label in zip(figure.subplots(1, 2), errors, PALETTE[:2], labels, strict=True):
+        middle, (low, high) = values.mean(1), np.quantile(values, (0.1, 0.9), axis=1)
+        sure = 1.96 * values.std(1) / np.sqrt(values.shape[1])
+        axes.fill_between(levels, low, high, color=colour, alpha=0.15, linewidth=0, label="middle 80 % of the clips")
+        axes.errorbar(
+            levels, middle, sure, color=colour, marker="o", markersize=4, linewidth=1.4, capsize=3, label="mean and its 95 %"
+        )
         axes.set(xlabel="noise level t / T (right: pure noise)", ylabel=label, xlim=(0, 1))
         axes.set_ylim(bottom=0)
+        axes.legend(frameon=False, fontsize="small")
         finish(axes)
+    figure.suptitle(measured, fontsize="medium")
     save(path, figure)
     return figure
 

@@ -15,7 +15,7 @@ from ddpm.metrics.classifier import NOTE, Classification
 from ddpm.metrics.comparison import Measured, measures
 from ddpm.metrics.memorisation import Memorisation, nearest
 from ddpm.metrics.suite import Evaluation, Score
-from ddpm.metrics.table import number, rank
+from ddpm.metrics.table import ARROW, headline, meanings, number, ordered, rank, title
 from ddpm.metrics.verdict import Finding, is_far
 from ddpm.viz import evaluation_plots as plots
 from ddpm.viz.plots import picture_bytes
@@ -23,15 +23,17 @@ from ddpm.viz.render import draw_clips, gif_bytes
 from ddpm.viz.viewer import embedded, viewer
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #22262b; max-width: 1180px; margin: 2em auto; padding: 0 1em; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #22262b; max-width: 1240px; margin: 2em auto; padding: 0 1em; }
 h1 { font-size: 1.5em; margin-bottom: 0; } h2 { font-size: 1.15em; margin: 2em 0 .3em; border-bottom: 1px solid #dde1e6; }
 p.note, figcaption { color: #5a6270; font-size: .88em; max-width: 68em; margin: .3em 0; } img { max-width: 100%; height: auto; }
-table { border-collapse: collapse; font-size: .84em; font-variant-numeric: tabular-nums; }
+ul { color: #5a6270; font-size: .88em; columns: 2; padding-left: 1.2em; } @media (max-width: 700px) { ul { columns: 1; } }
+table { border-collapse: collapse; font-size: .8em; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .16em .6em; white-space: nowrap; } th:first-child, td:first-child { text-align: left; }
 thead th { border-bottom: 2px solid #40444b; }
 tr.group td { padding-top: .9em; font-weight: 600; border-bottom: 1px solid #dde1e6; }
 tbody tr:hover td { background: #f4f6f8; } td.far { background: #fbe6da; font-weight: 600; } td.near { background: #e2f0f8; }
-td.pale { color: #7b8390; } .warning { border-left: 5px solid #D55E00; background: #fdf3ec; padding: .5em .9em; margin: .6em 0; }
+td.pale, small { color: #7b8390; }
+.warning { border-left: 5px solid #D55E00; background: #fdf3ec; padding: .5em .9em; margin: .6em 0; }
 .fine { border-left: 5px solid #0072B2; background: #eef6fb; padding: .5em .9em; margin: .6em 0; }
 .wide { overflow-x: auto; }
 .sides { display: flex; flex-wrap: wrap; gap: 1.2em; align-items: flex-start; } figure { margin: .6em 0; }
@@ -39,21 +41,6 @@ pre { font-size: .8em; }
 """
 
 HEADINGS = ("How far apart the distributions are", "How real, and how varied", "Physics")
-
-MEANING = {
-    "frechet": "Fréchet distance of Gaussians fitted to the features",
-    "kid": "kernel distance of the features, unbiased: about 0 for real, may be negative",
-    "mmd": "kernel distance of the clips' coordinates, unbiased",
-    "precision": "share of generated clips that lie among real ones",
-    "recall": "share of real clips that lie among generated ones",
-    "density": "how densely generated clips lie among real ones",
-    "coverage": "share of real clips with a generated one nearby",
-    "diversity": "mean distance of two clips in the features",
-    "apd": "average pairwise distance of two clips, joint by joint",
-    "physics": "Wasserstein-1 distance of the two distributions over clips",
-    "freeze": "share of clips that move less than 99 in 100 real ones",
-}
-ARROW = {"lower": "↓", "higher": "↑", "real": "≈"}
 
 
 def write_report(
@@ -84,6 +71,7 @@ def write_report(
     far = sum(is_far(m) for m in evaluation.metrics.values())
     parts = [
         f"<h1>Motion, measured</h1><p class='note'>{html.escape(name)}<br>{html.escape(lead)}.</p>",
+        f"<p>{'<br>'.join(html.escape(part) for part in headline(evaluation))}</p>",
         warnings or '<div class="fine">Nothing freezes, explodes, jitters or collapses.</div>',
         f"<p>{far} of {len(evaluation.metrics)} metrics are worse than the floors, beyond the intervals (shaded).</p>",
         "<h2>Look at it first</h2>",
@@ -129,7 +117,8 @@ SCALE = (
 TABLE = (
     "↓ lower is better, ↑ higher, ≈ as close to real as can be. <b>Real</b>: one half of the real clips against the other, "
     "what a perfect model would reach. <b>People</b>: the same with disjoint subjects. Grey: real clips, degraded. "
-    "Brackets: 95 % over random halves. Features are computed from positions, without a trained network, except those of the "
+    "Brackets: 95 % over random halves; orange where those of generated lie beyond those of both "
+    "floors. Features are computed from positions, without a trained network, except those of the "
     "classifier where there is one."
 )
 NUMBERS = (
@@ -154,20 +143,25 @@ def _table(evaluation: Evaluation) -> str:
     ceilings = list(next(iter(evaluation.metrics.values())).degraded)
     head = "".join(f"<th>{c.replace('_', ' ')}</th>" for c in ceilings)
     rows, group = [], -1
-    for name, m in sorted(evaluation.metrics.items(), key=lambda item: rank(item[0])):
-        if rank(name) != group:
-            group = rank(name)
+    for name in ordered(evaluation):
+        m, means = evaluation.metrics[name], evaluation.means.get(name.removeprefix("physics/"))
+        if rank(name)[0] != group:
+            group = rank(name)[0]
             rows.append(f'<tr class="group"><td colspan="{4 + len(ceilings)}">{HEADINGS[group]}</td></tr>')
-        unit = f" [{m.unit.replace('^2', '²').replace('^3', '³')}]" if m.unit else ""
-        people = "" if m.by_subject is None else number(m.by_subject.value)
+        called = title(name, m, evaluation.clips["generated"]).replace("_", " ").replace("^2", "²").replace("^3", "³")
+        if means is not None:
+            called += f"<br><small>mean {number(means['generated'])} generated, {number(means['reference'])} real</small>"
+        people = "" if m.by_subject is None else _with_interval(m.by_subject)
         worse = "".join(f'<td class="pale">{number(score.value)}</td>' for score in m.degraded.values())
         rows.append(
-            f'<tr title="{MEANING[name.partition("/")[0]]}"><td>{ARROW[m.better]} {name.replace("_", " ")}{unit}</td>'
-            f'<td class="{"far" if is_far(m) else "near"}">{_with_interval(m.generated)}</td><td>{_with_interval(m.real)}</td>'
-            f"<td>{people}</td>{worse}</tr>"
+            f"<tr><td>{ARROW[m.better]} {called}</td>"
+            f'<td class="{"far" if is_far(m) else "near"}">{_with_interval(m.generated)}</td>'
+            f"<td>{_with_interval(m.real)}</td><td>{people}</td>{worse}</tr>"
         )
     columns = f"<th>metric</th><th>generated</th><th>real</th><th>people</th>{head}"
-    return f"<div class='wide'><table><thead><tr>{columns}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    words = "".join(f"<li><b>{part}</b>: {html.escape(text)}</li>" for part, text in meanings(evaluation))
+    table = f"<table><thead><tr>{columns}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f"<div class='wide'>{table}</div><details open><summary>What the names mean</summary><ul>{words}</ul></details>"
 
 
 def _with_interval(score: Score) -> str:
@@ -203,7 +197,9 @@ def _copies(found: Memorisation, generated: Clips, training: Clips) -> str:
         titles += [f"sample {i}", f"{100 * float(found.samples[i]):.1f} cm"]
     frames = max(len(p) for p in pairs)
     clips = torch.stack([torch.cat([p, p[-1:].expand(frames - len(p), -1, -1)]) for p in pairs]).float().numpy()
-    drawn = draw_clips(clips, generated.skeleton, titles=titles, columns=6, size=140, lengths=[len(p) for p in pairs])
+    drawn = draw_clips(
+        clips, generated.skeleton, titles=titles, columns=6, size=140, lengths=[len(p) for p in pairs], fps=generated.fps
+    )
     text = (
         f"The 6 samples closest to training, each with the training motion beside it and their distance. {len(found.suspects)} "
         f"of {len(found.samples)} samples are closer than {100 * found.limit:.1f} cm, which one in a hundred held-out real "
@@ -214,7 +210,9 @@ def _copies(found: Memorisation, generated: Clips, training: Clips) -> str:
 
 
 def _clips(clips: Clips, caption: str) -> str:
-    drawn = draw_clips(clips.positions.numpy(), clips.skeleton, columns=3, size=160, lengths=clips.lengths.tolist())
+    drawn = draw_clips(
+        clips.positions.numpy(), clips.skeleton, columns=3, size=160, lengths=clips.lengths.tolist(), fps=clips.fps
+    )
     return _figure(gif_bytes(drawn, clips.fps), "gif", caption)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import train as train_script
-from callbacks.motion_metrics import MONITOR, MotionMetrics
+from callbacks.motion_metrics import MONITORS, MotionMetrics
 from datamodules.pose import PoseDataModule
 from datamodules.sets.synthetic import synthetic
 from ddpm.clips import Clips
@@ -21,6 +21,7 @@ from ddpm.metrics.suite import evaluate
 from ddpm.metrics.verdict import findings
 from ddpm.module import MotionDiffusion
 from ddpm.skeleton import Skeleton
+from ddpm.training import END_METRICS
 from tests.commands.test_train import small
 
 
@@ -45,13 +46,13 @@ def held_out(data: PoseDataModule) -> Tensor:
     return data.windows.__getitems__(index)["clips"].permute(0, 3, 1, 2)
 
 
-def measured(data: PoseDataModule, sampler: Callable[[Any], Tensor]) -> tuple[dict[str, float], MotionMetrics]:
+def measured(data: PoseDataModule, sampler: Callable[[Any], Tensor], step: int = 900) -> tuple[dict[str, float], MotionMetrics]:
     """What the callback logs at the end of training of a module that samples these positions."""
     logged: dict[str, float] = {}
     logger = SimpleNamespace(log_metrics=lambda values, step: logged.update(values))
-    trainer = Fake(datamodule=data, global_step=9, callbacks=[], loggers=[logger], fast_dev_run=False)
+    trainer = Fake(datamodule=data, global_step=step, callbacks=[], loggers=[logger], fast_dev_run=False)
     callback = MotionMetrics(n=96, seed=5)
-    module = SimpleNamespace(sample=lambda seeds: Clips.whole(sampler(seeds), 20.0, data.clips.skeleton))
+    module = SimpleNamespace(sample=lambda seeds: Clips.whole(sampler(seeds), 20.0, data.clips.skeleton), hparams={})
     callback.on_train_end(trainer, module)  # type: ignore[arg-type]
     return logged, callback
 
@@ -67,9 +68,11 @@ def test_the_values_are_those_of_a_fast_evaluation(data: PoseDataModule, caplog:
     assert asked == list(range(5, 101))
     motions = Clips(held_out(data)[:96], torch.full((96,), 24), 20.0, data.clips.skeleton)
     expected = evaluate(motions, reference(data).motions, fast=True, seed=5)
-    assert logged[MONITOR] == expected.metrics["frechet/kinetic"].generated.value
+    for name in MONITORS:
+        assert logged[name] == expected.metrics[name.removeprefix("metrics/").replace("_", "/")].generated.value
     assert logged["metrics/real/frechet_pose"] == expected.metrics["frechet/pose"].real.value
-    assert logged["metrics/jerk_ratio"] == pytest.approx(
+    assert set(END_METRICS) <= {"val/loss", *logged}
+    assert logged["physics/jerk_ratio"] == pytest.approx(
         expected.means["jerk"]["generated"] / expected.means["jerk"]["reference"]
     )
     assert not findings(expected) and "WARNING" not in caplog.text, "real clips are no reason to warn"
@@ -108,10 +111,26 @@ def test_it_says_what_is_wrong(
     data: PoseDataModule, caplog: pytest.LogCaptureFixture, spoil: Callable[[Tensor], Tensor], name: str, said: str
 ) -> None:
     _, callback = measured(data, lambda seeds: spoil(held_out(data)[:96]))
-    assert said in caplog.text and "Likely" in caplog.text and "step 9" in caplog.text
+    assert said in caplog.text and "Likely" in caplog.text and "step 900" in caplog.text
     assert name in callback._warned
     if name in ("exploding", "jittering"):
         assert callback._warned == {name}
+
+
+@pytest.mark.parametrize("spoil", [lambda x: 30 * x, lambda x: x[:, :1].expand_as(x), noisy], ids=["wild", "still", "noisy"])
+def test_a_model_of_few_steps_is_not_judged(
+    data: PoseDataModule, caplog: pytest.LogCaptureFixture, spoil: Callable[[Tensor], Tensor]
+) -> None:
+    _, callback = measured(data, lambda seeds: spoil(held_out(data)[:96]), step=20)
+    assert callback._warned == {"short"} and "too short to judge: the model was trained for 20 steps" in caplog.text
+    assert "units" not in caplog.text
+
+
+def test_what_stands_still_far_apart_is_frozen_and_no_fault_of_units(
+    data: PoseDataModule, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, callback = measured(data, lambda seeds: 5 * held_out(data)[:96, :1].expand(-1, 24, -1, -1))
+    assert "frozen" in callback._warned and "exploding" not in callback._warned and "units" not in caplog.text
 
 
 def test_a_failure_is_a_warning(data: PoseDataModule, caplog: pytest.LogCaptureFixture) -> None:
@@ -140,14 +159,15 @@ def test_bad_values_are_named(arguments: dict[str, int]) -> None:
 def test_the_best_checkpoint_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """The measurement at the end is worse, and the failed one in between is none: the first one stays the best."""
     caplog.set_level(logging.INFO)
-    values = iter([{MONITOR: 2.0}, {}, {MONITOR: 3.0}])
+    monitor = MONITORS[0]
+    values = iter([{monitor: 2.0}, {}, {monitor: 3.0}])
 
     def measure(self: MotionMetrics, trainer: Any, module: MotionDiffusion) -> dict[str, float]:
         self._step = trainer.global_step
         return next(values)
 
     monkeypatch.setattr(MotionMetrics, "_measure", measure)
-    overrides = ["callbacks.motion_metrics.every=2", f"callbacks.best.monitor={MONITOR}", "trainer.max_epochs=5"]
+    overrides = ["callbacks.motion_metrics.every=2", f"callbacks.best.monitor={monitor}", "trainer.max_epochs=5"]
     assert math.isfinite(train_script.train(small(tmp_path, *overrides)))
     assert next(values, None) is None, "epochs 2, 4 and 5"
     best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
@@ -157,4 +177,4 @@ def test_the_best_checkpoint_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_training_measures_and_logs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     train_script.train(small(tmp_path, "callbacks.motion_metrics.n=32", "trainer.max_epochs=1"))
-    assert "ones: Fréchet distance of poses" in caplog.text and "training goes on" not in caplog.text
+    assert "ones: Fréchet distance at n=32: poses" in caplog.text and "training goes on" not in caplog.text

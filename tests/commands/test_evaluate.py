@@ -20,8 +20,8 @@ from ddpm.errors import ConfigError, DataError
 from ddpm.files import write_json
 from ddpm.metrics import degraded, suite
 from ddpm.metrics.reference import held_out, reference, whole
-from ddpm.metrics.table import lines
-from ddpm.metrics.verdict import findings
+from ddpm.metrics.table import lines, number
+from ddpm.metrics.verdict import findings, floors, is_far, steps_trained
 from ddpm.skeleton import Skeleton
 from ddpm.viz.report import write_report
 from tests.commands.test_train import small
@@ -74,6 +74,8 @@ def test_a_checkpoint_is_judged_completely_and_alike_each_time(run: Path, tmp_pa
     for metric in found["metrics"].values():
         assert metric["generated"]["low"] <= metric["generated"]["high"] and metric["real"]["value"] is not None
     assert found["memorisation"]["median"]["held_out"] > 0
+    assert found["steps"] < 100 and [w["name"] for w in found["warnings"]] == ["short"], "it can only be called untrained"
+    assert steps_trained(20, {"overrides": ["finetune=RUN", "T=8"]}) is None, "what began with a trained model may be judged"
 
 
 def test_real_clips_score_like_the_floor_and_the_page_stands_alone(
@@ -88,8 +90,14 @@ def test_real_clips_score_like_the_floor_and_the_page_stands_alone(
             assert metric["generated"]["value"] <= metric["real"]["high"], name
     assert found["warnings"] == [] and found["seeds"] is None
     assert "0 of 31 metrics" in caplog.text
+    table = next(record.getMessage() for record in caplog.records if "frechet/pose" in record.getMessage()).splitlines()
+    assert table[0].startswith("Fréchet distance at n=100: poses") and table[3].startswith("bones vary by")
+    assert max(map(len, table)) <= 120 and "pfc: physical foot contact score" in "\n".join(table)
+    jerk = next(line for line in table if "distance in jerk" in line).split()
+    assert [float(x) for x in jerk[-2:]] == pytest.approx(list(found["means"]["jerk"].values()), rel=5e-3), "both means"
     assert max(len(line) for line in caplog.text.splitlines() if "frechet" in line.lower()) <= 120 + 40, "with the log's prefix"
     page = (tmp_path / "out" / "report.html").read_text()
+    assert "frechet/pose n=100" in page and "<b>pfc</b>: physical foot contact score" in page
     assert "http" not in page and "<script" not in page and page.count("<iframe") == 1
     assert page.count("data:image/png;base64,") == 6 and page.count("data:image/gif;base64,") == 3
     assert 100_000 < len(page) < 5_000_000
@@ -108,6 +116,20 @@ def test_millimetres_are_not_taken_for_metres(skeleton: Skeleton, tmp_path: Path
     for name in ("frechet/kinetic", "frechet/pose", "physics/speed", "physics/bone_variation"):
         value, expected = (result["metrics"][name]["generated"]["value"] for result in (again, found))
         assert value == pytest.approx(expected, rel=1e-3, abs=1e-6), name
+
+
+def test_the_interval_that_decides_a_flag_is_in_its_row(skeleton: Skeleton) -> None:
+    """Also where disjoint people differ more than halves of the clips do."""
+    real = real_clips(skeleton)
+    worse = real.replace(real.positions + 0.02 * torch.randn(real.positions.shape, generator=torch.Generator().manual_seed(0)))
+    found = suite.evaluate(worse, real, subjects=[f"s{k % 7}" for k in range(100)], fast=True)
+    metric = found.metrics["physics/jerk"]
+    low, high = floors(metric)
+    assert metric.by_subject is not None and high == max(metric.real.high, metric.by_subject.high) and low <= metric.real.low
+    assert is_far(metric) == (metric.generated.low > high) and is_far(metric)
+    row = next(line for line in lines(found) if "distance in jerk" in line)
+    assert row.startswith("!") and f"{number(low)}..{number(high)}" in row
+    assert f"{number(metric.generated.low)}..{number(metric.generated.high)}" in row
 
 
 def test_a_single_pose_is_called_frozen(skeleton: Skeleton, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -143,7 +165,7 @@ def test_one_joint_is_measured_and_reported(tmp_path: Path) -> None:
     assert any("kinetic" in line for line in lines(found))
     write_report(tmp_path / "report.html", "point", "lead", found, findings(found), mine, real, None, {})
     assert "<html" in (tmp_path / "report.html").read_text()
-    row = dict(zip(compare.COLUMNS, compare.Run("ddim", 5, 5, 0.1, mine, found).row(), strict=True))
+    row = compare.Run("ddim", 5, 5, 0.1, mine, found, "digest").row()
     assert math.isnan(row["bone_variation"]) and math.isfinite(row["jerk"])
 
 

@@ -107,7 +107,7 @@ train | trainer.limit_val_batches=-1 | in [0.0, 1.0]
 train | trainer.val_check_interval=0 | above 0
 train | trainer.fast_dev_run=-1 | 0
 train | callbacks.best.monitor=foo | val/loss
-train | callbacks.best.monitor=metrics/frechet | metrics/frechet_kinetic
+train | callbacks.best.monitor=metrics/frechet | metrics/frechet_pose, metrics/frechet_spectrum, metrics/frechet_kinetic
 train | callbacks.motion_metrics=null callbacks.best.monitor=metrics/frechet_kinetic | val/loss
 train | callbacks.best.save_top_k=-5 | -1
 train | callbacks.best.mode=middle | min, max

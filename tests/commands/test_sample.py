@@ -562,9 +562,21 @@ def test_compare_writes_table_plot_and_picture(run: Path, tmp_path: Path, caplog
     assert module.calls_at(0) == 2, "it is guided, which takes a call without the action too"
     assert calls == [2 * n for n in (2, 4, 1, 3, 40)]
     for row in rows:
-        assert float(row["low"]) <= float(row["frechet_kinetic"]) <= float(row["high"]) and float(row["seconds_per_clip"]) > 0
-    assert "real clips against real clips" in caplog.text
-    assert Image.open(out / "quality.png").size == (1380, 600) and Image.open(out / "quality.gif").n_frames > 1
+        low, value, high = (float(row[f"frechet_pose{end}"]) for end in ("_low", "", "_high"))
+        assert low <= value <= high and float(row["seconds_per_clip"]) > 0 and row["n"] == "40"
+    assert caplog.text.count("Fréchet distance at n=40: poses") == len(rows)
+    assert Image.open(out / "quality.png").size == (2040, 930) and Image.open(out / "quality.gif").n_frames > 1
+
+    more = ["samplers=[unipc]", "steps=[2]", "gif_clips=0", "ancestral=false", f"out={tmp_path / 'more'}", f"beside={out}"]
+    compare_script.compare(compose("compare", [f"ckpt={run}", *more, "n=40"]))
+    with pytest.raises(ConfigError, match=r"its numbers are of n=40 clips, these of n=64, .* type n=40"):
+        compare_script.compare(compose("compare", [f"ckpt={run}", *more, "n=64"]))
+    path.write_text(path.read_text().replace(rows[0]["data"], "elsewhere"))
+    with pytest.raises(ConfigError, match="other real clips than the"):
+        compare_script.compare(compose("compare", [f"ckpt={run}", *more, "n=40"]))
+    path.write_text("sampler,calls\nddim,5\n")
+    with pytest.raises(ConfigError, match="no table of this version"):
+        compare_script.compare(compose("compare", [f"ckpt={run}", *more, "n=40"]))
 
 
 @pytest.mark.parametrize(
@@ -578,10 +590,33 @@ def test_compare_names_bad_values(run: Path, tmp_path: Path, overrides: list[str
 
 
 def test_plot_quality_shows_every_curve(tmp_path: Path) -> None:
-    curves = {"a": [(10, 0.1, (2.0, 1.5, 2.5)), (5, 0.05, (3.0, 2.5, 3.5))], "b": [(1000, 9.0, (1.9, 1.4, 2.4))]}
-    figure = plot_quality(tmp_path / "q.png", curves, real=(0.3, 0.2, 0.4), ylabel="Fréchet distance")
-    left, right = figure.axes
-    assert [line.get_label() for line in left.lines] == ["a", "b", "real against real"]
-    assert left.lines[0].get_xydata().tolist() == [[5, 3], [10, 2]], "sorted by calls"
-    assert right.lines[0].get_xydata().tolist() == [[0.05, 3], [0.1, 2]]
-    assert left.get_ylabel() == "Fréchet distance" and left.get_xlabel() == "network calls"
+    def row(calls: int, value: float) -> dict[str, float]:
+        interval = {"d_low": value - 0.5, "d_high": value + 0.5, "d_real": 0.3, "d_real_low": 0.2, "d_real_high": 0.4}
+        return {
+            "calls": calls,
+            "seconds_per_clip": calls / 100,
+            "d": value,
+            **interval,
+            "jerk": 1.1,
+            "jerk_real": 1.0,
+            "gone": float("nan"),
+        }
+
+    curves = {"a": [row(10, 2.0), row(5, 3.0)], "b": [row(1000, 1.9)]}
+    figure = plot_quality(tmp_path / "q.png", curves, {"d": "distance", "jerk": "jerk, of real", "gone": "nowhere"})
+    calls, seconds, jerk = (axes for axes in figure.axes if axes.get_visible())
+    assert [line.get_label() for line in calls.lines] == ["real clips", "a", "b"]
+    assert calls.lines[1].get_xydata().tolist() == [[5, 3], [10, 2]], "sorted by calls"
+    assert seconds.lines[1].get_xydata().tolist() == [[0.05, 3], [0.1, 2]]
+    assert (calls.get_ylabel(), calls.get_xlabel(), jerk.get_ylabel()) == ("distance", "network calls", "jerk, of real")
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "95 % of real clips",
+        "real clips",
+        "a",
+        "95 % of the repeats",
+        "b",
+    ]
+    figure.canvas.draw()
+    ticks = [text.get_text() for axis in (calls.xaxis, seconds.xaxis) for text in axis.get_ticklabels(which="both")]
+    assert {"10", "100", "1000", "0.1", "1"} <= set(ticks) and not any("10^" in text or "times" in text for text in ticks)

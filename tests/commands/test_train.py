@@ -16,6 +16,7 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 import train as train_script
@@ -86,14 +87,18 @@ def test_tensorboard_has_curves_gifs_figure_and_hparams(run: tuple[Path, str]) -
     tags = events.Tags()
     assert {"train/loss", "train/grad_norm", "val/loss"} <= set(tags["scalars"])
     assert any(tag.startswith("lr-") for tag in tags["scalars"])
-    assert {"samples", "loss"} <= set(tags["images"])
+    assert tags["images"] and sorted(tags["images"]) == ["samples", "train/loss_curve", "val/noise_levels"], "GIFs come first"
+    assert {tag.partition("/")[0] for tag in tags["scalars"]} - {"epoch", "lr-AdamW"} <= {"metrics", "physics", "train", "val"}
+    layout = layout_pb2.Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+    assert [tab.title for tab in layout.category] == ["losses", "metrics", "physics"]
     assert events.Images("samples")[0].encoded_image_string.startswith(b"GIF89a"), "an animation, which browsers play"
     start = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     hparams = HParamsPluginData.FromString(start).session_start_info.hparams
     assert hparams["T"].number_value == 7 and hparams["model.model_channels"].number_value == 8
+    assert hparams["trainer"].string_value == "cpu" and "model.num_heads" not in hparams, "what was chosen, and no default"
     experiment = events.summary_metadata["_hparams_/experiment"].plugin_data.content
-    assert [m.name.tag for m in HParamsPluginData.FromString(experiment).experiment.metric_infos] == ["val/loss"]
-    assert math.isfinite(events.Scalars("val/loss")[-1].value), "and the metric has its final value"
+    for tag in [m.name.tag for m in HParamsPluginData.FromString(experiment).experiment.metric_infos]:
+        assert math.isfinite(events.Scalars(tag)[-1].value), "and the metric has its final value"
 
 
 def test_the_gif_plays_a_clip(run: tuple[Path, str]) -> None:

@@ -1,11 +1,11 @@
 """Loss and error by noise level."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from callbacks.loss_plot import by_level
 from ddpm.build import build_module
 from ddpm.process.diffusion import ClipLosses, DenoiseDiffusion
 from ddpm.process.noise_levels import NoiseLevels
@@ -91,12 +91,25 @@ def test_clip_losses_make_the_loss(tiny_config: dict[str, Any]) -> None:
         assert float(found.total[i] / found.count[i]) == pytest.approx(alone.item(), rel=1e-4)
 
 
-def test_the_picture_shows_the_levels_in_order(tmp_path: Any) -> None:
-    logged = {"val/x0_cm/0.950": torch.tensor(20.0), "val/x0_cm/0.050": torch.tensor(1.0), "val/loss": torch.tensor(3.0)}
-    levels = by_level(logged, "val/x0_cm/")
-    assert levels == {0.05: 1.0, 0.95: 20.0}
-    figure = plot_noise_levels(tmp_path / "n.png", {0.05: 0.3, 0.95: 0.1}, levels)
+def test_every_clip_is_at_every_level(tiny_config: dict[str, Any], tmp_path: Path) -> None:
+    """A network that answers with the same clip is as wrong at every level, and the picture shows how sure that is."""
+    module = build_module(tiny_config, fps=20.0)
+    clips = torch.randn(9, 20, 3, 8)
+    module.normalizer.fit(clips)
+    constant = DenoiseDiffusion(lambda xt, t, cond: torch.zeros_like(xt), 40, prediction=X0())
+    module.diffusion = constant
+    module.train()
+    state = torch.get_rng_state()
+    batches = [{"clips": part, "mask": None, "labels": None} for part in clips.split(5)]
+    levels, errors = module.errors_by_level(batches)
+    assert torch.equal(torch.get_rng_state(), state) and module.training, "training goes on as if nothing had been"
+    assert errors.shape == (2, 10, 9) and levels == pytest.approx([(4 * k + 2.5) / 40 for k in range(10)])
+    middle = module.normalizer.inverse(torch.zeros(9, 20, 3, 8))
+    assert torch.allclose(errors[0], 100 * (clips - middle).norm(dim=2).mean((1, 2)).expand(10, 9), rtol=1e-4)
+    figure = plot_noise_levels(tmp_path / "n.png", levels, errors.numpy(), "9 clips")
     left, right = figure.axes
-    assert left.lines[0].get_xydata().tolist() == [[0.05, 1.0], [0.95, 20.0]] and "cm" in left.get_ylabel()
-    assert right.lines[0].get_xydata().tolist() == [[0.05, 0.3], [0.95, 0.1]]
-    assert (tmp_path / "n.png").stat().st_size > 0
+    assert left.lines[0].get_xydata()[:, 1].tolist() == pytest.approx(errors[0].mean(1).tolist()) and "cm" in left.get_ylabel()
+    assert right.lines[0].get_xydata()[:, 1].tolist() == pytest.approx(errors[1].mean(1).tolist())
+    half = 1.96 * float(errors[0, 0].std(correction=0)) / 3
+    low, high = left.containers[0].lines[2][0].get_segments()[0][:, 1]
+    assert (high - low) / 2 == pytest.approx(half, rel=1e-4) and (tmp_path / "n.png").stat().st_size > 0
