@@ -37,7 +37,7 @@ LAYERS = [
     | {"ddpm.process.constraints", "ddpm.process.windows"},
     {"ddpm.module"},
     {"ddpm.config", "ddpm.exporting", "ddpm.process.editing", "ddpm.viz.render", "ddpm.viz.plots"},
-    {"ddpm.build", "ddpm.viz.figure", "ddpm.viz.evaluation_plots", "ddpm.viz.bvh_out", "ddpm.viz.viewer"},
+    {"ddpm.build", "ddpm.viz.figure", "ddpm.viz.evaluation_plots", "ddpm.viz.bvh_out", "ddpm.viz.gltf", "ddpm.viz.viewer"},
     {"ddpm.viz.report", "ddpm.checkpoint", "ddpm.command"},
     {"ddpm.runs", "ddpm.resuming", "ddpm.cli"},
     {"ddpm.fine_tuning", "ddpm.record", "ddpm.limits"},
