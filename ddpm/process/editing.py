@@ -299,12 +299,15 @@ def invert(model: MotionDiffusion, clips: Tensor, steps: int, batch_size: int = 
             )
     made, noise = torch.cat(again), torch.cat(noises)
     deviation, off = noise.flatten(1).std(dim=1), float((made - clips.to(made)).norm(dim=-1).mean())
-    if bad := int((deviation.log().abs() > math.log(NOISE)).sum()):
+    if off > NEAR:
         log.warning(
-            "invert: the noise of %d of %d clips is of no use: the deviations are %.2f to %.2f, that of noise which the model draws "
-            "is 1. It gives its clip back, but changed or blended it leads to no motion; prediction=gaussian explains more",
+            "invert: %d calls are too few: clips sampled again are off by %.0f cm on average, their noise is of no use; try %d",
+            steps, 100 * off, 5 * steps,
+        )  # fmt: skip
+    elif bad := int((deviation.log().abs() > math.log(NOISE)).sum()):
+        log.warning(
+            "invert: the noise of %d of %d clips is of no use: the deviations are %.2f to %.2f, that of the model's own is 1. It "
+            "gives its clip back, but changed or blended it leads to no motion; prediction=gaussian explains more",
             bad, len(clips), deviation.min(), deviation.max(),
         )  # fmt: skip
-    if off > NEAR:
-        log.warning("invert: %d calls are too few, clips sampled again are off by %.0f cm on average; try 100", steps, 100 * off)
     return model.as_clips(made), noise
