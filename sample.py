@@ -1,4 +1,4 @@
-"""Generate motion from a checkpoint: ``python sample.py ckpt=RUN/checkpoints/last.ckpt n=16 seed=0 out=DIR``."""
+"""Generate motion from a trained model: ``python sample.py ckpt=RUN n=16 seed=0 out=DIR``."""
 
 if __name__ == "__main__":
     from ddpm import startup
@@ -86,6 +86,8 @@ def sample(cfg: DictConfig) -> Path:
     """
     check_values(cfg)
     model, run = load_run(cfg.ckpt, cfg.trust)
+    if cfg.ckpt == "pretrained":
+        log.info("ckpt=pretrained, the small model of procedural clips that comes with the project; ckpt=RUN is one of your own")
     stretch = max(1, (cfg.fps or model.fps) / (model.fps * cfg.tempo))
     script = None if cfg.script is None else script_of(cfg.script)
     scripted = min(sum(length for _, length in script or ()) * model.fps, LONGEST)
