@@ -1,5 +1,6 @@
 """Clips: motion in metres with frame rate and skeleton, from sampler or file to metric, picture or file."""
 
+import html
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -165,6 +166,12 @@ class Clips:
             case ending:
                 raise ValueError(f"{path}: unknown ending {ending!r}; clips are written as {', '.join(ENDINGS)}")
         return [path]
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows clips: as the page that `save` writes."""
+        from ddpm.viz import viewer
+
+        return f'<iframe srcdoc="{html.escape(viewer.viewer(self))}" width="100%" height="480" style="border:0"></iframe>'
 
     def files(self, path: str | Path) -> list[Path]:
         """``NAME_000.EXT`` and so on, where each clip has a file of its own."""
