@@ -93,7 +93,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
-    content = read_exported(path) if path.suffix == ".safetensors" else _read_archive(path)
+    if path.suffix.lower() in (".onnx", ".pt2"):
+        raise CheckpointError(f"{path}: one denoising call for other programs; give a run, a .ckpt or a .safetensors")
+    content = read_exported(path) if path.suffix.lower() == ".safetensors" else _read_archive(path)
     if foreign := _foreign(content):
         raise CheckpointError(f"{path}: refused, it holds {foreign}; use another checkpoint")
     if not isinstance(content, dict):

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import hashlib
+import importlib.util
 import io
 import json
 import logging
@@ -131,7 +132,7 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(text.encode())
     for name, value in sorted(tensors.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -161,13 +162,10 @@ def _program(model: MotionDiffusion, text: str, half: bool, path: Path) -> bytes
 
 
 def _onnx(model: MotionDiffusion, text: str, half: bool, path: Path) -> bytes:
-    try:
-        import onnx  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(f"{path}: needs onnx and onnxscript: pip install 'pose-ddpm[onnx]', or -e '.[onnx]'") from error
+    if not all(map(importlib.util.find_spec, ("onnx", "onnxscript"))):
+        raise ConfigError(f"{path}: needs onnx and onnxscript: pip install 'pose-ddpm[onnx]', or -e '.[onnx]'")
     with _quiet():
-        made = torch.onnx.export(exported(model), dynamo=True, output_names=["x0_hat", "eps_hat"], verbose=False)
+        made: Any = torch.onnx.export(exported(model), dynamo=True, output_names=["x0_hat", "eps_hat"], verbose=False)
     made.model.metadata_props["card"] = text
     return made.model_proto.SerializeToString()
 

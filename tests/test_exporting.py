@@ -1,5 +1,6 @@
 """Exported models: the file gives the model back, a bad one is refused, and a denoising call elsewhere is that of here."""
 
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -76,6 +77,9 @@ def test_only_what_can_be_written_is(model: MotionDiffusion, tiny_config: dict[s
             model.export(tmp_path / "out" / name, half)
     with pytest.raises(ConfigError, match="does not know its configuration; load it from a checkpoint"):
         build_module(tiny_config, 20.0).export(tmp_path / "out" / "model.safetensors")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(ConfigError, match=r"pip install 'pose-ddpm\[onnx\]'"):
+        patch.setattr(importlib.util, "find_spec", lambda name: None)
+        model.export(tmp_path / "out" / "model.onnx")
     weight = next(model.diffusion.eps_model.parameters())
     for value, half, named in ((1e6, True, " in half precision"), (torch.nan, False, "")):
         weight.data.flatten()[0] = value
@@ -163,6 +167,8 @@ def test_a_program_is_the_denoising_call(model: MotionDiffusion, tmp_path: Path)
     extra = {"card.json": ""}
     program = torch.export.load(path, extra_files=extra).module()
     assert json.loads(extra["card.json"])["format"] == FORMAT
+    with pytest.raises(CheckpointError, match="one denoising call for other programs"):
+        ddpm.load(path)
     for n in (1, 2, 5):
         given = inputs(model, n)
         with torch.no_grad():
