@@ -23,13 +23,14 @@ class Config:
 
     ckpt: str
     trust: list[str]
+    out: str
     file: str
     half: bool
 
 
 def export(cfg: DictConfig) -> list[Path]:
     """Write the file and its card; for both and for errors see `ddpm.module.MotionDiffusion.export`."""
-    files = load_module(cfg.ckpt, cfg.trust).export(cfg.file, cfg.half)
+    files = load_module(cfg.ckpt, cfg.trust).export(Path(cfg.out, cfg.file), cfg.half)
     for file in files:
         log.info("%s: %d bytes", file, file.stat().st_size)
     return files

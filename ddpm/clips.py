@@ -168,10 +168,11 @@ class Clips:
         return [path]
 
     def _repr_html_(self) -> str:
-        """How a notebook shows clips: as the page that `save` writes."""
+        """How a notebook shows clips: the first 16 as the page that `save` writes."""
         from ddpm.viz import viewer
 
-        return f'<iframe srcdoc="{html.escape(viewer.viewer(self))}" width="100%" height="480" style="border:0"></iframe>'
+        page = html.escape(viewer.viewer(self.take(slice(16))))
+        return f'<iframe srcdoc="{page}" width="100%" height="480" style="border:0"></iframe>'
 
     def files(self, path: str | Path) -> list[Path]:
         """``NAME_000.EXT`` and so on, where each clip has a file of its own."""
