@@ -1,4 +1,4 @@
-"""Generate motion from a checkpoint: ``python sample.py ckpt=RUN/checkpoints/last.ckpt n=16 seed=0 out=DIR``."""
+"""Generate motion from a trained model: ``python sample.py ckpt=RUN n=16 seed=0 out=DIR``."""
 
 if __name__ == "__main__":
     from ddpm import startup
@@ -86,6 +86,8 @@ def sample(cfg: DictConfig) -> Path:
     """
     check_values(cfg)
     model, run = load_run(cfg.ckpt, cfg.trust)
+    if cfg.ckpt == "pretrained":
+        log.info("ckpt=pretrained, the small model of procedural clips that comes with the project; ckpt=RUN is one of your own")
     stretch = max(1, (cfg.fps or model.fps) / (model.fps * cfg.tempo))
     script = None if cfg.script is None else script_of(cfg.script)
     scripted = min(sum(length for _, length in script or ()) * model.fps, LONGEST)
@@ -164,6 +166,8 @@ def sample(cfg: DictConfig) -> Path:
         log.info("%s: %d of them", out / "clips.gif", min(cfg.gif_clips, len(clips)))
     if cfg.export == "html":
         log.info("%s: all of them; open it in a browser", *drawn.save(out / "clips.html", titles=titles))
+    if cfg.export in ("csv", "glb"):
+        log.info("%s: %d files", out / f"clip_*.{cfg.export}", len(clips.save(out / f"clip.{cfg.export}")))
     if cfg.export == "bvh":
         trips = write_bvh_files(out / "clip.bvh", clips).values()
         log.info("%s: %d files", out / "clip_*.bvh", len(trips))
@@ -214,7 +218,7 @@ def check_values(cfg: DictConfig) -> None:
     refuse(outside(cfg, limits))  # type: ignore[arg-type]
     for key, good, limit in (
         ("seed", cfg.seed + cfg.n <= 2**63, "so small that seed + n is at most 2^63"),
-        ("export", cfg.export in (None, "bvh", "html"), "bvh, html, or null"),
+        ("export", cfg.export in (None, "bvh", "csv", "glb", "html"), "bvh, csv, glb, html, or null"),
         ("guidance", 0 <= (cfg.guidance or 0) < math.inf, "a number, and not negative; 1 is none, more exaggerates the action"),
         ("project", cfg.project in (None, "bones", "none"), "bones, none, or null for that of the run"),
         ("vary", cfg.vary is None or 0 < cfg.vary <= 1, "in (0, 1]: 1 keeps nothing of the clip"),

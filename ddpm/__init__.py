@@ -38,7 +38,9 @@ PUBLIC = {
 def load(path: str | Path, trust: Sequence[str] = ()) -> "MotionDiffusion":
     """The trained model of a checkpoint file, or of the last one in the directory of a run, ready to sample, on the CPU.
 
-    Averaged weights are used if there are any. ``trust=("my_package",)`` names packages of your own that the checkpoint may use.
+    ``pretrained`` is the small one of the procedural clips that comes with the project; a ``.safetensors`` of
+    `MotionDiffusion.export` is read too. Averaged weights are used if there are any. ``trust=("my_package",)`` names packages of
+    your own that the checkpoint may use.
     Raises CheckpointError and ConfigError, see `ddpm.checkpoint.load_run`.
     """
     from ddpm.checkpoint import load_module

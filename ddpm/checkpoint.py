@@ -15,6 +15,7 @@ from torch import Tensor
 from ddpm.build import build_module
 from ddpm.config import built_from_file, of_today
 from ddpm.errors import CheckpointError, ConfigError
+from ddpm.exporting import read_exported
 from ddpm.files import write_durably
 from ddpm.module import MotionDiffusion
 
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 LEARNED = ("state_dict", "current_model_state", "averaging_state", "optimizer_states")
 """What of a checkpoint is learned: the average that is sampled from, the raw weights, and the state of the optimiser."""
 SAMPLING_KEYS = ("state_dict", "hyper_parameters", "motion")
+PRETRAINED = Path(__file__).with_name("pretrained.safetensors")
+"""The small model that comes with the project; docs/configuration.md says how it was made."""
 MAX_PICKLE = 8 << 20
 """Bytes of all that is no tensor; a run of the project has a tenth of a megabyte."""
 MAX_VALUES, MAX_DEPTH = 1_000_000, 100
@@ -90,6 +93,20 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
+    if path.suffix.lower() in (".onnx", ".pt2"):
+        raise CheckpointError(f"{path}: one denoising call for other programs; give a run, a .ckpt or a .safetensors")
+    content = read_exported(path) if path.suffix.lower() == ".safetensors" else _read_archive(path)
+    if foreign := _foreign(content):
+        raise CheckpointError(f"{path}: refused, it holds {foreign}; use another checkpoint")
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: not a checkpoint of this project: it holds a {type(content).__name__}")
+    if isinstance(content.get("hyper_parameters"), dict):
+        content["hyper_parameters"] = of_today(content["hyper_parameters"])
+    return content
+
+
+def _read_archive(path: Path) -> Any:
+    """The content of a file of `torch.save`; for errors see `read_checkpoint`."""
     try:
         with zipfile.ZipFile(path) as archive:
             # torch.load does not compare checksums: a flipped bit would become a silently different weight.
@@ -109,19 +126,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if damaged is not None:
         raise DamagedError(f"{path}: damaged, {damaged} fails its checksum; use another checkpoint, e.g. best.ckpt")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a hostile or foreign archive
         # Not the advice to load it unsafely, with which torch begins.
         named = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it names {named[1]}" if named else type(error).__name__
         raise CheckpointError(f"{path}: refused, it holds more than tensors and plain values ({reason})") from error
-    if foreign := _foreign(content):
-        raise CheckpointError(f"{path}: refused, it holds {foreign}; use another checkpoint")
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: not a checkpoint of this project: it holds a {type(content).__name__}")
-    if isinstance(content.get("hyper_parameters"), dict):
-        content["hyper_parameters"] = of_today(content["hyper_parameters"])
-    return content
 
 
 def is_whole(path: str | Path) -> bool:
@@ -135,13 +145,13 @@ def is_whole(path: str | Path) -> bool:
 
 def checkpoint_of(path: str | Path) -> Path:
     """The checkpoint that a path names: a file, or of a run's directory the newest that is whole, with a warning if that is not
-    the last one; of a directory without any that is whole, one that says why when it is read."""
+    the last one; of a directory without any that is whole, one that says why when it is read; ``pretrained`` is `PRETRAINED`."""
     return _chosen(path)[0]
 
 
 def _chosen(path: str | Path) -> tuple[Path, dict[str, Any] | None]:
     """See `checkpoint_of`; and its content where that has been read."""
-    path = Path(path)
+    path = PRETRAINED if str(path) == "pretrained" else Path(path)
     if not path.is_dir():
         return path, None
     last = path / "checkpoints" / "last.ckpt"
@@ -173,7 +183,7 @@ def load_run(path: str | Path, trust: Sequence[str] = ()) -> tuple[MotionDiffusi
     """The trained module of a checkpoint, with its averaged weights if it has any, ready to sample; and its configuration.
 
     Args:
-        path: the file, or the directory of a run, for its last checkpoint.
+        path: the file, a .ckpt or a .safetensors; or the directory of a run, for its last checkpoint; or ``pretrained``.
         trust: packages of your own whose classes and functions the checkpoint may name, beside `ddpm.config.PARTS`.
 
     Raises:
@@ -214,6 +224,7 @@ def load_run(path: str | Path, trust: Sequence[str] = ()) -> tuple[MotionDiffusi
     except Exception as error:  # torch raises others for what is no table of tensors
         first = "; ".join(line.strip() for line in str(error).splitlines()[1:4]) or str(error)
         raise CheckpointError(f"{path}: its weights do not fit its own configuration: {first}") from error
+    module.save_hyperparameters(config, logger=False)  # so that it can be exported
     return module.eval(), config
 
 

@@ -6,7 +6,7 @@ import sys
 
 from ddpm.startup import begin
 
-COMMANDS = ("train", "sample", "evaluate", "compare", "inspect_data")
+COMMANDS = ("train", "sample", "evaluate", "compare", "export", "inspect_data")
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """Clips: motion in metres with frame rate and skeleton, from sampler or file to metric, picture or file."""
 
+import html
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from ddpm.files import write_durably
 from ddpm.resampling import resample, resample_turn
 from ddpm.skeleton import Skeleton
 
-ENDINGS = (".npz", ".gif", ".bvh", ".csv", ".mp4", ".html")
+ENDINGS = (".npz", ".gif", ".bvh", ".csv", ".glb", ".mp4", ".html")
 """What `Clips.save` can write."""
 FASTEST, TEMPO = 1000.0, 10.0
 """Frames per second, and times as fast or as slow, that `Clips.resampled` makes at most."""
@@ -110,14 +111,15 @@ class Clips:
         ``units``; ``seeds`` and ``labels`` if there are any, ``lengths`` if there is padding; and the additional ``arrays``.
         ``.gif``, ``.mp4`` (with the extra ``video``): all clips in a grid, under ``titles``, by default seed and label.
         ``.html``: the same as a page to turn, zoom and scrub (`ddpm.viz.viewer.viewer`).
-        ``.bvh``: a file a clip, ``NAME_000.bvh`` and so on. ``.csv``: likewise, ``time_s`` and ``JOINT_x`` and so on in metres.
+        ``.bvh``: a file a clip, ``NAME_000.bvh`` and so on. ``.glb``: likewise, animated glTF, see `ddpm.viz.gltf.glb`. ``.csv``:
+        likewise, ``time_s`` and ``JOINT_x`` and so on in metres.
 
         Raises:
             ValueError: another ending, what the format cannot hold, such as a BVH file of two dimensions, or, but for pictures,
                 numbers that are not finite.
             WriteError: the file cannot be written.
         """
-        from ddpm.viz import bvh_out, render, viewer
+        from ddpm.viz import bvh_out, gltf, render, viewer
 
         path, positions, lengths = Path(path), self.positions.numpy(), self.lengths.tolist()
         match path.suffix.lower():
@@ -148,20 +150,34 @@ class Clips:
             case ".bvh":
                 self.require_finite()
                 return list(bvh_out.write_bvh_files(path, self))
+            case ".glb":
+                self.require_finite()
+                return gltf.write_glb_files(path, self)
             case ".csv":
                 self.require_finite()
                 axes = "xyz"[: self.skeleton.coords]
                 names = ",".join(["time_s", *(f"{name}_{axis}" for name in self.skeleton.names for axis in axes)])
-                files = [path.with_name(f"{path.stem}_{k:03d}{path.suffix}") for k in range(len(self))]
-                for file, clip, length in zip(files, positions, lengths, strict=True):
+                for file, clip, length in zip(self.files(path), positions, lengths, strict=True):
                     text = io.StringIO()
                     rows = np.column_stack([np.arange(length) / self.fps, clip[:length].reshape(length, -1)])
                     np.savetxt(text, rows, "%.6f", ",", header=names, comments="")
                     write_durably(file, text.getvalue().encode())
-                return files
+                return self.files(path)
             case ending:
                 raise ValueError(f"{path}: unknown ending {ending!r}; clips are written as {', '.join(ENDINGS)}")
         return [path]
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows clips: the first 16 as the page that `save` writes."""
+        from ddpm.viz import viewer
+
+        page = html.escape(viewer.viewer(self.take(slice(16))))
+        return f'<iframe srcdoc="{page}" width="100%" height="480" style="border:0"></iframe>'
+
+    def files(self, path: str | Path) -> list[Path]:
+        """``NAME_000.EXT`` and so on, where each clip has a file of its own."""
+        path = Path(path)
+        return [path.with_name(f"{path.stem}_{k:03d}{path.suffix}") for k in range(len(self))]
 
     def __len__(self) -> int:
         """Number of clips."""

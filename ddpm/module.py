@@ -255,6 +255,26 @@ class MotionDiffusion(pl.LightningModule):
 
         return load_module(checkpoint_path).to(map_location or "cpu")
 
+    def export(self, path: str | Path, half: bool = False) -> list[Path]:
+        """Write the model for other programs, in the format of the ending, and its card (JSON) beside it; return both files.
+
+        ``.safetensors``: weights and statistics, with the card inside; `ddpm.load` and the commands read it as a checkpoint.
+        ``.onnx`` (with the extra ``onnx``), ``.pt2`` (`torch.export`): one denoising call of any number of normalised clips,
+        from xt, t and, if the model has one, condition to x0_hat and eps_hat, with the card inside.
+
+        Args:
+            path: of the file.
+            half: keep the network's weights in half precision, in half the bytes; for ``.safetensors``.
+
+        Raises:
+            ConfigError: another ending, or a model that does not know its configuration, as one from `ddpm.load` does.
+            CheckpointError: weights that are not finite.
+            WriteError: the file cannot be written.
+        """
+        from ddpm.exporting import export  # which imports this module
+
+        return export(self, path, half)
+
     # --- sampling
 
     def sample(

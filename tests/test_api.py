@@ -12,7 +12,7 @@ from PIL import Image
 
 import ddpm
 from ddpm.build import build_module
-from ddpm.checkpoint import DurableCheckpointIO, load_module
+from ddpm.checkpoint import PRETRAINED, DurableCheckpointIO, load_module
 from ddpm.clips import Clips
 from ddpm.errors import CheckpointError
 from ddpm.module import MotionDiffusion
@@ -60,6 +60,17 @@ def test_the_readme_shows_the_same_lines() -> None:
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     lines = [line.strip() for line in ddpm.__doc__.splitlines() if line.startswith("    ")]
     assert "\n".join(lines) in readme.replace("import load\n\n", "import load\n")
+
+
+def test_a_trained_model_comes_with_the_project() -> None:
+    """Small, and it has learned something: people walk some metres and bow where they stand, whatever the way."""
+    assert PRETRAINED.stat().st_size < 10**6
+    model = ddpm.load("pretrained")
+    for action, least, most in (("walk", 1.5, 5.0), ("bow", 0.0, 0.3)):
+        clips = model.sample(4, action=action)
+        way = (clips.positions[:, -1, 0] - clips.positions[:, 0, 0]).norm(dim=-1)
+        assert way.min() >= least and way.max() <= most, action
+        assert (0.7 < clips.heights[:, :, 0]).all() and (clips.heights[:, :, 0] < 1.2).all()
 
 
 def test_public_names_are_those_classes() -> None:

@@ -36,8 +36,8 @@ LAYERS = [
     {"ddpm.process.samplers", "ddpm.process.noise_levels", "ddpm.process.condition"}
     | {"ddpm.process.constraints", "ddpm.process.windows"},
     {"ddpm.module"},
-    {"ddpm.config", "ddpm.process.editing", "ddpm.viz.render", "ddpm.viz.plots"},
-    {"ddpm.build", "ddpm.viz.figure", "ddpm.viz.evaluation_plots", "ddpm.viz.bvh_out", "ddpm.viz.viewer"},
+    {"ddpm.config", "ddpm.exporting", "ddpm.process.editing", "ddpm.viz.render", "ddpm.viz.plots"},
+    {"ddpm.build", "ddpm.viz.figure", "ddpm.viz.evaluation_plots", "ddpm.viz.bvh_out", "ddpm.viz.gltf", "ddpm.viz.viewer"},
     {"ddpm.viz.report", "ddpm.checkpoint", "ddpm.command"},
     {"ddpm.runs", "ddpm.resuming", "ddpm.cli", "ddpm.viz.sweep_page"},
     {"ddpm.fine_tuning", "ddpm.record", "ddpm.limits"},
@@ -47,14 +47,14 @@ LAYERS = [
 
 LAZY = {
     "ddpm.clips": {"ddpm.viz", "datamodules.readers.arrays"},
-    "ddpm.module": {"ddpm.checkpoint"},
+    "ddpm.module": {"ddpm.checkpoint", "ddpm.exporting"},
 }
 """What lies above and is imported inside functions, so that clips save and load themselves, and a module its checkpoint."""
 
 ONLY = {
     "matplotlib": {"ddpm.viz.plots", "ddpm.viz.figure"},
     "hydra": {"ddpm.command", "ddpm.sweep", "train", "inspect_data"},
-    "omegaconf": {"ddpm.command", "ddpm.sweep", "train", "sample", "compare", "evaluate", "inspect_data"},
+    "omegaconf": {"ddpm.command", "ddpm.sweep", "train", "sample", "compare", "evaluate", "export", "inspect_data"},
     "yaml": {"datamodules.joints", "ddpm.command"},
     "pytorch_lightning": {
         "ddpm.module",
@@ -160,7 +160,7 @@ def test_callbacks_know_the_module_what_measures_and_what_draws() -> None:
 
 def test_nobody_imports_a_script() -> None:
     for name, tree in MODULES.items():
-        assert not imports(tree) & {"train", "sample", "compare", "evaluate", "inspect_data"}, name
+        assert not imports(tree) & {"train", "sample", "compare", "evaluate", "export", "inspect_data"}, name
 
 
 @pytest.mark.parametrize("library", ONLY)

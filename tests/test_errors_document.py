@@ -22,7 +22,7 @@ AREAS = {
         "ddpm/config",
         "ddpm/build",
     ),
-    "Runs and checkpoints": ("ddpm/runs", "ddpm/resuming", "ddpm/checkpoint", "ddpm/record"),
+    "Runs and checkpoints": ("ddpm/runs", "ddpm/resuming", "ddpm/checkpoint", "ddpm/exporting", "ddpm/record", "export.py"),
     "Training": ("ddpm/module", "ddpm/learning_rate", "ddpm/motion_losses", "ddpm/networks", "ddpm/normalizer", "callbacks"),
     "Diffusion": ("ddpm/process", "ddpm/seeding"),
     "sample.py, evaluate.py, compare.py": (

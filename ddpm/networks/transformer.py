@@ -99,7 +99,7 @@ class MotionTransformer(nn.Module):
         """
         x = to_channels(xt, self.in_channels)
         h = self.inp(x.transpose(1, 2))
-        h = torch.cat([self.start.to(h).expand(len(h), 1, -1), h], dim=1)
+        h = torch.cat([self.start.to(h).expand(h.shape[0], 1, -1), h], dim=1)
         real = mask_of_frames(mask)
         tokens = None if real is None else F.pad(real, (1, 0), value=1)
         whole = self.time_embed(t, cond)

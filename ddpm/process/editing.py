@@ -1,5 +1,7 @@
 """Clips between two seeds, variations of a clip, clips of which a part is given, and the noise from which clips come."""
 
+import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,6 +17,13 @@ from ddpm.process.samplers import Denoise, Observer, Sampler, SeededNoise, batch
 from ddpm.process.spacing import levels
 from ddpm.seeding import seeds_of
 from ddpm.skeleton import Skeleton
+
+log = logging.getLogger(__name__)
+
+NOISE = 2.0
+"""Times as large, or as small, as a model's own the deviation of a clip's noise may be that is of use."""
+NEAR = 0.05
+"""Metres by which joints of clips that are sampled again may be off on average; more is an inversion in too few calls."""
 
 PATH = "path"
 """The way of the root over the ground, where joints or parts are named."""
@@ -268,6 +277,8 @@ def edit(
 def invert(model: MotionDiffusion, clips: Tensor, steps: int, batch_size: int = 64) -> tuple[Clips, Tensor]:
     """The noise of clips by DDIM inversion, and the clips that DDIM samples from it.
 
+    A warning says where the noise is of no use: it is not noise as the model draws it, or does not lead back to its clip.
+
     Args:
         model: trained.
         clips: ``(n, frames, joints, coords)`` in metres.
@@ -286,4 +297,17 @@ def invert(model: MotionDiffusion, clips: Tensor, steps: int, batch_size: int = 
             again.append(
                 model.generate(noise, partial(torch.zeros_like, noise), project=None, sampler=partial(ddim, steps=steps))
             )
-    return model.as_clips(torch.cat(again)), torch.cat(noises)
+    made, noise = torch.cat(again), torch.cat(noises)
+    deviation, off = noise.flatten(1).std(dim=1), float((made - clips.to(made)).norm(dim=-1).mean())
+    if off > NEAR:
+        log.warning(
+            "invert: %d calls are too few: clips sampled again are off by %.0f cm on average, their noise is of no use; try %d",
+            steps, 100 * off, 5 * steps,
+        )  # fmt: skip
+    elif bad := int((deviation.log().abs() > math.log(NOISE)).sum()):
+        log.warning(
+            "invert: the noise of %d of %d clips is of no use: the deviations are %.2f to %.2f, that of the model's own is 1. It "
+            "gives its clip back, but changed or blended it leads to no motion; prediction=gaussian explains more",
+            bad, len(clips), deviation.min(), deviation.max(),
+        )  # fmt: skip
+    return model.as_clips(made), noise

@@ -164,13 +164,13 @@ class GaussianModes(Prediction):
         if gaussian.class_power is not None and cond is not None:
             n_steps = gaussian.class_power.shape[1]
             own = torch.einsum("bk,kcf->bcf", cond.to(dtype), gaussian.class_power.to(dtype) - table[:, :n_steps])
-            table = torch.cat([table[:, :n_steps] + own, table[:, n_steps:].expand(len(own), -1, -1)], dim=1)
+            table = torch.cat([table[:, :n_steps] + own, table[:, n_steps:].expand(own.shape[0], -1, -1)], dim=1)
             real = torch.arange(like.shape[-1], device=like.device) < lengths[:, None]
             steps = (cond.to(dtype) @ gaussian.class_mean.to(dtype))[..., None] * real[:, None]
-            self.mean = flat.new_zeros(len(steps), *flat.shape[1:], dtype=dtype)
+            self.mean = flat.new_zeros(steps.shape[0], *flat.shape[1:], dtype=dtype)
             self.mean[:, gaussian.travel] = steps
         high = (low + 1).clamp(max=table.shape[2] - 1)
-        size = (max(len(table), len(low)), table.shape[1], -1)
+        size = (*torch.broadcast_shapes(table.shape[:1], low.shape[:1]), table.shape[1], -1)
         below, above = (table.expand(size).gather(2, at[:, None].expand(size)) for at in (low, high))
         self.power = torch.lerp(below, above, share.to(dtype)[:, None]).exp()
         self.basis = gaussian.basis.to(dtype)

@@ -108,14 +108,13 @@ def _checked(positions: np.ndarray, skeleton: Skeleton) -> tuple[np.ndarray, lis
 
 def write_bvh_files(path: str | Path, clips: Clips) -> dict[Path, RoundTrip]:
     """Write each clip to a file of its own, NAME_000.bvh and so on, all with the same joints; see `write_bvh`."""
-    path, found = Path(path), {}
+    found: dict[Path, RoundTrip] = {}
     motions = [clip[:length] for clip, length in zip(clips.positions.numpy(), clips.lengths.tolist(), strict=True)]
     loose = set[int]()
     for motion in motions:
         points, names = _checked(motion, clips.skeleton)
         loose |= _nodes(points, clips.skeleton, names)[2]
-    for i, motion in enumerate(motions):
-        file = path.with_name(f"{path.stem}_{i:03d}{path.suffix}")
+    for file, motion in zip(clips.files(path), motions, strict=True):
         found[file] = write_bvh(file, motion, clips.skeleton, clips.fps, loose=loose)
     return found
 

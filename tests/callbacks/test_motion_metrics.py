@@ -22,7 +22,10 @@ from ddpm.metrics.verdict import findings
 from ddpm.module import MotionDiffusion
 from ddpm.skeleton import Skeleton
 from ddpm.training import END_METRICS
-from tests.commands.test_train import small
+from tests.commands.test_train import SMALL
+from tests.configs import compose
+
+MEASURED = [*SMALL, "T=7", "logger=none", "~callbacks.skeleton_gif", "~callbacks.loss_plot"]
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +171,7 @@ def test_the_best_checkpoint_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(MotionMetrics, "_measure", measure)
     overrides = ["callbacks.motion_metrics.every=2", f"callbacks.best.monitor={monitor}", "trainer.max_epochs=5"]
-    assert math.isfinite(train_script.train(small(tmp_path, *overrides)))
+    assert math.isfinite(train_script.train(compose("config", [*MEASURED, f"out={tmp_path}", *overrides])))
     assert next(values, None) is None, "epochs 2, 4 and 5"
     best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["global_step"] == 2 * 3
@@ -176,5 +179,5 @@ def test_the_best_checkpoint_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_training_measures_and_logs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    train_script.train(small(tmp_path, "callbacks.motion_metrics.n=32", "trainer.max_epochs=1"))
+    train_script.train(compose("config", [*MEASURED, f"out={tmp_path}", "callbacks.motion_metrics.n=32", "trainer.max_epochs=1"]))
     assert "ones: Fréchet distance at n=32: poses" in caplog.text and "training goes on" not in caplog.text

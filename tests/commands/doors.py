@@ -13,13 +13,14 @@ import pytest
 
 import compare
 import evaluate
+import export
 import inspect_data
 import sample
 import train
 from ddpm.command import FULL
 
 ROOT = Path(__file__).parents[2]
-DOORS = {module.__name__: module for module in (train, sample, evaluate, compare, inspect_data)}
+DOORS = {module.__name__: module for module in (train, sample, evaluate, compare, export, inspect_data)}
 
 
 def command(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import compare
 import evaluate
+import export
 import inspect_data
 import sample
 import train
@@ -28,7 +29,7 @@ from tests.configs import compose
 
 CONF = Path(__file__).parents[2] / "conf"
 NAMES = {"train": "config", "inspect_data": "inspect"}
-GIVEN = {"sample": ["ckpt=RUN"], "compare": ["ckpt=RUN"]}
+GIVEN = {"sample": ["ckpt=RUN"], "compare": ["ckpt=RUN"], "export": ["ckpt=RUN"]}
 
 VALUES = """
 train | T=1 | in [2, 100000]
@@ -252,6 +253,9 @@ compare | device=abacus | not usable here
 compare | gif_steps=0 | at least 1
 compare | steps=[0] | at least 1
 compare | spacing=foo | 'karras'
+export | file=model.bin | .safetensors, .onnx, .pt2
+export | half=true file=model.onnx | for .safetensors alone
+export | out=FILE | a directory
 inspect_data | frames=0 | at least 1
 inspect_data | gif_clips=-1 | at least 0
 inspect_data | out=FILE | a directory
@@ -305,6 +309,7 @@ def refused(
         monkeypatch.setattr(DOORS[name], "through_cache", lambda *_: pytest.fail("data are read"))
     for name in ("sample", "compare"):
         monkeypatch.setattr(DOORS[name], "load_run", lambda *_: (module, {"frames": 8}))
+    monkeypatch.setattr(export, "load_module", lambda *_: module)
     monkeypatch.setattr(inspect_data, "summarise", lambda *_: pytest.fail("data are read"))
     monkeypatch.setattr(MotionDiffusion, "sample", lambda *_, **__: pytest.fail("sampling began"))
     works: dict[str, Callable[[DictConfig, list[str]], Any]] = {
@@ -312,6 +317,7 @@ def refused(
         "sample": lambda cfg, _: sample.sample(cfg),
         "evaluate": lambda cfg, _: evaluate.evaluate(cfg),
         "compare": lambda cfg, _: compare.compare(cfg),
+        "export": lambda cfg, _: export.export(cfg),
         "inspect_data": lambda cfg, _: inspect_data.inspect_data(cfg),
     }
 

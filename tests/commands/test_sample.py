@@ -476,6 +476,14 @@ def test_clips_go_out_as_bvh(run: Path, tmp_path: Path, caplog: pytest.LogCaptur
         sampled(run, tmp_path, "export=fbx")
 
 
+@pytest.mark.parametrize("ending", ["csv", "glb"])
+def test_clips_go_out_as_files(ending: str, run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    sampled(run, tmp_path, "n=2", "gif_clips=0", f"export={ending}")
+    assert sorted(path.name for path in tmp_path.glob(f"*.{ending}")) == [f"clip_000.{ending}", f"clip_001.{ending}"]
+    assert f"clip_*.{ending}: 2 files" in caplog.text
+
+
 def test_clips_go_out_as_a_page(run: Path, tmp_path: Path) -> None:
     """All of them, whatever the picture shows, and beside what they were made of."""
     sampled(run, tmp_path, "n=3", "gif_clips=0", "export=html", "seed=7")

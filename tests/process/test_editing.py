@@ -2,12 +2,14 @@
 
 import math
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from ddpm.process.editing import between, ddim_inverse, slerp
+from ddpm.build import build_module
+from ddpm.process.editing import between, ddim_inverse, invert, slerp
 from ddpm.process.samplers import Denoise, SeededNoise, ddim, ddpm, dpmpp_2m
 from ddpm.process.schedules import cosine, linear, zero_terminal_snr
 
@@ -125,6 +127,24 @@ def test_the_noise_of_a_gaussian_clip_is_its_distance_from_the_mean() -> None:
     x0 = torch.tensor([[0.3], [0.8], [-0.7]], dtype=torch.float64)
     noise = ddim_inverse(gaussian(alpha_bar, 0.3, 0.5), x0, alpha_bar, steps=1500, refinements=2)
     torch.testing.assert_close(noise, (x0 - 0.3) / 0.5, rtol=0.02, atol=5e-3)
+
+
+def test_noise_of_no_use_is_called_so(tiny_config: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    """An untrained network leaves the exact denoiser of a Gaussian: its clips are noise of deviation 1, ten times them of ten."""
+    prediction = {"_target_": "ddpm.process.gaussian.Gaussian", "channels": 60, "frames": 8}
+    model = build_module({**tiny_config, "T": 300, "prediction": prediction}, 20.0)
+    clips = torch.randn(40, 8, 20, 3, generator=torch.Generator().manual_seed(0)).cumsum(1) / 4
+    model.fit({"clips": clips.permute(0, 2, 3, 1), "mask": None})
+    again, noise = invert(model, clips[:4], 100)
+    assert not caplog.records and float((again.positions - clips[:4]).abs().max()) < 0.01
+    assert noise.flatten(1).std(dim=1).sub(1).abs().max() < 0.3
+    invert(model, torch.cat([clips[:3], 10 * clips[3:4]]), 100)
+    assert "the noise of 1 of 4 clips is of no use: the deviations are 1.01 to 10.1" in caplog.text
+    caplog.clear()
+    invert(model, clips[:4], 15)
+    assert [record.getMessage()[:60] for record in caplog.records] == [
+        "invert: 15 calls are too few: clips sampled again are off by"
+    ]
 
 
 def test_negative_refinements_are_named() -> None:
