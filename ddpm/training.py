@@ -105,7 +105,7 @@ def compile_network(module: MotionDiffusion, device: torch.device) -> None:
     found = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "cl"]
     if device.type == "cpu" and not any(map(shutil.which, found)):
         raise ConfigError(f"compile=true needs a C++ compiler, and there is no {', '.join(found)}: install one, or leave it away")
-    module.diffusion.eps_model.compile()
+    module.diffusion.eps_model.compile()  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def make_loggers(nodes: Mapping[str, Mapping[str, Any]], resumed_step: int | None) -> list[Logger]:
