@@ -28,10 +28,11 @@ class EMA(WeightAveraging):
         super().__init__(use_buffers=False)
         self.decay = decay
         self._swapped = False
+        self._tensors: tuple[list[torch.Tensor], ...] | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Create the average on the device of training."""
-        self._device = trainer.strategy.root_device
+        self._device, self._tensors = trainer.strategy.root_device, None
         super().setup(trainer, pl_module, stage)
         if self._average_model is not None:
             self._average_model.n_averaged = self._average_model.n_averaged.cpu()
@@ -43,14 +44,17 @@ class EMA(WeightAveraging):
         if trainer.global_step <= self._latest_update_step or self._average_model is None:
             return
         n = int(self._average_model.n_averaged)
-        averaged: list[torch.Tensor] = list(self._average_model.module.parameters())
-        current = [parameter.detach() for parameter in pl_module.parameters()]
+        if self._tensors is None:  # once, for the way through all modules takes a hundredth of a step
+            modules = self._average_model.module, pl_module
+            parameters = ([parameter.detach() for parameter in module.parameters()] for module in modules)
+            self._tensors = (*parameters, *(list(module.buffers()) for module in modules))
+        averaged, current, own_buffers, buffers = self._tensors
         with torch.no_grad():
             if n == 0:
                 torch._foreach_copy_(averaged, current)  # pyright: ignore[reportPrivateImportUsage]
             else:
                 torch._foreach_lerp_(averaged, current, 1 - min(self.decay, (1 + n) / (10 + n)))  # pyright: ignore[reportPrivateImportUsage]
-            for own, buffer in zip(self._average_model.module.buffers(), pl_module.buffers(), strict=True):
+            for own, buffer in zip(own_buffers, buffers, strict=True):
                 own.copy_(buffer)  # not averaged, but as they are now
         self._average_model.n_averaged += 1
         self._latest_update_step = trainer.global_step
