@@ -20,9 +20,9 @@ from tests.configs import compose
 
 SMALL = [
     "T=20", "frames=8", "data.n=40", "loader.batch_size=4", "loader.steps_per_epoch=4", "trainer=cpu", "trainer.max_epochs=3",
-    "model.model_channels=8", "model.num_res_blocks=1", "model.dropout=0.1", "callbacks.last.every_n_steps=1", "logger=none",
-    "~callbacks.skeleton_gif", "~callbacks.motion_metrics", "~callbacks.progress_bar", "lr_scheduler.warmup=2",
-    "+trainer.limit_val_batches=4",
+    "model.model_channels=8", "model.channel_mult=[1]", "model.attention_resolutions=[1]", "model.dropout=0.1",
+    "callbacks.last.every_n_steps=1", "logger=none", "~callbacks.skeleton_gif", "~callbacks.motion_metrics",
+    "~callbacks.progress_bar", "lr_scheduler.warmup=2", "+trainer.limit_val_batches=4",
 ]  # fmt: skip
 
 
