@@ -1,5 +1,7 @@
 """Every YAML composes and builds; every mistake is named."""
 
+import copy
+import functools
 from pathlib import Path
 
 import hydra
@@ -46,6 +48,11 @@ NEEDED = {
 
 
 def composed(*overrides: str) -> dict:
+    return copy.deepcopy(_composed(*overrides))
+
+
+@functools.cache
+def _composed(*overrides: str) -> dict:
     return checked(plain(compose("config", ["out=runs/test", *overrides])))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.commands import doors
 from tests.commands.test_resume import SMALL
 
 ROOT = Path(__file__).parents[2]
@@ -34,10 +35,7 @@ def test_a_signal_saves_and_the_run_can_be_resumed(sent: signal.Signals, status:
     assert content["global_step"] == batches["processed"] > 0, "weights and counters agree"
     assert not list(last.parent.glob(".*")), "no temporary file is left"
     epochs = content["epoch"] + 1
-    resumed = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), f"resume={last}", f"trainer.max_epochs={epochs}"],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    resumed = doors.command("train.py", f"resume={last}", f"trainer.max_epochs={epochs}", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert torch.load(last, weights_only=True)["global_step"] == 4 * epochs
 

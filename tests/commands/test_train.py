@@ -38,8 +38,8 @@ from tests.configs import compose
 
 SMALL = [
     "frames=8", "data.n=48", "loader.batch_size=8", "loader.steps_per_epoch=3", "trainer=cpu", "trainer.max_epochs=2",
-    "trainer.log_every_n_steps=1", "model.model_channels=8", "model.num_res_blocks=1", "callbacks.skeleton_gif.n=2",
-    "callbacks.skeleton_gif.every=1", "callbacks.loss_plot.every=1",
+    "trainer.log_every_n_steps=1", "model.model_channels=8", "model.channel_mult=[1]", "model.attention_resolutions=[1]",
+    "callbacks.skeleton_gif.n=2", "callbacks.skeleton_gif.every=1", "callbacks.loss_plot.every=1",
 ]  # fmt: skip
 
 
@@ -47,7 +47,7 @@ SMALL = [
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A finished run, and what it printed."""
     where = tmp_path_factory.mktemp("user")
-    done = process("train.py", *SMALL, "T=7", "out=run", cwd=where)
+    done = command("train.py", *SMALL, "T=7", "out=run", cwd=where)
     assert done.returncode == 0, done.stderr
     return where / "run", done.stdout
 
@@ -207,8 +207,9 @@ def test_train_returns_what_a_sweeper_minimises(tmp_path: Path) -> None:
     ids=" ".join,
 )  # fmt: skip
 def test_options_train_save_and_sample(options: list[str], tmp_path: Path) -> None:
-    either_model = [o for o in SMALL if not o.startswith(("callbacks.", "model.num_res_blocks"))]
-    others = ["T=7", "logger=none", "~callbacks.skeleton_gif", "~callbacks.loss_plot", f"out={tmp_path}"]
+    either_model = [o for o in SMALL if not o.startswith(("callbacks.", "model.channel_mult", "model.att"))]
+    drawn = ["~callbacks.skeleton_gif", "~callbacks.loss_plot", "~callbacks.motion_metrics"]
+    others = ["T=7", "logger=none", *drawn, f"out={tmp_path}"]
     assert math.isfinite(train_script.train(compose("config", [*options, *either_model, *others])))
     module = load_module(tmp_path / "checkpoints" / "last.ckpt")
     assert module.sample([0, 1]).positions.isfinite().all()
