@@ -157,7 +157,8 @@ def check(config: Any, key: str = "", trust: Sequence[str] | None = None) -> Non
         for name, value in arguments.items():
             if name not in named and len(named) == len(parameters):
                 near = meant(f"{path}.{name}", [f"{path}.{argument}" for argument in named])
-                raise ConfigError(f"{path}.{name}: {target} takes no such argument; it takes {sorted(named)}{near}")
+                drop = f"; where a default brings it, ~{path}.{name} takes it away"
+                raise ConfigError(f"{path}.{name}: {target} takes no such argument; it takes {sorted(named)}{near or drop}")
             if value == "" and name.endswith(("dir", "dirpath", "root", "filename")):
                 raise ConfigError(f"{path}.{name}='' is empty: give the name of a place")
             leaves = list(_leaves(value))

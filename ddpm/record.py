@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import platform
 import subprocess
@@ -56,10 +57,14 @@ def outcome(out: Path) -> dict[str, float | None]:
     """What a run's record says of it: the last of every result, ``steps``, and ``seconds`` of all starts together."""
     found: dict[str, float | None] = {}
     for start in _starts(out):
-        if start.get("ended"):
+        try:
             began, ended = (datetime.fromisoformat(start[key]) for key in ("started", "ended"))
+            end = {**start.get("results", {}), "steps": start["steps"]}
             seconds = (found.get("seconds") or 0.0) + (ended - began).total_seconds()
-            found |= start.get("results", {}) | {"steps": start["steps"], "seconds": seconds}
+            if [math.isfinite(value) for value in end.values() if value is not None]:
+                found |= end | {"seconds": seconds}
+        except (KeyError, ValueError, TypeError, OverflowError):  # a start that has not ended, or no record of one
+            continue
     return found
 
 

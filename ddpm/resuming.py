@@ -241,6 +241,7 @@ def _misfit(content: Mapping[str, Any], module: MotionDiffusion, trainer: pl.Tra
     schedules = [] if module.lr_scheduler is None else [module.lr_scheduler(made, 1000).state_dict()]
     if len(content["lr_schedulers"]) != len(schedules):
         return f"it has {len(content['lr_schedulers'])} schedules of the learning rate"
+    settings["fused"] = None  # may be anything: it is none in runs that began before the configuration had it
     parts = [("optimizer_states.param_groups", settings, group) for group in optimizer["param_groups"]]
     parts += [("lr_schedulers", fresh, {**fresh, **s}) for s, fresh in zip(content["lr_schedulers"], schedules, strict=True)]
     loops, states, fresh = content["loops"]["fit_loop"], {**content["callbacks"]}, trainer.fit_loop.state_dict()

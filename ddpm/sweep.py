@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ddpm.command import message
+from ddpm.config import fits
 from ddpm.errors import ProjectError, quoted
 from ddpm.files import write_json
 from ddpm.record import outcome
@@ -81,13 +82,13 @@ class Sweep(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn) -> None:
         """Note how it ended."""
         if config.hydra.mode == RunMode.MULTIRUN:
-            path = Path(config.hydra.runtime.output_dir) / JOB
-            value = job_return._return_value
+            out, value = Path(config.hydra.runtime.output_dir), job_return._return_value
             if job_return.status == JobStatus.COMPLETED:
                 end = {"status": "finished", "value": value}
             else:
                 end = {"status": "failed", "error": message(value)}
-            write_json(path, json.loads(path.read_text()) | end)
+            if (job := _record(out)) is not None:  # whoever removed it wants no job in the table
+                write_json(out / JOB, job | end)
 
 
 def finished(out: Path, overrides: Sequence[str]) -> float | None:
@@ -115,7 +116,11 @@ def _record(out: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     kinds = {"number": int, "name": str, "overrides": list, "varied": dict, "status": str}
-    return job if isinstance(job, dict) and all(isinstance(job.get(key), kind) for key, kind in kinds.items()) else None
+    if not isinstance(job, dict) or not all(isinstance(job.get(key), kind) for key, kind in kinds.items()):
+        return None
+    texts = [*job["overrides"], *job["varied"].values(), job.setdefault("error", "")]
+    value = job.setdefault("value", None)
+    return job if all(isinstance(text, str) for text in texts) and (value is None or fits(value, float)) else None
 
 
 def report() -> None:

@@ -51,6 +51,18 @@ def test_what_differs_at_the_next_start_is_said_in_a_line(
 
 
 @pytest.mark.parametrize(
+    "damage",
+    [{"ended": "x"}, {"ended": 5}, {"started": "2026-01-01T00:00:00"}, {"steps": "x"}, {"results": 5}]
+    + [{"results": {"val/loss": value}} for value in ("x", [1], 10**400)],
+)  # fmt: skip
+def test_a_start_with_a_damaged_end_counts_as_one_without(damage: dict[str, object], tmp_path: Path) -> None:
+    times = {"started": "2026-01-01T00:00:00+00:00", "ended": "2026-01-01T00:01:00+00:00"}
+    whole = times | {"steps": 5, "results": {"val/loss": 1.0}}
+    (tmp_path / record.NAME).write_text(json.dumps({"starts": [whole, whole | damage]}))
+    assert record.outcome(tmp_path) == {"val/loss": 1.0, "steps": 5, "seconds": 60.0}
+
+
+@pytest.mark.parametrize(
     "content", ["", "{", "[]", '{"starts": 3}', '{"starts": [3]}', '{"starts": [{"versions": 1}]}', "[" * 2000]
 )
 def test_a_record_that_is_none_stops_nothing(content: str, tmp_path: Path) -> None:

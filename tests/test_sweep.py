@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from ddpm.errors import ConfigError
 from ddpm.files import write_json
 from ddpm.runs import JOB, sweep_directory
-from ddpm.sweep import LONGEST, finished, job_directory
+from ddpm.sweep import LONGEST, finished, job_directory, jobs
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,10 @@ def test_what_has_finished_did_so_with_the_same_command_line(tmp_path: Path) -> 
         assert finished(tmp_path, ["T=5", "trainer.max_epochs=9"]) is None
     write_json(tmp_path / JOB, job | {"value": math.nan})
     assert math.isnan(finished(tmp_path, ["T=5"]) or 0)
+    for damage in ({"value": "x"}, {"overrides": [5]}, {"varied": {"T": 5}}, {"error": None}):
+        (tmp_path / "0").mkdir(exist_ok=True)
+        write_json(tmp_path / "0" / JOB, job | damage)
+        assert finished(tmp_path / "0", ["T=5"]) is None and jobs(tmp_path) == []
 
 
 def test_a_sweep_is_found_by_its_directory_or_as_the_latest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,8 +73,8 @@ def write_sweep(sweep: Path, jobs: Sequence[Job], monitor: str = LOSS, mode: str
     counts = {status: sum(job.status == status for job in jobs) for status in ("finished", "failed", "interrupted")}
     said = f"{len(jobs)} job{'s' * (len(jobs) > 1)}: {', '.join(f'{n} {status}' for status, n in counts.items() if n)}"
     said += "" if best is None else f"; best by {by}: {best.folder.name}"
-    write_durably(sweep / "sweep.csv", _csv(jobs, keys, best).encode())
-    write_durably(sweep / "sweep.html", _page(sweep, jobs, keys, best, said).encode())
+    write_durably(sweep / "sweep.csv", _csv(jobs, keys, best).encode(errors="backslashreplace"))
+    write_durably(sweep / "sweep.html", _page(sweep, jobs, keys, best, said).encode(errors="backslashreplace"))
     said += f"\n  {sweep / 'sweep.html'} and sweep.csv compare them"
     if counts["finished"] < len(jobs):
         said += f"\n  the same command with {typed('resume', str(sweep))} goes on with what has not finished"

@@ -458,6 +458,15 @@ def test_a_file_that_training_cannot_go_on_from_is_refused(
         refuse_incomplete(path, trainer.lightning_module, trainer, averages=True)
 
 
+@pytest.mark.parametrize("fused", [None, False, True])
+def test_a_run_goes_on_however_its_optimizer_computed(fused: bool | None, begun: tuple[Path, pl.Trainer], tmp_path: Path) -> None:
+    out, trainer = begun
+    content = state(out)
+    content["optimizer_states"][0]["param_groups"][0]["fused"] = fused
+    torch.save(content, tmp_path / "last.ckpt")
+    refuse_incomplete(tmp_path / "last.ckpt", trainer.lightning_module, trainer, averages=True)
+
+
 def test_states_are_compared_with_fresh_ones() -> None:
     fresh = {"n": 0, "step": -1, "lr": 0.1, "on": True, "path": "", "rows": [], "values": {}, "betas": (0.9, 0.999), "any": None}
     good = {

@@ -45,6 +45,8 @@ def test_what_varies_stands_beside_what_was_measured(tmp_path: Path) -> None:
         and page.count("data:image/png") == 1
     )
     assert not re.findall("https?://", page)
+    write_sweep(tmp_path, [job(tmp_path, "3_T", {"T": "\udcff"}), jobs[0]])  # bytes of a command line that are no UTF-8
+    assert rows(tmp_path)[0]["T"] == "\\udcff"
 
 
 @pytest.mark.parametrize(
