@@ -13,6 +13,7 @@ from ddpm.build import build_module
 from tests.datamodules.test_msr_action3d import SKELETON
 
 
+@pytest.mark.slow
 def test_rows_picture_and_seams(tiny_config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = PoseDataModule(synthetic(SKELETON, 80, 20.0, 0), 8)
     condition = {"_target_": "ddpm.process.condition.LabelCondition", "_partial_": True}

@@ -59,6 +59,7 @@ def test_a_peer_is_stopped_by_the_clock_and_samples_metres(data: PoseDataModule)
     assert torch.equal(clips, trained.sample(3, 4)[0])
 
 
+@pytest.mark.slow
 def test_real_clips_are_at_the_floor_and_the_rest_is_written(
     data: PoseDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -538,7 +538,7 @@ def test_the_average_is_the_recursion_it_claims_to_be(tmp_path: Path, monkeypatc
     torch.testing.assert_close(content["state_dict"]["diffusion.eps_model.out.2.weight"].double(), average, rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.parametrize("model", ["unet", "transformer"])
+@pytest.mark.parametrize("model", ["unet", pytest.param("transformer", marks=pytest.mark.slow)])
 def test_one_clip_is_learned_by_heart(tiny_config: dict[str, Any], skeleton: Skeleton, model: str) -> None:
     """Every seed must give the one clip there is; an untrained network is half a metre off."""
     source = synthetic(skeleton, n=1, seed=1)
