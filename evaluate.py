@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from datamodules.cache import through_cache
 from ddpm.build import own_clips, own_split
-from ddpm.checkpoint import checkpoint_of, load_run, read_checkpoint
+from ddpm.checkpoint import load_run
 from ddpm.clips import Clips
 from ddpm.command import command
 from ddpm.config import construct, construct_data
@@ -171,8 +171,7 @@ def measured(config: Mapping[str, Any]) -> tuple[Clips, Any, Reference, dict[str
         bad = int((~generated.finite).sum())
         if bad:
             raise ValueError(f"{bad} of {len(generated)} sampled clips are not finite: the model has diverged, train it anew")
-        step = read_checkpoint(checkpoint_of(str(config["ckpt"]))).get("global_step")
-        about |= {"seeds": [seeds.start, seeds.stop - 1], "sampler": node, "steps": steps_trained(step, run)}
+        about |= {"seeds": [seeds.start, seeds.stop - 1], "sampler": node, "steps": steps_trained(model.trained_steps, run)}
     about["data"] = {**run["data"], **changes, "recordings": len(data.clips), "fps": data.clips.fps, "frames": frames}
     del about["data"]["skeleton"]
     return generated, data, real, about

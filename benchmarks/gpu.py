@@ -140,7 +140,7 @@ def waits(device: torch.device, scale: Scale) -> Iterator[Row]:
     class Count(train_script.StopBetweenBatches):
         def on_train_batch_end(self, *args: object) -> None:
             super().on_train_batch_end(*args)
-            counts.append(len(caught))
+            counts.append(sum("synchroniz" in str(warning.message) for warning in caught))
 
     before, train_script.StopBetweenBatches = train_script.StopBetweenBatches, Count
     try:

@@ -44,7 +44,7 @@ class EMA(WeightAveraging):
         if trainer.global_step <= self._latest_update_step or self._average_model is None:
             return
         n = int(self._average_model.n_averaged)
-        if self._tensors is None:  # once, for the way through all modules takes a hundredth of a step
+        if self._tensors is None:  # once: the way through all modules takes as long as the average
             modules = self._average_model.module, pl_module
             parameters = ([parameter.detach() for parameter in module.parameters()] for module in modules)
             self._tensors = (*parameters, *(list(module.buffers()) for module in modules))

@@ -108,8 +108,8 @@ class LossPlot(Callback):
             if not picture:
                 return None
             _, steps, train, val, _ = zip(*self._rows, strict=True)
-            averaged = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # pyright: ignore[reportAttributeAccessIssue]
-            names = ("training: weights of the moment", f"validation: {'averaged' if averaged else 'the same'} weights")
+            has_average = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # pyright: ignore[reportAttributeAccessIssue]
+            names = ("training: weights of the moment", f"validation: {'averaged' if has_average else 'the same'} weights")
             nodes = trainer.lightning_module.hparams
             what = [f"{key}={nodes[key]['_target_'].rpartition('.')[2]}" for key in ("prediction", "weighting") if key in nodes]
             curves = {name: (steps, losses) for name, losses in zip(names, (train, val), strict=True)}

@@ -225,6 +225,8 @@ def load_run(path: str | Path, trust: Sequence[str] = ()) -> tuple[MotionDiffusi
         first = "; ".join(line.strip() for line in str(error).splitlines()[1:4]) or str(error)
         raise CheckpointError(f"{path}: its weights do not fit its own configuration: {first}") from error
     module.save_hyperparameters(config, logger=False)  # so that it can be exported
+    steps = content.get("global_step")
+    module.trained_steps = steps if isinstance(steps, int) else None
     return module.eval(), config
 
 

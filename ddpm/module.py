@@ -106,6 +106,7 @@ class MotionDiffusion(pl.LightningModule):
         self.lr_scheduler = lr_scheduler
         self.seed = seed
         self.noise_levels: NoiseLevels | None = None
+        self.trained_steps: int | None = None  # of a model from a checkpoint
 
     # --- training
 
