@@ -31,7 +31,7 @@ from ddpm.metrics.reference import reference
 from ddpm.metrics.suite import Evaluation, evaluate
 from ddpm.metrics.table import headline
 from ddpm.metrics.verdict import ratios
-from ddpm.module import MotionDiffusion, choose_device
+from ddpm.model import MotionModel, choose_device
 from ddpm.process.samplers import Sampler, cost
 from ddpm.viz.plots import plot_quality
 from ddpm.viz.render import draw_clips, write_gif
@@ -154,7 +154,7 @@ def compare(cfg: DictConfig) -> Path:
     return out / "quality.csv"
 
 
-def timed(module: MotionDiffusion, sampler: Sampler, cfg: DictConfig, text: str) -> tuple[Clips, float]:
+def timed(module: MotionModel, sampler: Sampler, cfg: DictConfig, text: str) -> tuple[Clips, float]:
     """The clips, of the same seeds for every sampler, and the seconds that one of the fastest batch took."""
     seeds = range(cfg.seed, cfg.seed + cfg.n)
     batches = [seeds[k : k + cfg.batch_size] for k in range(0, cfg.n, cfg.batch_size)]
@@ -207,7 +207,7 @@ def sampler_of(name: str, calls: int | None, spacing: str | None) -> Sampler:
     )
 
 
-def draw(out: Path, runs: list[Run], earlier: list[dict[str, Any]], cfg: DictConfig, module: MotionDiffusion) -> None:
+def draw(out: Path, runs: list[Run], earlier: list[dict[str, Any]], cfg: DictConfig, module: MotionModel) -> None:
     """Write quality.png, also with the rows of an earlier table, and quality.gif."""
     beside = Path(cfg.beside or "").resolve()
     of = beside.parent.name if beside.is_file() else beside.name

@@ -29,7 +29,7 @@ from ddpm.metrics.memorisation import memorisation
 from ddpm.metrics.reference import Reference, held_out, reference, too_little, whole
 from ddpm.metrics.table import headline, lines
 from ddpm.metrics.verdict import findings, steps_trained
-from ddpm.module import choose_device
+from ddpm.model import choose_device
 from ddpm.process.samplers import cost
 from ddpm.runs import versions
 from ddpm.viz.report import write_report

@@ -29,7 +29,7 @@ class Config:
 
 
 def export(cfg: DictConfig) -> list[Path]:
-    """Write the file and its card; for both and for errors see `ddpm.module.MotionDiffusion.export`."""
+    """Write the file and its card; for both and for errors see `ddpm.model.MotionModel.export`."""
     files = load_module(cfg.ckpt, cfg.trust).export(Path(cfg.out, cfg.file), cfg.half)
     for file in files:
         log.info("%s: %d bytes", file, file.stat().st_size)

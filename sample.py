@@ -8,7 +8,7 @@ if __name__ == "__main__":
 import logging
 import math
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,58 +21,23 @@ from datamodules.readers.arrays import read_vectors
 from datamodules.source import read_source, read_whole, refuse_beyond
 from ddpm.build import own_data
 from ddpm.checkpoint import load_run
-from ddpm.clips import FASTEST, TEMPO, Clips
+from ddpm.clips import Clips
 from ddpm.command import command
 from ddpm.config import construct, construct_data
 from ddpm.errors import ConfigError, outside, printable, refuse
 from ddpm.files import refuse_unwritable
-from ddpm.module import LONGEST, Autoguidance, MotionDiffusion, choose_device
+from ddpm.model import LONGEST, Autoguidance, MotionModel, choose_device
 from ddpm.process.condition import LabelCondition
 from ddpm.process.editing import edit, given_by, interpolate, invert, vary
 from ddpm.process.samplers import cost
+from ddpm.request import Request, refuse_request, script_of
 from ddpm.viz.bvh_out import write_bvh_files
 from ddpm.viz.viewer import MOST
 
 log = logging.getLogger("sample")
 
 
-@dataclass
-class Config:
-    """Types of the keys."""
-
-    ckpt: str
-    n: int
-    seed: int
-    out: str
-    frames: int | None
-    batch_size: int
-    device: str
-    cache: str | None
-    trust: list[str]
-    steps: int | None
-    gif_clips: int
-    export: str | None
-    action: Any
-    vector: str | None
-    guidance: float | None
-    guide: str | None
-    project: str | None
-    fps: float | None
-    tempo: float
-    interpolate: Any
-    vary: float | None
-    edit: str | None
-    keep: Any
-    loop: bool
-    script: Any
-    invert: int | None
-    source: str | None
-    source_clip: int
-    data: dict[str, Any] = field(default_factory=dict)
-    sampler: Any = None
-
-
-def sample(cfg: DictConfig) -> Path:
+def sample(composed: DictConfig) -> Path:
     """Write ``clips.npz``, ``clips.gif`` and what ``export`` names; but for ``source=val`` no data set is needed.
 
     Returns:
@@ -84,7 +49,8 @@ def sample(cfg: DictConfig) -> Path:
         DataError: clips of ``source`` that cannot be used.
         WriteError: the clips find no room in ``out``, found before they are sampled.
     """
-    check_values(cfg)
+    cfg: Request = OmegaConf.to_object(composed)  # type: ignore[assignment]
+    refuse_request(cfg)
     model, run = load_run(cfg.ckpt, cfg.trust)
     if cfg.ckpt == "pretrained":
         log.info("ckpt=pretrained, the small model of procedural clips that comes with the project; ckpt=RUN is one of your own")
@@ -101,12 +67,12 @@ def sample(cfg: DictConfig) -> Path:
     refuse([(cfg.export == "html" and values > MOST, f"n={cfg.n}: a page of {values} numbers, at most {MOST} are possible")])
     sampler = model.sampler
     if cfg.sampler is not None:
-        sampler = construct(OmegaConf.to_container(cfg.sampler, resolve=True, throw_on_missing=True), "sampler")
+        sampler = construct(cfg.sampler, "sampler")
     if cfg.steps is not None:
         refuse(outside({"steps": cfg.steps}, {"steps": f"in [1, {model.diffusion.n_steps}]"}))
         sampler = partial(sampler, steps=cfg.steps)
     cost(sampler, model.diffusion.alpha_bar)
-    wanted = cfg.action if cfg.action is None or OmegaConf.is_list(cfg.action) else [cfg.action]
+    wanted = cfg.action if cfg.action is None or isinstance(cfg.action, list) else [cfg.action]
     labels = None if wanted is None else model.find_labels([str(name) for name in wanted], cfg.n)
     if cfg.vector is not None:
         try:
@@ -125,12 +91,6 @@ def sample(cfg: DictConfig) -> Path:
     if cfg.invert is not None and source is not None:
         source = source[: cfg.n]
         clips, noise = invert(model, source, cfg.invert, cfg.batch_size)
-        off = 100 * (clips.positions - source).norm(dim=-1)
-        log.info(
-            "sampled again from their noise, joints are %.2f cm off on average, %.2f cm at worst; the noise has the deviation "
-            "%.2f (1 is what the model draws clips from; more is detail that it cannot explain)",
-            off.mean(), off.max(), noise.std(),
-        )  # fmt: skip
         arrays = {"noise": noise.numpy()}
         drawn = model.as_clips(torch.stack([source, clips.positions], dim=1).flatten(0, 1))  # each beside its source
         titles = [text for i in range(len(source)) for text in (f"source {cfg.source_clip + i}", "sampled again")]
@@ -177,28 +137,12 @@ def sample(cfg: DictConfig) -> Path:
     return path
 
 
-def script_of(script: Any) -> list[tuple[str, float]]:
-    """``walk:3,wave:2`` or ``[walk:3,wave:2]`` -> [("walk", 3.0), ("wave", 2.0)]."""
-    acts = []
-    for item in script if OmegaConf.is_list(script) else str(script).split(","):
-        name, _, text = str(item).rpartition(":")
-        try:
-            seconds = float(text)
-        except ValueError:
-            seconds = math.nan
-        acts.append((name.strip(), seconds))
-        if not name.strip() or not 0 < seconds < math.inf:
-            raise ConfigError(f"script={script}: {item} is no ACTION:SECONDS; give it as script=[walk:3,wave:2]")
-    return acts
-
-
-def source_of(cfg: DictConfig, model: MotionDiffusion, run: dict[str, Any], turned: bool) -> Clips:
+def source_of(cfg: Request, model: MotionModel, run: dict[str, Any], turned: bool) -> Clips:
     """The clips that ``source`` names, from number ``source_clip`` on; of held-out recordings windows as in training."""
     if cfg.source != "val":
         n = 1 if cfg.vary is not None else cfg.n
         return read_source(cfg.source, model.skeleton, model.fps, model.frames, cfg.source_clip, n, turned)
-    changes: Any = OmegaConf.to_container(cfg.data, resolve=True)
-    data = own_data(run, changes, through_cache(partial(construct_data, trust=cfg.trust), cfg.cache))
+    data = own_data(run, cfg.data, through_cache(partial(construct_data, trust=cfg.trust), cfg.cache))
     whole = data.val_recordings[data.clips.lengths[data.val_recordings] >= model.frames]
     index = data.whole_windows(whole)
     refuse_beyond(cfg.source_clip, len(index), "val")
@@ -206,53 +150,7 @@ def source_of(cfg: DictConfig, model: MotionDiffusion, run: dict[str, Any], turn
     return Clips.from_batch(batch["clips"], None, fps=model.fps, skeleton=model.skeleton)
 
 
-def check_values(cfg: DictConfig) -> None:
-    """Raise a ConfigError for a value outside its limits, or options that exclude each other, before anything is loaded."""
-    limits = {
-        **{"n": "at least 1", "seed": "at least 0", "batch_size": "at least 1", "frames": "at least 1", "steps": "at least 1"},
-        **{"gif_clips": "at least 0", "invert": "at least 1", "source_clip": "at least 0"},
-        **{"fps": f"in [1, {FASTEST:g}]", "tempo": f"in [{1 / TEMPO:g}, {TEMPO:g}]"},
-    }
-    ends = cfg.interpolate
-    two_seeds = OmegaConf.is_list(ends) and len(ends) == 2 and all(type(seed) is int and 0 <= seed < 2**63 for seed in ends)
-    refuse(outside(cfg, limits))  # type: ignore[arg-type]
-    for key, good, limit in (
-        ("seed", cfg.seed + cfg.n <= 2**63, "so small that seed + n is at most 2^63"),
-        ("export", cfg.export in (None, "bvh", "csv", "glb", "html"), "bvh, csv, glb, html, or null"),
-        ("guidance", 0 <= (cfg.guidance or 0) < math.inf, "a number, and not negative; 1 is none, more exaggerates the action"),
-        ("project", cfg.project in (None, "bones", "none"), "bones, none, or null for that of the run"),
-        ("vary", cfg.vary is None or 0 < cfg.vary <= 1, "in (0, 1]: 1 keeps nothing of the clip"),
-        ("interpolate", ends is None or two_seeds, "two seeds, [a,b]"),
-    ):
-        refuse([(not good, f"{key}={cfg[key]} must be {limit}")])
-    modes = [key for key in ("interpolate", "vary", "invert", "edit", "script") if cfg[key] is not None]
-    varies, inverts = "vary" in modes, "invert" in modes
-    given = next(
-        (f"{key}={cfg[key]}" for key in ("action", "vector", "guidance", "guide", "project") if cfg[key] is not None), None
-    )
-    keeps_none = cfg.keep is None or cfg.keep == []
-    several = OmegaConf.is_list(cfg.action) and len(cfg.action) != 1
-    sourced = f"source={cfg.source}: vary and invert need one, a file of clips or val, and nothing else does"
-    towards = f"guidance={cfg.guidance}: with vary there is something to guide towards only with action=, vector= or guide="
-    refuse([
-        (len(modes) > 1, f"{' and '.join(modes)} cannot be combined: give one of them"),
-        ((cfg.source is None) == (varies or inverts), sourced),
-        (inverts and given, f"{given}: clips are inverted without; leave it away"),
-        (inverts and (cfg.fps or cfg.tempo != 1), "clips are inverted as they are: leave fps and tempo away"),
-        (inverts and (cfg.sampler or cfg.steps), "invert samples with DDIM in as many calls: leave sampler and steps away"),
-        (varies and cfg.guidance is not None and cfg.action is cfg.vector is cfg.guide is None, towards),
-        (cfg.guide is not None and cfg.guidance is None, f"guide={cfg.guide} needs guidance=, its weight: 1 is none, 2 is usual"),
-        (several and ends is not None, f"action={cfg.action}: all clips between two seeds have one action; give one, or none"),
-        ((cfg.source or cfg.edit) and cfg.frames, f"frames={cfg.frames}: clips of a file keep their own length"),
-        ((cfg.edit is None) != keeps_none, f"keep={cfg.keep}: edit=FILE and keep=[...], what of it stays, need each other"),
-        (cfg.loop and modes, f"loop cannot be combined with {' and '.join(modes)}"),
-        (cfg.script and (cfg.frames or cfg.action), "script says which actions and how long: leave frames and action away"),
-        (cfg.vector and (cfg.script or cfg.action), "vector cannot be combined with action or script: give one of them"),
-        (cfg.source != "val" and any(cfg.data.values()), f"data={cfg.data}: data are looked at for source=val only"),
-    ])  # fmt: skip
-
-
-@command("sample", Config)
+@command("sample", Request)
 def main(cfg: DictConfig) -> None:
     """The command."""
     sample(cfg)

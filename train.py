@@ -27,7 +27,7 @@ from datamodules.cache import through_cache
 from datamodules.pose import PoseDataModule
 from datamodules.split import list_digest
 from ddpm import resuming, runs, sweep
-from ddpm.checkpoint import DurableCheckpointIO
+from ddpm.checkpoint_io import DurableCheckpointIO
 from ddpm.command import command, message, plain
 from ddpm.config import RESUMED, blaming, construct
 from ddpm.errors import CheckpointError, ConfigError, typed
@@ -148,7 +148,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
             log.info("val/loss of %s on these clips: %.4g", origin.path, validation_loss(module, data.val_dataloader()))
         if config["compile"]:
             compile_network(module, trainer.strategy.root_device)
-        module.save_hyperparameters({**saved, "overrides": list(overrides)}, logger=False)
+        module.configuration = {**saved, "overrides": list(overrides)}
+        module.save_hyperparameters(module.configuration, logger=False)
         if runs.is_first_process():  # from here on there is a run
             runs.remove_what_was_left(out)
             refuse_too_small(out / "checkpoints", module, trainer.checkpoint_callbacks)

@@ -31,13 +31,13 @@ sys.path.insert(0, str(ROOT))
 
 from callbacks.ema import EMA  # noqa: E402
 from datamodules.pose import PoseDataModule  # noqa: E402
-from ddpm.build import build_module, own_data  # noqa: E402
+from ddpm.build import own_data  # noqa: E402
 from ddpm.checkpoint import checkpoint_of, load_run, read_checkpoint  # noqa: E402
 from ddpm.clips import Clips  # noqa: E402
 from ddpm.metrics.distances import frechet  # noqa: E402
 from ddpm.metrics.features import pose  # noqa: E402
 from ddpm.metrics.reference import held_out  # noqa: E402
-from ddpm.module import MotionDiffusion  # noqa: E402
+from ddpm.module import MotionDiffusion, build_module  # noqa: E402
 from ddpm.process.constraints import Known  # noqa: E402
 from ddpm.process.diffusion import ClipLosses, DenoiseDiffusion  # noqa: E402
 from ddpm.process.editing import given_by  # noqa: E402

@@ -6,7 +6,6 @@ import torch
 
 from datamodules.cleaning import set_floor
 from datamodules.clip_set import ClipSet
-from datamodules.pose import Windows
 from datamodules.prepare import Floor, prepare
 from datamodules.sets.folder import read_file
 from ddpm.clips import Clips
@@ -24,6 +23,8 @@ def read_source(path: str, skeleton: Skeleton, fps: float, frames: int, first: i
     Raises:
         DataError: a file that cannot be read, joints that the skeleton has and the file has not, or no clip of that number.
     """
+    from datamodules.pose import Windows  # which imports Lightning
+
     found = _read(path, skeleton, fps, first)
     used = torch.arange(len(found))[first : first + n]
     frames = min([frames, *found.lengths[used].tolist()])

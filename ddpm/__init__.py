@@ -16,30 +16,44 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ddpm.clips import Clips
+    from ddpm.model import MotionModel
     from ddpm.module import MotionDiffusion
     from ddpm.networks.transformer import MotionTransformer
     from ddpm.networks.unet import MDM_UNetModel
     from ddpm.process.diffusion import DenoiseDiffusion
     from ddpm.skeleton import Skeleton
 
-__all__ = ["Clips", "DenoiseDiffusion", "MDM_UNetModel", "MotionDiffusion", "MotionTransformer", "Skeleton", "load"]
+
+__all__ = [
+    "Clips",
+    "DenoiseDiffusion",
+    "MDM_UNetModel",
+    "MotionDiffusion",
+    "MotionModel",
+    "MotionTransformer",
+    "Skeleton",
+    "load",
+]
 
 PUBLIC = {
     "Clips": "ddpm.clips",
     "DenoiseDiffusion": "ddpm.process.diffusion",
     "MDM_UNetModel": "ddpm.networks.unet",
     "MotionDiffusion": "ddpm.module",
+    "MotionModel": "ddpm.model",
     "MotionTransformer": "ddpm.networks.transformer",
     "Skeleton": "ddpm.skeleton",
 }
 """Name -> module, imported at first use, so that ``import ddpm`` loads neither torch nor Lightning."""
 
+__all__ = [*PUBLIC, "load"]
 
-def load(path: str | Path, trust: Sequence[str] = ()) -> "MotionDiffusion":
+
+def load(path: str | Path, trust: Sequence[str] = ()) -> "MotionModel":
     """The trained model of a checkpoint file, or of the last one in the directory of a run, ready to sample, on the CPU.
 
     ``pretrained`` is the small one of the procedural clips that comes with the project; a ``.safetensors`` of
-    `MotionDiffusion.export` is read too. Averaged weights are used if there are any. ``trust=("my_package",)`` names packages of
+    `MotionModel.export` is read too. Averaged weights are used if there are any. ``trust=("my_package",)`` names packages of
     your own that the checkpoint may use.
     Raises CheckpointError and ConfigError, see `ddpm.checkpoint.load_run`.
     """

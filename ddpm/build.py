@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ddpm.config import PARTS, built_from_file, check, construct, construct_data, construct_part, fits
 from ddpm.errors import ConfigError, outside, refuse
 from ddpm.memory import refuse_beyond_memory
-from ddpm.module import LONGEST, MotionDiffusion
+from ddpm.model import LONGEST, MotionModel
 from ddpm.normalizer import Normalizer
 from ddpm.process.condition import LabelCondition, VectorCondition
 from ddpm.process.diffusion import DenoiseDiffusion
@@ -58,18 +58,17 @@ def own_split(node: Mapping[str, Any], clips: Any, construct: Callable[[Mapping[
         return construct(node, "loader")(clips=clips)
 
 
-def build_module(
+def build_model(
     config: Mapping[str, Any],
     fps: float,
     class_names: Sequence[str] = (),
     label_counts: Sequence[int] = (),
     vectors: Mapping[str, Tensor] | None = None,
-    trainable: bool = False,
     trust: Sequence[str] | None = None,
     device: str | None = None,
     numbers: float = math.inf,
-) -> MotionDiffusion:
-    """The untrained module that a configuration describes.
+) -> MotionModel:
+    """The untrained model that a configuration describes.
 
     Args:
         config: the resolved configuration as plain containers.
@@ -77,14 +76,27 @@ def build_module(
         class_names: of the data.
         label_counts: training recordings of each class, and last of those without a label; empty where actions are no condition.
         vectors: of the training recordings, see `ddpm.process.condition.vector_statistics`; None where there are none.
-        trainable: also build optimiser and learning rate schedule, which sampling does not need.
         trust: see `construct`.
         device: that the network is made on; "meta" for one without weights.
-        numbers: that there are to fill it with; a module of more is refused before it is built.
+        numbers: that there are to fill it with; a model of more is refused before it is built.
 
     Raises:
-        ConfigError: see `check`; or a module that needs more memory than there is.
+        ConfigError: see `check`; or a model that needs more memory than there is.
     """
+    return MotionModel(**parts_of_model(config, fps, class_names, label_counts, vectors, trust, device, numbers))
+
+
+def parts_of_model(
+    config: Mapping[str, Any],
+    fps: float,
+    class_names: Sequence[str],
+    label_counts: Sequence[int],
+    vectors: Mapping[str, Tensor] | None,
+    trust: Sequence[str] | None,
+    device: str | None,
+    numbers: float,
+) -> dict[str, Any]:
+    """What `MotionModel` is made of, by the names of its arguments; for the rest see `build_model`."""
 
     def part(name: str) -> Any:
         return construct_part(config[name], name, trust)
@@ -136,23 +148,17 @@ def build_module(
         timesteps=part("timesteps"),
         variance=part("variance"),
     )
-    motion_loss = part("motion_loss") if config["motion_loss"] else None
-    module = MotionDiffusion(
-        diffusion,
-        Normalizer(len(skeleton.names), skeleton.coords, skeleton.root, ground),
-        skeleton,
-        fps,
-        config["frames"],
-        part("sampler"),
-        None if motion_loss is None else motion_loss(skeleton, fps),
-        condition,
-        project if skeleton.coords == 3 and project != "none" else None,
-        class_names,
-        optimizer=part("optimizer") if trainable else None,
-        lr_scheduler=part("lr_scheduler") if trainable and config["lr_scheduler"] else None,
-        seed=config["seed"],
-    )
-    return module
+    return {
+        "diffusion": diffusion,
+        "normalizer": Normalizer(len(skeleton.names), skeleton.coords, skeleton.root, ground),
+        "skeleton": skeleton,
+        "fps": fps,
+        "frames": config["frames"],
+        "sampler": part("sampler"),
+        "condition": condition,
+        "project": project if skeleton.coords == 3 and project != "none" else None,
+        "class_names": class_names,
+    }
 
 
 @contextlib.contextmanager
@@ -168,7 +174,7 @@ def sketching(node: Mapping[str, Any], key: str) -> Iterator[None]:
 def _refuse_large(
     nodes: Mapping[str, Any], classes: tuple[Sequence[int], int], trust: Sequence[str] | None, numbers: float
 ) -> None:
-    """Build the project's own parts without memory, and refuse them if they hold too much; for the rest see `build_module`."""
+    """Build the project's own parts without memory, and refuse them if they hold too much; for the rest see `build_model`."""
     held = 0
     for key, node in nodes.items():
         check(node, key, trust)

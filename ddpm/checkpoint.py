@@ -1,28 +1,23 @@
 """Checkpoints that survive a full disk and a power cut, and that are looked at before they are trusted."""
 
-import io
 import logging
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from ddpm.build import build_module
+from ddpm.build import build_model
 from ddpm.config import built_from_file, of_today
 from ddpm.errors import CheckpointError, ConfigError
 from ddpm.exporting import read_exported
-from ddpm.files import write_durably
-from ddpm.module import MotionDiffusion
+from ddpm.model import MotionModel
 
 log = logging.getLogger(__name__)
 
-LEARNED = ("state_dict", "current_model_state", "averaging_state", "optimizer_states")
-"""What of a checkpoint is learned: the average that is sampled from, the raw weights, and the state of the optimiser."""
 SAMPLING_KEYS = ("state_dict", "hyper_parameters", "motion")
 PRETRAINED = Path(__file__).with_name("pretrained.safetensors")
 """The small model that comes with the project; docs/configuration.md says how it was made."""
@@ -32,54 +27,11 @@ MAX_VALUES, MAX_DEPTH = 1_000_000, 100
 """Values of a checkpoint, each counted wherever it stands, and containers inside each other."""
 
 
+Built = TypeVar("Built", bound=MotionModel)
+
+
 class DamagedError(CheckpointError):
     """A checkpoint that is cut short, or of which bits have changed."""
-
-
-class DurableCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint files, written beside the old file and put in its place in one step.
-
-    The stock class stages in another directory and moves, which on another file system is a copy over the old file, and swallows
-    missing permissions; here the previous checkpoint stays whole whatever happens.
-
-    Args:
-        out: directory of the run, outside of which nothing is removed: what Lightning replaces is named in the checkpoint.
-    """
-
-    def __init__(self, out: Path | None = None) -> None:
-        super().__init__()
-        self.out = out
-
-    def remove_checkpoint(self, path: str | Path) -> None:
-        """Remove one file of the run that ends in .ckpt, and nothing else."""
-        path = Path(path).resolve()
-        if path.is_file() and path.suffix == ".ckpt" and (self.out is None or path.is_relative_to(self.out.resolve())):
-            path.unlink()
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Write ``checkpoint`` to ``path``.
-
-        Raises:
-            CheckpointError: weights, their average or the state of the optimiser are not finite. The old file is untouched.
-            WriteError: a disk that does not take the file.
-        """
-        bad = next(
-            (name for name, value in _numbers({key: checkpoint.get(key) for key in LEARNED}) if not value.isfinite().all()), None
-        )
-        if bad is not None:
-            raise CheckpointError(f"{path}: not written, {bad} is not finite: training has diverged before this point")
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        write_durably(path, buffer.getbuffer())
-
-    def load_checkpoint(
-        self,
-        path: str | Path,
-        map_location: Callable[..., Any] | None = None,
-        weights_only: bool | None = None,
-    ) -> dict[str, Any]:
-        """Read a checkpoint with `read_checkpoint`; ``weights_only`` cannot be switched off."""
-        return read_checkpoint(path)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -174,17 +126,20 @@ def _chosen(path: str | Path) -> tuple[Path, dict[str, Any] | None]:
     return newest, None
 
 
-def load_module(path: str | Path, trust: Sequence[str] = ()) -> MotionDiffusion:
-    """The trained module of a checkpoint, see `load_run`."""
+def load_module(path: str | Path, trust: Sequence[str] = ()) -> MotionModel:
+    """The trained model of a checkpoint, see `load_run`."""
     return load_run(path, trust)[0]
 
 
-def load_run(path: str | Path, trust: Sequence[str] = ()) -> tuple[MotionDiffusion, dict[str, Any]]:
-    """The trained module of a checkpoint, with its averaged weights if it has any, ready to sample; and its configuration.
+def load_run(
+    path: str | Path, trust: Sequence[str] = (), build: Callable[..., Built] = build_model
+) -> tuple[Built, dict[str, Any]]:
+    """The trained model of a checkpoint, with its averaged weights if it has any, ready to sample; and its configuration.
 
     Args:
         path: the file, a .ckpt or a .safetensors; or the directory of a run, for its last checkpoint; or ``pretrained``.
         trust: packages of your own whose classes and functions the checkpoint may name, beside `ddpm.config.PARTS`.
+        build: `ddpm.build.build_model`, or `build_module` for one that can be trained on.
 
     Raises:
         CheckpointError: see `read_checkpoint`; or a file of another project; or weights that do not fit the configuration.
@@ -204,14 +159,14 @@ def load_run(path: str | Path, trust: Sequence[str] = ()) -> tuple[MotionDiffusi
             raise CheckpointError(f"{path}: not a checkpoint of this project: its {key} is a {type(config[key]).__name__}")
     try:
         with built_from_file("hyper_parameters"):
-            module = build_module(
+            model = build(
                 config,
                 motion["fps"],
                 motion["class_names"],
                 motion.get("label_counts", ()),
                 motion.get("vectors"),
                 trust=[trust] if isinstance(trust, str) else trust,
-                numbers=sum(value.numel() for _, value in _numbers(content["state_dict"])),
+                numbers=sum(value.numel() for _, value in numbers_in(content["state_dict"])),
             )
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
@@ -220,14 +175,13 @@ def load_run(path: str | Path, trust: Sequence[str] = ()) -> tuple[MotionDiffusi
             f"{path}: of another version or another project, its configuration lacks {error}; train anew"
         ) from error
     try:
-        module.load_state_dict(content["state_dict"], strict=True)
+        model.load_state_dict(content["state_dict"], strict=True)
     except Exception as error:  # torch raises others for what is no table of tensors
         first = "; ".join(line.strip() for line in str(error).splitlines()[1:4]) or str(error)
         raise CheckpointError(f"{path}: its weights do not fit its own configuration: {first}") from error
-    module.save_hyperparameters(config, logger=False)  # so that it can be exported
     steps = content.get("global_step")
-    module.trained_steps = steps if isinstance(steps, int) else None
-    return module.eval(), config
+    model.configuration, model.trained_steps = config, steps if isinstance(steps, int) else None
+    return model.eval(), config
 
 
 def _foreign(content: Any) -> str | None:
@@ -251,11 +205,11 @@ def _foreign(content: Any) -> str | None:
     return None
 
 
-def _numbers(content: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+def numbers_in(content: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
     """The tensors of real numbers in weights and in states of optimisers and callbacks, with where they are."""
     if isinstance(content, Tensor):
         if content.is_floating_point():
             yield name, content
     elif isinstance(content, Mapping | list | tuple):
         for key, value in content.items() if isinstance(content, Mapping) else enumerate(content):
-            yield from _numbers(value, f"{name}.{key}" if name else str(key))
+            yield from numbers_in(value, f"{name}.{key}" if name else str(key))

@@ -17,13 +17,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import CompactHydraException, HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from ddpm.config import check, construct_part, located
-from ddpm.errors import ConfigError, ProjectError, meant, printable, typed
+from ddpm.errors import ConfigError, ProjectError, meant, of_lightning, printable, typed
 from ddpm.files import refuse_place, remove_strays
 from ddpm.skeleton import Skeleton
 from ddpm.startup import loaded
@@ -34,11 +32,12 @@ CONF = Path(__file__).parent.parent / "conf"
 FULL = "HYDRA_FULL_ERROR"
 WANTS_FULL = os.environ.get(FULL) == "1"
 """Whether the user wants everything that led to an error."""
-EXPECTED = (
-    *(ProjectError, ValueError, OSError, FloatingPointError),
-    *(OmegaConfBaseException, CompactHydraException, MisconfigurationException, yaml.YAMLError),
-)
-"""What input, configuration and machine can be to blame for; anything else is a fault of the code and keeps its traceback."""
+
+
+def expected() -> tuple[type[BaseException], ...]:
+    """What input, configuration and machine can be to blame for; anything else is a fault of the code and keeps its traceback."""
+    known = (ProjectError, ValueError, OSError, FloatingPointError, OmegaConfBaseException, CompactHydraException, yaml.YAMLError)
+    return *known, *of_lightning("MisconfigurationException")
 
 
 WITH_VALUE = "--cfg -c --package -p --config-path -cp --config-name -cn --config-dir -cd --info -i".split()
@@ -61,7 +60,7 @@ def command(
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Make a command of a function of the composed configuration, which is called without arguments.
 
-    What is `EXPECTED` to go wrong ends it with one message and status 2, Ctrl-C with 130, SIGTERM with 143; status 1 is a fault
+    What is `expected` to go wrong ends it with one message and status 2, Ctrl-C with 130, SIGTERM with 143; status 1 is a fault
     of the code, with its traceback. In a multirun every job runs whatever becomes of the others, with the number of the job
     behind ``out``; one that failed makes the status 2. With the environment variable HYDRA_FULL_ERROR=1 errors are raised, with
     everything that led to them.
@@ -88,7 +87,7 @@ def command(
                 if cfg.get("out"):
                     remove_strays(Path(cfg.out))
                 return result
-            except EXPECTED as error:
+            except expected() as error:
                 log.error("%s", message(error))
                 if sweeps or WANTS_FULL:
                     raise
@@ -106,7 +105,7 @@ def command(
             try:
                 sys.argv[1:] = options_first(sys.argv[1:])
                 run()
-            except EXPECTED as error:
+            except expected() as error:
                 if WANTS_FULL:
                     raise
                 logging.basicConfig(format="%(message)s")  # where Hydra was not even begun
@@ -115,7 +114,7 @@ def command(
                     for argument in ambiguous(sys.argv[1:])[:2]:
                         log.error("if one text is meant, type %s", typed(*argument.split("=", 1)))
                 sys.exit(2)
-            except SIGTERMException:
+            except of_lightning("SIGTERMException"):
                 sys.exit(143)
             except (KeyboardInterrupt, SystemExit) as error:
                 # Lightning ends an interrupted training with sys.exit(1).

@@ -16,9 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric.utilities.exceptions import MisconfigurationException
-
-from ddpm.errors import ConfigError, ProjectError, meant
+from ddpm.errors import ConfigError, ProjectError, meant, of_lightning
 from ddpm.motion_losses import MotionLoss
 from ddpm.networks.transformer import MotionTransformer
 from ddpm.networks.unet import MDM_UNetModel
@@ -200,7 +198,7 @@ def blaming(key: str, values: Mapping[str, Any]) -> Iterator[None]:
         yield
     except ProjectError:
         raise
-    except (ValueError, TypeError, ArithmeticError, MisconfigurationException) as error:
+    except (ValueError, TypeError, ArithmeticError, *of_lightning("MisconfigurationException")) as error:
         text = str(error).partition("\n")[0]
         words = [word.strip("`'\",.:=") for word in text.lower().split()]
         named = [

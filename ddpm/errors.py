@@ -4,6 +4,7 @@ import difflib
 import logging
 import re
 import shlex
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,12 @@ class CheckpointError(ProjectError, RuntimeError):
 
 class WriteError(ProjectError, OSError):
     """A file that could not be written. The message names it, the bytes needed and the bytes free."""
+
+
+def of_lightning(name: str) -> tuple[type[BaseException], ...]:
+    """Lightning's exception of this name; nothing where Lightning was never imported, for then nobody has raised it."""
+    module = sys.modules.get("pytorch_lightning.utilities.exceptions")
+    return () if module is None else (getattr(module, name),)
 
 
 def refuse(faults: Iterable[tuple[object, str]]) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ddpm.errors import CheckpointError, ConfigError
 from ddpm.files import write_durably, write_json
-from ddpm.module import MotionDiffusion
+from ddpm.model import MotionModel
 from ddpm.process.condition import VectorCondition
 
 FORMAT = "pose-ddpm 1"
@@ -33,7 +33,7 @@ VECTORS = "condition."
 class DenoisingCall(nn.Module):
     """One call of the network with all that stands around it: normalised noisy clips -> estimates of clip and noise."""
 
-    def __init__(self, model: MotionDiffusion) -> None:
+    def __init__(self, model: MotionModel) -> None:
         super().__init__()
         self.diffusion = copy.deepcopy(model.diffusion).cpu().eval()
 
@@ -43,7 +43,7 @@ class DenoisingCall(nn.Module):
         return found.x0_hat, found.eps_hat
 
 
-def card(model: MotionDiffusion) -> dict[str, Any]:
+def card(model: MotionModel) -> dict[str, Any]:
     """What a program needs beside the weights, as plain containers; the command line that trained them is no part of it."""
 
     def numbers(values: Tensor) -> list[Any]:
@@ -63,12 +63,12 @@ def card(model: MotionDiffusion) -> dict[str, Any]:
             **{name: numbers(getattr(normalizer, name)[..., 0].cpu()) for name in ("mean", "scale")},
             "alpha_bar": numbers(model.diffusion.alpha_bar.cpu()),
         },
-        "configuration": {key: value for key, value in model.hparams.items() if key != "overrides"},
+        "configuration": {key: value for key, value in model.configuration.items() if key != "overrides"},
     }
 
 
-def export(model: MotionDiffusion, path: str | Path, half: bool = False) -> list[Path]:
-    """Write a model in the format of the ending; for arguments, files and errors see `ddpm.module.MotionDiffusion.export`."""
+def export(model: MotionModel, path: str | Path, half: bool = False) -> list[Path]:
+    """Write a model in the format of the ending; for arguments, files and errors see `ddpm.model.MotionModel.export`."""
     path, ending = Path(path), Path(path).suffix.lower()
     if ending not in ENDINGS:
         raise ConfigError(f"{path}: unknown ending {ending!r}; models are written as {', '.join(ENDINGS)}")
@@ -115,7 +115,7 @@ def read_exported(path: Path) -> dict[str, Any]:
     return {**content, "state_dict": tensors}
 
 
-def _safetensors(model: MotionDiffusion, text: str, half: bool, path: Path) -> bytes:
+def _safetensors(model: MotionModel, text: str, half: bool, path: Path) -> bytes:
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     for name, value in tensors.items():
         if half and name.startswith("diffusion.eps_model.") and value.is_floating_point():
@@ -136,7 +136,7 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def exported(model: MotionDiffusion) -> torch.export.ExportedProgram:
+def exported(model: MotionModel) -> torch.export.ExportedProgram:
     """A `DenoisingCall` with inputs xt, t and, for a conditional model, condition; any number of clips of ``model.frames``.
 
     A ConfigError for a network that torch.export cannot trace, or only for one number of clips.
@@ -154,14 +154,14 @@ def exported(model: MotionDiffusion) -> torch.export.ExportedProgram:
         raise ConfigError(f"model: torch.export cannot trace this network for any number of clips: {said}") from error
 
 
-def _program(model: MotionDiffusion, text: str, half: bool, path: Path) -> bytes:
+def _program(model: MotionModel, text: str, half: bool, path: Path) -> bytes:
     content = io.BytesIO()
     with _quiet():
         torch.export.save(exported(model), content, extra_files={"card.json": text})
     return content.getvalue()
 
 
-def _onnx(model: MotionDiffusion, text: str, half: bool, path: Path) -> bytes:
+def _onnx(model: MotionModel, text: str, half: bool, path: Path) -> bytes:
     if not all(map(importlib.util.find_spec, ("onnx", "onnxscript"))):
         raise ConfigError(f"{path}: needs onnx and onnxscript: pip install 'pose-ddpm[onnx]', or -e '.[onnx]'")
     with _quiet():

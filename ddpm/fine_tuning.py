@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ddpm.checkpoint import checkpoint_of, load_run
 from ddpm.errors import CheckpointError, ConfigError
-from ddpm.module import Batch, MotionDiffusion, evaluating
+from ddpm.model import Batch, evaluating
+from ddpm.module import MotionDiffusion
 from ddpm.process.condition import LabelCondition, VectorCondition
 from ddpm.resuming import override_key
 
@@ -40,7 +41,7 @@ class Origin:
 
     def __init__(self, path: str, resume: Path | None = None, trust: Sequence[str] = ()) -> None:
         self.path = checkpoint_of(path) if resume is None else resume
-        self.module, config = load_run(self.path, trust)
+        self.model, config = load_run(self.path, trust)
         missing = [key for key in (*FIXED, *USUAL) if key not in config]
         if missing:
             raise CheckpointError(f"finetune={path}: of an earlier version, its configuration lacks {missing}; train it anew")
@@ -67,22 +68,22 @@ class Origin:
             if key.startswith(MAY_CHANGE):
                 found[group] = {**found[group], name: config[group][name]}
         if "target_fps" in config["data"] and config["data"]["target_fps"] is None:
-            found["data.target_fps"] = self.module.fps
+            found["data.target_fps"] = self.model.fps
         return found
 
     @property
     def conditional(self) -> bool:
         """Whether the trained network is conditioned on actions."""
-        return isinstance(self.module.condition, LabelCondition)
+        return isinstance(self.model.condition, LabelCondition)
 
     def vectors(self, found: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
         """The vectors of the data, see `ddpm.process.condition.vector_statistics`, standardised as the trained model's."""
-        mine = self.module.condition
+        mine = self.model.condition
         return {**found, "mean": mine.mean, "std": mine.std} if found and isinstance(mine, VectorCondition) else found
 
     def relabelled(self, clips: Recordings) -> Recordings:
         """The recordings with the actions of the trained model, and behind them those that are new."""
-        before = self.module.class_names
+        before = self.model.class_names
         every = (*before, *(name for name in clips.class_names if name not in before))
         place = torch.tensor([every.index(name) for name in clips.class_names] + [-1])
         return replace(clips, class_names=every, labels=place[clips.labels])
@@ -95,7 +96,7 @@ class Origin:
         Raises:
             ConfigError: a tensor that does not fit.
         """
-        state = self.module.state_dict()
+        state = self.model.state_dict()
         with torch.no_grad():
             for name, new in module.state_dict().items():
                 old = state.get(name, new.new_zeros(()))

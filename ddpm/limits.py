@@ -12,12 +12,12 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from ddpm.build import LIMITS as MOST
-from ddpm.build import build_module, sketching, with_channels
+from ddpm.build import sketching, with_channels
 from ddpm.config import blaming, check, construct
 from ddpm.errors import ConfigError, outside, refuse, refuse_split
 from ddpm.files import refuse_unwritable
 from ddpm.memory import refuse_beyond_memory, training_memory
-from ddpm.module import MotionDiffusion
+from ddpm.module import MotionDiffusion, build_module
 from ddpm.process.condition import vector_statistics
 from ddpm.process.samplers import cost
 from ddpm.resuming import flat

@@ -12,11 +12,11 @@ import torch
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
-from ddpm.build import build_module
 from ddpm.config import construct
 from ddpm.errors import ConfigError
 from ddpm.fine_tuning import Origin
-from ddpm.module import MotionDiffusion, evaluating
+from ddpm.model import evaluating
+from ddpm.module import MotionDiffusion, build_module
 from ddpm.process.condition import several, vector_statistics
 from ddpm.resuming import OWN, flat, override_key
 from ddpm.runs import is_first_process

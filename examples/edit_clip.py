@@ -15,7 +15,7 @@ run, path, keep, out = sys.argv[1:]
 model = load(run)
 clip, floor, action = read_whole(path, model.skeleton, model.fps, 0)  # the first clip of any file that data=folder reads
 given = given_by(keep.split(","), model.skeleton, len(clip))
-facing = model.hparams["loader"]["facing"]  # whether all clips faced one way in training
+facing = model.configuration["loader"]["facing"]  # whether all clips faced one way in training
 clips = edit(model, clip, given, range(4), facing=facing, floor=floor)
 
 off = 100 * (clips.positions - clip).abs()

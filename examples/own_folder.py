@@ -12,10 +12,10 @@ import torch
 
 from datamodules.pose import PoseDataModule
 from datamodules.sets.folder import folder
-from ddpm import load
+from ddpm import MotionDiffusion
 
 run, directory, steps, out = sys.argv[1:]
-model = load(run)
+model = MotionDiffusion.load_from_checkpoint(run)  # a LightningModule, where ddpm.load gives what samples alone
 recordings = folder(model.skeleton, directory, target_fps=model.fps)  # joints are found by name
 print("\n".join(recordings.notes))
 
@@ -24,7 +24,7 @@ names = [*model.class_names]
 place = torch.tensor([names.index(name) if name in names else -1 for name in recordings.class_names] + [-1])
 recordings = replace(recordings, class_names=model.class_names, labels=place[recordings.labels])
 
-facing = model.hparams["loader"]["facing"]  # whether all clips face one way, as in training
+facing = model.configuration["loader"]["facing"]  # whether all clips face one way, as in training
 data = PoseDataModule(recordings, model.frames, batch_size=16, steps_per_epoch=50, split="sequence", facing=facing)
 model.optimizer = partial(torch.optim.AdamW, lr=2e-4)
 trainer = pl.Trainer(max_steps=int(steps), gradient_clip_val=1.0, logger=False, enable_checkpointing=False, default_root_dir=out)

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 import ddpm
-from ddpm.build import build_module
-from ddpm.checkpoint import PRETRAINED, DurableCheckpointIO, load_module
+from ddpm.checkpoint import PRETRAINED, load_module
+from ddpm.checkpoint_io import DurableCheckpointIO
 from ddpm.clips import Clips
 from ddpm.errors import CheckpointError
-from ddpm.module import MotionDiffusion
+from ddpm.module import MotionDiffusion, build_module
 from ddpm.process.samplers import unipc
 
 NAMES, COUNTS = ("bow", "run", "walk"), (3, 0, 5, 2)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ddpm.bones import rigid_bones
-from ddpm.build import build_module
-from ddpm.module import RIGID_SNR, MotionDiffusion
+from ddpm.denoiser import RIGID_SNR
+from ddpm.module import MotionDiffusion, build_module
 from ddpm.process.samplers import ddim, ddpm, dpmpp_2m, dpmpp_2m_sde, heun, unipc
 from ddpm.skeleton import Skeleton
 

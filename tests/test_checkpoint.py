@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from ddpm import load
-from ddpm.build import build_module
-from ddpm.checkpoint import DurableCheckpointIO, checkpoint_of, load_module, load_run, read_checkpoint
+from ddpm.checkpoint import checkpoint_of, load_module, load_run, read_checkpoint
+from ddpm.checkpoint_io import DurableCheckpointIO
 from ddpm.errors import CheckpointError, ConfigError, ProjectError, WriteError
 from ddpm.files import keeping, write_durably
-from ddpm.module import MotionDiffusion
+from ddpm.module import MotionDiffusion, build_module
 from ddpm.process.samplers import ddpm
 
 SEEDS = [3, 14, 15]

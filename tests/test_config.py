@@ -14,9 +14,10 @@ import torch
 from hydra.utils import instantiate
 
 from callbacks.loss_plot import LossPlot
-from ddpm.build import build_module, with_channels
+from ddpm.build import with_channels
 from ddpm.config import PARTS, RESUMED, check, construct, construct_part, fits
 from ddpm.errors import ConfigError
+from ddpm.module import build_module
 from ddpm.networks.unet import MDM_UNetModel
 from ddpm.process.gaussian import Gaussian
 from ddpm.process.prediction import X0

@@ -13,13 +13,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 import evaluate  # noqa: F401  registers its schema
 import inspect_data  # noqa: F401  registers its schema
-from ddpm.build import build_module
 from ddpm.command import plain
 from ddpm.config import check, construct, construct_part
 from ddpm.errors import ConfigError
 from ddpm.limits import checked, suitable_precision
+from ddpm.module import build_module
 from ddpm.process.timestep_sampling import Uniform
-from sample import Config as SampleConfig
+from ddpm.request import Request as SampleConfig
 from tests.configs import compose
 from train import Config
 

@@ -9,7 +9,7 @@ from PIL import Image
 from benchmarks.control import COLUMNS, guidance, plot, seams
 from datamodules.pose import PoseDataModule
 from datamodules.sets.synthetic import synthetic
-from ddpm.build import build_module
+from ddpm.module import build_module
 from tests.datamodules.test_msr_action3d import SKELETON
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.editing import RULES, compared, kept
-from ddpm.build import build_module
+from ddpm.module import build_module
 from ddpm.process.editing import given_by
 
 

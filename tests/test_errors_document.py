@@ -26,6 +26,9 @@ AREAS = {
     "Training": ("ddpm/module", "ddpm/learning_rate", "ddpm/motion_losses", "ddpm/networks", "ddpm/normalizer", "callbacks"),
     "Diffusion": ("ddpm/process", "ddpm/seeding"),
     "sample.py, evaluate.py, compare.py": (
+        "ddpm/model",
+        "ddpm/denoiser",
+        "ddpm/request",
         "sample.py",
         "evaluate.py",
         "compare.py",

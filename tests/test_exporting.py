@@ -13,10 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import ddpm
-from ddpm.build import build_module
 from ddpm.errors import CheckpointError, ConfigError
 from ddpm.exporting import FORMAT, DenoisingCall, _digest
-from ddpm.module import MotionDiffusion
+from ddpm.module import MotionDiffusion, build_module
 from tests.commands.doors import command
 from tests.test_api import COUNTS, NAMES, checkpoint
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.build import build_module
 from ddpm.config import construct_part
+from ddpm.module import build_module
 from ddpm.motion_losses import MotionLoss
 from ddpm.skeleton import Skeleton
 

@@ -12,8 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from ddpm import training
-from ddpm.build import build_module
 from ddpm.errors import ConfigError
+from ddpm.module import build_module
 from ddpm.training import END_METRICS, compile_network, log_configuration, make_loggers
 
 SAVED = {"T": 20, "seed": 4, "skeleton": {"up": "y"}, "model": {"mult": [1, 2], "dim": None}}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ddpm.clips import Clips, heading, rotated
-from ddpm.module import LONGEST, Autoguidance, MotionDiffusion, evaluating
+from ddpm.model import LONGEST, Autoguidance, MotionModel, evaluating
 from ddpm.process.constraints import Known
 from ddpm.process.samplers import Denoise, Observer, Sampler, SeededNoise, batch_of, ddim, progress_bar
 from ddpm.process.spacing import levels
@@ -82,7 +82,7 @@ def ddim_inverse(denoise: Denoise, x0: Tensor, alpha_bar: Tensor, *, steps: int 
 
 
 def interpolate(
-    model: MotionDiffusion,
+    model: MotionModel,
     ends: Sequence[int],
     n: int,
     *,
@@ -93,7 +93,7 @@ def interpolate(
     sampler: Sampler | None = None,
     batch_size: int = 64,
 ) -> Clips:
-    """Clips from one seed to another, both included; for the other arguments see `ddpm.module.MotionDiffusion.sample`.
+    """Clips from one seed to another, both included; for the other arguments see `ddpm.model.MotionModel.sample`.
 
     Args:
         model: trained.
@@ -116,7 +116,7 @@ def interpolate(
 
 
 def vary(
-    model: MotionDiffusion,
+    model: MotionModel,
     clip: Tensor,
     strength: float,
     seeds: Sequence[int],
@@ -129,7 +129,7 @@ def vary(
 ) -> Clips:
     """Clips like a given one: noised up to a diffusion step, and denoised from there (SDEdit, Meng et al. 2022).
 
-    For the other arguments see `ddpm.module.MotionDiffusion.sample`.
+    For the other arguments see `ddpm.model.MotionModel.sample`.
 
     Args:
         model: trained.
@@ -156,7 +156,7 @@ def vary(
     return model.as_clips(clips, torch.tensor(seeds), labels)
 
 
-def clip_of(model: MotionDiffusion, clip: Tensor) -> Tensor:
+def clip_of(model: MotionModel, clip: Tensor) -> Tensor:
     """The clip as a tensor; a ValueError unless it is ``(frames, joints, coords)`` of the model's skeleton."""
     clip, skeleton = torch.as_tensor(clip), model.skeleton
     if clip.ndim != 3 or clip.shape[1:] != (len(skeleton.names), skeleton.coords) or not 1 < len(clip) <= LONGEST:
@@ -211,7 +211,7 @@ def given_by(keep: str | int | Sequence[str | int], skeleton: Skeleton, frames: 
 
 
 def edit(
-    model: MotionDiffusion,
+    model: MotionModel,
     clip: Tensor,
     given: Tensor,
     seeds: Sequence[int],
@@ -226,7 +226,7 @@ def edit(
 ) -> Clips:
     """Clips of which a part is given and comes back as it is, and the rest is sampled: `ddpm.process.constraints.Known`.
 
-    For the other arguments see `ddpm.module.MotionDiffusion.sample`.
+    For the other arguments see `ddpm.model.MotionModel.sample`.
 
     Args:
         model: trained.
@@ -274,10 +274,11 @@ def edit(
     return replace(model.as_clips(made, torch.tensor(seeds), labels), given=given.cpu().expand(len(made), -1, -1, -1))
 
 
-def invert(model: MotionDiffusion, clips: Tensor, steps: int, batch_size: int = 64) -> tuple[Clips, Tensor]:
+def invert(model: MotionModel, clips: Tensor, steps: int, batch_size: int = 64) -> tuple[Clips, Tensor]:
     """The noise of clips by DDIM inversion, and the clips that DDIM samples from it.
 
-    A warning says where the noise is of no use: it is not noise as the model draws it, or does not lead back to its clip.
+    The log says how far they are from the given ones. A warning says where the noise is of no use: it is not noise as the model
+    draws it, or does not lead back to its clip.
 
     Args:
         model: trained.
@@ -298,7 +299,13 @@ def invert(model: MotionDiffusion, clips: Tensor, steps: int, batch_size: int = 
                 model.generate(noise, partial(torch.zeros_like, noise), project=None, sampler=partial(ddim, steps=steps))
             )
     made, noise = torch.cat(again), torch.cat(noises)
-    deviation, off = noise.flatten(1).std(dim=1), float((made - clips.to(made)).norm(dim=-1).mean())
+    deviation, errors = noise.flatten(1).std(dim=1), (made - clips.to(made)).norm(dim=-1)
+    off = float(errors.mean())
+    log.info(
+        "sampled again from their noise, joints are %.2f cm off on average, %.2f cm at worst; the noise has the deviation "
+        "%.2f (1 is what the model draws clips from; more is detail that it cannot explain)",
+        100 * off, 100 * errors.max(), noise.std(),
+    )  # fmt: skip
     if off > NEAR:
         log.warning(
             "invert: %d calls are too few: clips sampled again are off by %.0f cm on average, their noise is of no use; try %d",

@@ -21,8 +21,8 @@ import inspect_data
 import sample
 import train
 from ddpm import command, memory
-from ddpm.build import build_module
-from ddpm.module import MotionDiffusion
+from ddpm.module import MotionDiffusion, build_module
+from ddpm.request import Request
 from tests.commands.doors import DOORS
 from tests.commands.test_command import Run, run  # noqa: F401  a fixture
 from tests.configs import compose
@@ -323,9 +323,9 @@ def refused(
 
     def asked(door: str, line: str) -> str:
         words = shlex.split(line.replace("''", "\"''\""))
-        with pytest.raises(command.EXPECTED) as caught:
+        with pytest.raises(command.expected()) as caught:
             cfg = typed(bases[door], words)
-            command._look_over(cfg, [field.name for field in dataclasses.fields(DOORS[door].Config)])
+            command._look_over(cfg, [field.name for field in dataclasses.fields(Request if door == "sample" else DOORS[door].Config)])
             works[door](cfg, words)
         return command.message(caught.value)
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from ddpm.checkpoint import DurableCheckpointIO, read_checkpoint
+from ddpm.checkpoint import read_checkpoint
+from ddpm.checkpoint_io import DurableCheckpointIO
 from ddpm.config import RESUMED, check
 from ddpm.errors import CheckpointError, ConfigError
 from ddpm.resuming import checkpoint_to_resume, overrides_of, refuse_outside

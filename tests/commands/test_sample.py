@@ -16,10 +16,12 @@ import sample as sample_script
 from datamodules.readers.bvh_file import read
 from datamodules.sets.folder import read_file
 from datamodules.source import read_source
-from ddpm.build import build_module, own_data
-from ddpm.checkpoint import DurableCheckpointIO, load_module, load_run, read_checkpoint
+from ddpm.build import own_data
+from ddpm.checkpoint import load_module, load_run, read_checkpoint
+from ddpm.checkpoint_io import DurableCheckpointIO
 from ddpm.errors import ConfigError, DataError
-from ddpm.module import MotionDiffusion
+from ddpm.model import MotionModel
+from ddpm.module import MotionDiffusion, build_module
 from ddpm.process.editing import vary
 from ddpm.process.samplers import cost, ddim, ddpm, heun, progress_bar, unipc
 from ddpm.process.schedules import cosine
@@ -176,14 +178,14 @@ def test_bad_values_are_named_before_anything_is_loaded(overrides: list[str], na
 
 
 def test_clips_that_are_not_finite_are_not_written(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = MotionDiffusion.sample
+    original = MotionModel.sample
 
-    def diverged(self: MotionDiffusion, *args: Any, **kwargs: Any) -> Any:
+    def diverged(self: MotionModel, *args: Any, **kwargs: Any) -> Any:
         clips = original(self, *args, **kwargs)
         clips.positions[1, 2, 3, 0] = float("nan")
         return clips
 
-    monkeypatch.setattr(MotionDiffusion, "sample", diverged)
+    monkeypatch.setattr(MotionModel, "sample", diverged)
     with pytest.raises(ValueError, match="1 of 3 clips are not finite: they are neither written"):
         sampled(run, tmp_path / "out", "n=3")
     assert not (tmp_path / "out").exists()

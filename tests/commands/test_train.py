@@ -26,11 +26,11 @@ from callbacks.skeleton_gif import SkeletonGIF
 from datamodules.clip_set import ClipSet, Recording
 from datamodules.pose import PoseDataModule
 from datamodules.sets.synthetic import synthetic
-from ddpm.build import build_module, with_channels
+from ddpm.build import with_channels
 from ddpm.checkpoint import load_module
 from ddpm.errors import CheckpointError, ConfigError
 from ddpm.learning_rate import warmup_constant, warmup_cosine
-from ddpm.module import MotionDiffusion
+from ddpm.module import MotionDiffusion, build_module
 from ddpm.runs import locked, remove_what_was_left, run_directory
 from ddpm.skeleton import Skeleton
 from tests.commands.doors import ROOT, command, process
@@ -357,7 +357,7 @@ def test_the_table_under_accumulation_and_without_validation(tmp_path: Path) -> 
 FIXED = """
 import pytorch_lightning as pl
 import torch
-from ddpm.module import MotionDiffusion
+from ddpm.module import MotionDiffusion, build_module
 
 class Fixed(pl.Callback):
     def on_fit_start(self, trainer, module):

@@ -24,7 +24,7 @@ from datamodules.sets.bvh import bvh, skeleton
 from datamodules.sets.folder import folder
 from datamodules.sets.msr_action3d import msr_action3d
 from ddpm.clips import Clips
-from ddpm.command import EXPECTED, message, plain
+from ddpm.command import expected, message, plain
 from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 from tests.datamodules.test_folder import table
@@ -376,7 +376,7 @@ def test_no_damaged_skeleton_escapes(tmp_path: Path, lines: list[tuple[int, int,
     began = time.monotonic()
     try:
         plain(OmegaConf.create({"skeleton": OmegaConf.load(path)}))
-    except EXPECTED as e:
+    except expected() as e:
         said = message(e)
         assert "Error: " in said and said.count("\n") <= 2 and len(said) < 5000 and said.replace("\n", "").isprintable()
     assert time.monotonic() - began < SECONDS

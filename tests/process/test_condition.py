@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ddpm.build import build_module
-from ddpm.checkpoint import DurableCheckpointIO, load_module
+from ddpm.checkpoint import load_module
+from ddpm.checkpoint_io import DurableCheckpointIO
 from ddpm.config import construct_part
-from ddpm.module import Autoguidance, MotionDiffusion
+from ddpm.model import Autoguidance
+from ddpm.module import MotionDiffusion, build_module
 from ddpm.normalizer import Normalizer
 from ddpm.process.condition import LabelCondition, guided, several
 from ddpm.process.diffusion import Denoised, DenoiseDiffusion

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.build import build_module
+from ddpm.module import build_module
 from ddpm.process.editing import between, ddim_inverse, invert, slerp
 from ddpm.process.samplers import Denoise, SeededNoise, ddim, ddpm, dpmpp_2m
 from ddpm.process.schedules import cosine, linear, zero_terminal_snr

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddpm.build import build_module, with_channels
-from ddpm.checkpoint import DurableCheckpointIO, load_module
+from ddpm.build import with_channels
+from ddpm.checkpoint import load_module
+from ddpm.checkpoint_io import DurableCheckpointIO
+from ddpm.module import build_module
 from ddpm.process.diffusion import DenoiseDiffusion
 from ddpm.process.gaussian import FLOOR, PRIOR, Gaussian
 from ddpm.process.prediction import EDM, X0, Velocity

@@ -5,8 +5,8 @@ from functools import partial
 import pytest
 import torch
 
-from ddpm.build import build_module
-from ddpm.module import MotionDiffusion, evaluating
+from ddpm.model import evaluating
+from ddpm.module import MotionDiffusion, build_module
 
 LENGTHS = (8, 5, 13)
 TRANSFORMER = {

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from ddpm.build import build_module
+from ddpm.module import build_module
 from ddpm.process.diffusion import ClipLosses, DenoiseDiffusion
 from ddpm.process.noise_levels import NoiseLevels
 from ddpm.process.prediction import X0

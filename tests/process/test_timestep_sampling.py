@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.build import build_module
+from ddpm.module import build_module
 from ddpm.process.diffusion import DenoiseDiffusion
 from ddpm.process.schedules import linear
 from ddpm.process.timestep_sampling import Importance, Stratified, Timesteps, Uniform

@@ -16,10 +16,11 @@ from datamodules.prepare import prepare
 from datamodules.sets.folder import folder
 from datamodules.sets.store import store, write_store
 from datamodules.split import split_in_time
-from ddpm.build import build_module
-from ddpm.checkpoint import DurableCheckpointIO, load_module
+from ddpm.checkpoint import load_module
+from ddpm.checkpoint_io import DurableCheckpointIO
 from ddpm.errors import ConfigError, DataError
-from ddpm.module import Autoguidance
+from ddpm.model import Autoguidance
+from ddpm.module import build_module
 from ddpm.process.condition import VECTORS, VectorCondition, vector_statistics
 from tests.skeletons import people, shipped
 
