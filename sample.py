@@ -80,11 +80,11 @@ def sample(composed: DictConfig) -> Path:
         except ValueError as error:
             raise ConfigError(f"vector={cfg.vector}: {str(error).removeprefix('condition: ')}") from error
     turned = (run.get("loader") or {}).get("facing", False)
-    source = None if cfg.source is None else source_of(cfg, model, run, turned).positions.float()
+    source = None if cfg.source is None else source_of(cfg.source, cfg, model, run, turned).positions.float()
     seeds, arrays, drawn, titles, cells = range(cfg.seed, cfg.seed + cfg.n), {}, None, None, cfg.gif_clips
     project = {"none": None, None: ""}.get(cfg.project, cfg.project)  # the empty string is the model's own
     guidance = cfg.guidance
-    if cfg.guide is not None:
+    if cfg.guide is not None and cfg.guidance is not None:
         guidance = Autoguidance(load_run(cfg.guide, cfg.trust)[0], cfg.guidance)
     options = {"labels": labels, "guidance": guidance, "project": project, "sampler": sampler, "batch_size": cfg.batch_size}
     began = time.monotonic()
@@ -137,11 +137,11 @@ def sample(composed: DictConfig) -> Path:
     return path
 
 
-def source_of(cfg: Request, model: MotionModel, run: dict[str, Any], turned: bool) -> Clips:
+def source_of(source: str, cfg: Request, model: MotionModel, run: dict[str, Any], turned: bool) -> Clips:
     """The clips that ``source`` names, from number ``source_clip`` on; of held-out recordings windows as in training."""
-    if cfg.source != "val":
+    if source != "val":
         n = 1 if cfg.vary is not None else cfg.n
-        return read_source(cfg.source, model.skeleton, model.fps, model.frames, cfg.source_clip, n, turned)
+        return read_source(source, model.skeleton, model.fps, model.frames, cfg.source_clip, n, turned)
     data = own_data(run, cfg.data, through_cache(partial(construct_data, trust=cfg.trust), cfg.cache))
     whole = data.val_recordings[data.clips.lengths[data.val_recordings] >= model.frames]
     index = data.whole_windows(whole)

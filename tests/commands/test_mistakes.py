@@ -325,7 +325,8 @@ def refused(
         words = shlex.split(line.replace("''", "\"''\""))
         with pytest.raises(command.expected()) as caught:
             cfg = typed(bases[door], words)
-            command._look_over(cfg, [field.name for field in dataclasses.fields(Request if door == "sample" else DOORS[door].Config)])
+            schema = Request if door == "sample" else DOORS[door].Config
+            command._look_over(cfg, [field.name for field in dataclasses.fields(schema)])
             works[door](cfg, words)
         return command.message(caught.value)
 
