@@ -96,7 +96,8 @@ def checkpoint_to_resume(resume: str | None, out: Path) -> Path | None:
         raise CheckpointError(f"resume={resume}: there is no {path}; resume=auto starts anew where there is nothing to resume")
     if path.resolve().parent.parent != out.resolve():
         raise ConfigError(
-            f"resume={resume}: a run is continued in its own directory, from a file in its checkpoints folder, and not in {out}"
+            f"resume={resume}: a run is continued in its own directory, from a file in its checkpoints folder, and not in {out}; "
+            f"finetune={resume} begins a new run with its weights"
         )
     return path
 
