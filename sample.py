@@ -124,6 +124,9 @@ def sample(composed: DictConfig) -> Path:
     if cfg.gif_clips > 0:
         drawn.take(slice(cells)).save(out / "clips.gif", titles=titles and titles[:cells])
         log.info("%s: %d of them", out / "clips.gif", min(cfg.gif_clips, len(clips)))
+    if cfg.export == "mp4":
+        first = cells or len(drawn)
+        log.info("%s: the picture as a film", *drawn.take(slice(first)).save(out / "clips.mp4", titles=titles and titles[:first]))
     if cfg.export == "html":
         log.info("%s: all of them; open it in a browser", *drawn.save(out / "clips.html", titles=titles))
     if cfg.export in ("csv", "glb"):

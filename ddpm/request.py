@@ -1,5 +1,6 @@
 """What sample.py can be asked for: its keys, their limits, and which of them exclude each other."""
 
+import importlib.util
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 from ddpm.clips import FASTEST, TEMPO
 from ddpm.errors import ConfigError, outside, refuse
 
+EXPORTS = ("bvh", "csv", "glb", "html", "mp4")
+"""Formats beside .npz and .gif."""
 MODES = ("interpolate", "vary", "invert", "edit", "script")
 """Keys of which each is another way to come to clips."""
 
@@ -59,7 +62,7 @@ def refuse_request(cfg: Request) -> None:
     refuse(outside(vars(cfg), limits))
     for key, good, limit in (
         ("seed", cfg.seed + cfg.n <= 2**63, "so small that seed + n is at most 2^63"),
-        ("export", cfg.export in (None, "bvh", "csv", "glb", "html"), "bvh, csv, glb, html, or null"),
+        ("export", cfg.export in (None, *EXPORTS), f"{', '.join(EXPORTS)}, or null"),
         ("guidance", 0 <= (cfg.guidance or 0) < math.inf, "a number, and not negative; 1 is none, more exaggerates the action"),
         ("project", cfg.project in (None, "bones", "none"), "bones, none, or null for that of the run"),
         ("vary", cfg.vary is None or 0 < cfg.vary <= 1, "in (0, 1]: 1 keeps nothing of the clip"),
@@ -74,7 +77,9 @@ def refuse_request(cfg: Request) -> None:
     several = isinstance(cfg.action, list) and len(cfg.action) != 1
     sourced = f"source={cfg.source}: vary and invert need one, a file of clips or val, and nothing else does"
     towards = f"guidance={cfg.guidance}: with vary there is something to guide towards only with action=, vector= or guide="
+    filmed = cfg.export != "mp4" or importlib.util.find_spec("imageio_ffmpeg") is not None
     refuse([
+        (not filmed, "export=mp4 needs imageio-ffmpeg: pip install 'pose-ddpm[video]' or pip install -e '.[video]'"),
         (len(modes) > 1, f"{' and '.join(modes)} cannot be combined: give one of them"),
         ((cfg.source is None) == (varies or inverts), sourced),
         (inverts and given, f"{given}: clips are inverted without; leave it away"),

@@ -25,6 +25,7 @@ from ddpm.module import MotionDiffusion, build_module
 from ddpm.process.editing import vary
 from ddpm.process.samplers import cost, ddim, ddpm, heun, progress_bar, unipc
 from ddpm.process.schedules import cosine
+from ddpm.viz import render
 from ddpm.viz.bvh_out import write_bvh
 from ddpm.viz.plots import plot_quality
 from ddpm.viz.render import GIVEN
@@ -476,6 +477,17 @@ def test_clips_go_out_as_bvh(run: Path, tmp_path: Path, caplog: pytest.LogCaptur
     assert "left_hand" in caplog.text and "mm off on average" in caplog.text
     with pytest.raises(ConfigError, match="export=fbx"):
         sampled(run, tmp_path, "export=fbx")
+
+
+def test_a_film_is_the_picture(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(render, "mp4_bytes", lambda frames, fps: f"{frames.shape} {fps}".encode())
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
+    sampled(run, tmp_path, "n=2", "gif_clips=1", "export=mp4")
+    with Image.open(tmp_path / "clips.gif") as picture:
+        assert (tmp_path / "clips.mp4").read_text() == f"{(picture.n_frames, picture.height, picture.width, 3)} 20.0"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"export=mp4 needs imageio-ffmpeg: pip install 'pose-ddpm\[video\]'"):
+        sampled(run, tmp_path, "n=2", "export=mp4")
 
 
 @pytest.mark.parametrize("ending", ["csv", "glb"])
