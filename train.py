@@ -9,9 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import hydra
 import pytorch_lightning as pl
@@ -19,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import LearningRateMonitor, ProgressBar
+from pytorch_lightning.callbacks import LearningRateMonitor
 
 from callbacks.interrupt import StopBetweenBatches
 from callbacks.motion_metrics import MotionMetrics
@@ -27,62 +25,26 @@ from datamodules.cache import through_cache
 from datamodules.pose import PoseDataModule
 from datamodules.split import list_digest
 from ddpm import resuming, runs, sweep
-from ddpm.checkpoint_io import DurableCheckpointIO
 from ddpm.command import command, message, plain
-from ddpm.config import RESUMED, blaming, construct
+from ddpm.config import RESUMED, construct
 from ddpm.errors import CheckpointError, ConfigError, typed
 from ddpm.files import write_durably
 from ddpm.fine_tuning import Origin, validation_loss
-from ddpm.limits import checked, refuse_processes, refuse_too_small, refuse_unknown_monitor
+from ddpm.limits import Config, checked, refuse_processes, refuse_too_small, refuse_unknown_monitor
 from ddpm.record import record_end, record_start
 from ddpm.training import (
     compile_network,
-    count_steps_in_epochs,
     description,
     fitted_module,
     log_configuration,
     make_loggers,
+    make_trainer,
     quiet_lightning,
 )
 
 log = logging.getLogger("train")
 
 OmegaConf.register_new_resolver("run_dir", runs.run_directory, replace=True, use_cache=True)
-
-
-@dataclass
-class Config:
-    """Types of the top-level keys; the groups are checked against their constructors when they are built."""
-
-    T: int
-    frames: int
-    seed: int
-    resume: str | None
-    out: str | None
-    compile: bool
-    cache: str | None
-    trust: list[str]
-    finetune: str | None
-    loader: Any
-    model: Any
-    schedule: Any
-    prediction: Any
-    weighting: Any
-    timesteps: Any
-    variance: Any
-    motion_loss: Any
-    condition: Any
-    project: str | None
-    travel: str
-    sampler: Any
-    skeleton: Any
-    data: Any
-    augment: Any
-    optimizer: Any
-    lr_scheduler: Any
-    trainer: Any
-    callbacks: Any
-    logger: Any
 
 
 def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] | None = None) -> float:
@@ -106,6 +68,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
         resume, resumed_step = resuming.checkpoint_to_resume(cfg.resume, out), None
         if cfg.resume is None:
             runs.refuse_to_overwrite(out)
+        elif resume is None:
+            log.info("resume=auto: there is nothing to resume in %s, starting anew", out)
         given = [resuming.override_key(override) for override in overrides]
         origin = None if cfg.finetune is None else Origin(cfg.finetune, resume, cfg.trust)
         cfg = cfg.copy()
@@ -128,13 +92,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
         # It refuses to run without a logger, and logger=none is a legitimate wish.
         callbacks = [c for c in callbacks if loggers or not isinstance(c, LearningRateMonitor)]
         refuse_unknown_monitor(callbacks)
-        with blaming("trainer", config["trainer"]):
-            trainer: pl.Trainer = construct(config["trainer"], "trainer")(
-                callbacks=[*callbacks, StopBetweenBatches()], logger=loggers, plugins=[DurableCheckpointIO(out)],
-                default_root_dir=str(out), use_distributed_sampler=False, enable_model_summary=False, num_sanity_val_steps=0,
-                enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
-            )  # fmt: skip
-        count_steps_in_epochs(trainer)
+        trainer = make_trainer(config["trainer"], [*callbacks, StopBetweenBatches()], loggers, out)
 
         clips = through_cache(construct, config["cache"])(config["data"], "data")
         for flaw in clips.flaws or ():

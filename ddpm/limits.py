@@ -4,6 +4,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,42 @@ from ddpm.module import MotionDiffusion, build_module
 from ddpm.process.condition import vector_statistics
 from ddpm.process.samplers import cost
 from ddpm.resuming import flat
+
+
+@dataclass
+class Config:
+    """The top-level keys of conf/config.yaml; the groups are checked against their constructors when they are built."""
+
+    T: int
+    frames: int
+    seed: int
+    resume: str | None
+    out: str | None
+    compile: bool
+    cache: str | None
+    trust: list[str]
+    finetune: str | None
+    loader: Any
+    model: Any
+    schedule: Any
+    prediction: Any
+    weighting: Any
+    timesteps: Any
+    variance: Any
+    motion_loss: Any
+    condition: Any
+    project: str | None
+    travel: str
+    sampler: Any
+    skeleton: Any
+    data: Any
+    augment: Any
+    optimizer: Any
+    lr_scheduler: Any
+    trainer: Any
+    callbacks: Any
+    logger: Any
+
 
 OURS = {
     "callbacks": "use the group callbacks",

@@ -82,7 +82,6 @@ def checkpoint_to_resume(resume: str | None, out: Path) -> Path | None:
     refuse_links(out)
     if resume == "auto":
         if not any((out / "checkpoints").glob("*.ckpt")):
-            log.info("resume=auto: there is nothing to resume in %s, starting anew", out)
             return None
         path = checkpoint_of(out)
         try:

@@ -5,14 +5,17 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
-from ddpm.config import construct
+from ddpm.checkpoint_io import DurableCheckpointIO
+from ddpm.config import blaming, construct
 from ddpm.errors import ConfigError
 from ddpm.fine_tuning import Origin
 from ddpm.model import evaluating
@@ -148,7 +151,19 @@ def log_configuration(loggers: Iterable[Logger], config: Mapping[str, Any], over
             )
 
 
-def count_steps_in_epochs(trainer: pl.Trainer) -> None:
+def make_trainer(node: Mapping[str, Any], callbacks: list[pl.Callback], loggers: list[Logger], out: Path) -> pl.Trainer:
+    """The Trainer of the configuration; a ConfigError names the keys of what it does not take."""
+    with blaming("trainer", node):
+        trainer: pl.Trainer = construct(node, "trainer")(
+            callbacks=callbacks, logger=loggers, plugins=[DurableCheckpointIO(out)], default_root_dir=str(out),
+            use_distributed_sampler=False, enable_model_summary=False, num_sanity_val_steps=0,
+            enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
+        )  # fmt: skip
+    _count_steps_in_epochs(trainer)
+    return trainer
+
+
+def _count_steps_in_epochs(trainer: pl.Trainer) -> None:
     """Let a run with ``max_steps`` or ``max_time`` resume as one without.
 
     Lightning would take every start with ``max_steps`` for one within an epoch, and end an epoch that is complete a second time.
