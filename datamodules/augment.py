@@ -26,13 +26,7 @@ class Augment:
     """
 
     def __init__(
-        self,
-        skeleton: Skeleton,
-        frames: int,
-        yaw: float = 0.0,
-        mirror: float = 0.0,
-        scale: float = 0.0,
-        speed: float = 0.0,
+        self, skeleton: Skeleton, frames: int, yaw: float = 0.0, mirror: float = 0.0, scale: float = 0.0, speed: float = 0.0
     ) -> None:
         for name, value, good, limit in (
             ("yaw", yaw, 0 <= yaw <= 180, "degrees in [0, 180]"),

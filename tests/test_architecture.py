@@ -31,7 +31,7 @@ LAYERS = [
     {"ddpm.metrics.comparison", "ddpm.metrics.classifier"},
     {"ddpm.metrics.suite"},
     {"ddpm.metrics.verdict"},
-    {"ddpm.metrics.table"},
+    {"ddpm.metrics.table", "ddpm.metrics.sampler_table"},
     {"ddpm.process.diffusion"},
     {"ddpm.process.samplers", "ddpm.process.noise_levels", "ddpm.process.condition"}
     | {"ddpm.process.constraints", "ddpm.process.windows"},

@@ -10,15 +10,7 @@ from torch import Tensor
 from ddpm.clips import Clips
 from ddpm.metrics import physics
 from ddpm.metrics.alignment import has_heading
-from ddpm.metrics.distances import (
-    Pairs,
-    cubic,
-    frechet,
-    gaussian_kernel,
-    mean_within,
-    spectral_distance,
-    unbiased_mmd,
-)
+from ddpm.metrics.distances import Pairs, cubic, frechet, gaussian_kernel, mean_within, spectral_distance, unbiased_mmd
 from ddpm.metrics.features import Projection, band_energy, coordinates, kinetic, log_kinetic, pose, rested_log
 from ddpm.metrics.geometric import geometric, has_geometric
 from ddpm.metrics.neighbours import Neighbours

@@ -1,7 +1,7 @@
 """The suite: every metric of generated clips, beside the same metric of real and of degraded clips."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import torch
@@ -10,11 +10,12 @@ from torch import Tensor
 from ddpm.clips import Clips
 from ddpm.metrics import degraded
 from ddpm.metrics.alignment import has_heading
-from ddpm.metrics.classifier import Classification
+from ddpm.metrics.classifier import Classification, classification, classifier_of
 from ddpm.metrics.comparison import Measured, compare, measures
 from ddpm.metrics.features import Projection
-from ddpm.metrics.memorisation import Memorisation
-from ddpm.metrics.reference import LEAST
+from ddpm.metrics.memorisation import Memorisation, memorisation
+from ddpm.metrics.reference import LEAST, RealData, Reference, held_out, whole
+from ddpm.metrics.reference import reference as real_clips
 from ddpm.seeding import derive_seed
 from ddpm.skeleton import Skeleton
 
@@ -182,11 +183,36 @@ def evaluate(
         metrics=metrics,
         means=means,
         clips={**sizes, "generated_compared": compared, "reference_compared": half},
-        frames={
-            "generated": float(generated.lengths.double().mean()),
-            "reference": float(reference.lengths.double().mean()),
-        },
+        frames={"generated": float(generated.lengths.double().mean()), "reference": float(reference.lengths.double().mean())},
     )
+
+
+def evaluate_all(
+    generated: Clips, data: RealData, real: Reference, searched: int, *, legacy: bool, fast: bool, seed: int
+) -> tuple[Evaluation, Clips | None]:
+    """`evaluate` with a classifier of the actions of a data module, unless ``fast``, and a search for copies of its recordings.
+
+    Args:
+        real: of the data module, as long as the generated clips.
+        searched: whole training recordings that are searched for copies, at most.
+
+    Returns:
+        The evaluation; and these recordings, None if there are none, or nothing is held out to compare with.
+    """
+    names = data.clips.class_names
+    wanted = None if fast or not names else generated.label_codes(names)
+    classifier = None if fast else classifier_of(data, seed)
+    features = None if classifier is None or not real.held_out else classifier.features
+    found = evaluate(generated, real.motions, subjects=real.subjects, legacy=legacy, fast=fast, seed=seed, classifier=features)
+    if classifier is not None:
+        seen = classification(classifier, data, generated, wanted, seed=seed, in_metrics=real.held_out)
+        found = replace(found, classification=seen)
+    if not searched or not len(held_out(data)):
+        return found, None
+    n = len(data.train_recordings)
+    training = whole(data, data.train_recordings[torch.linspace(0, n - 1, min(n, searched)).round().long()])
+    unseen = real.motions if real.held_out else real_clips(data, "held_out").motions
+    return replace(found, memorisation=memorisation(generated, training, unseen)), training
 
 
 def _summary(values: Tensor) -> Score:
