@@ -133,8 +133,7 @@ def read_clips(path: Path, skeleton: Skeleton | None = None, fps: float | None =
         if size > 0 and len(skeleton.names) > 2 and not SIZES[0] <= size <= LARGEST:
             raise DataError(
                 f"{path}: half of the bodies are {'over' if size > 1 else 'under'} {size:.3g} m along their bones, expected "
-                f"{SIZES[0]} "
-                f"to {LARGEST:g} m; {first.units or skeleton.units} was taken as their unit, save units with the clips"
+                f"{SIZES[0]} to {LARGEST:g} m; {first.units or skeleton.units} was taken as their unit, save units with the clips"
             )
         return Clips(
             positions,
@@ -277,16 +276,14 @@ def _laid_out(path: Path, clips: np.ndarray, coords: int, joints: Collection[int
         if first and last:
             raise DataError(
                 f"{path}: positions have shape {shape}, where {shape[-3]} or {shape[-1]} may be the joints; save them as "
-                "(frames, "
-                "joints, coords): numpy.moveaxis(x, -1, -3) if the joints are first, x.swapaxes(-1, -2) if they are last"
+                "(frames, joints, coords): numpy.moveaxis(x, -1, -3) if the joints are first, x.swapaxes(-1, -2) if they are last"
             )
         return clips.swapaxes(-1, -2) if last else np.moveaxis(clips, -1, -3)
     if clips.ndim not in (3, 4) or clips.size == 0:
         graph = " (N, C, T, V, M of ST-GCN: x.transpose(0, 4, 2, 3, 1).reshape(-1, T, V, C))" if clips.ndim == 5 else ""
         raise DataError(
-            f"{path}: positions have shape {shape}, expected (frames, joints, coords), (clips, frames, joints, coords), "
-            "(clips, joints, "
-            f"coords, frames) or (frames, joints * {coords}), not empty{graph}; remove what is no motion"
+            f"{path}: positions have shape {shape}, expected (frames, joints, coords), (clips, frames, joints, coords), (clips, "
+            f"joints, coords, frames) or (frames, joints * {coords}), not empty{graph}; remove what is no motion"
         )
     return clips
 
@@ -304,8 +301,7 @@ def _recordings(path: Path, arrays: Mapping[str, np.ndarray], coords: int, expec
     if frames <= MAX_CROWD < MIN_CROWDED <= n and "lengths" not in arrays:
         raise DataError(
             f"{path}: positions have shape {clips.shape}, {n} clips of {frames} frames; if these are {n} frames of {frames} "
-            "bodies, "
-            "save x.swapaxes(0, 1)"
+            "bodies, save x.swapaxes(0, 1)"
         )
     lengths = arrays.get("lengths", np.full(n, frames)).reshape(-1)
     if lengths.dtype.kind not in "iu" or len(lengths) != n or lengths.min() < 1 or lengths.max() > frames:

@@ -233,8 +233,7 @@ def _identity(path: Path, i: int, value: Any) -> str | None:
     if not all(isinstance(one, int | str) and not isinstance(one, bool) and one == values[0] for one in values):
         raise DataError(
             f"{path}: frame {i}: the number of a person is {str(value)[:60]}, expected one number; correct it, or remove all "
-            "numbers "
-            "to have people matched to the nearest body before"
+            "numbers to have people matched to the nearest body before"
         )
     return str(values[0]) if values and values[0] not in (-1, "") else None
 
@@ -252,9 +251,8 @@ def _landmarks(path: Path, i: int, entry: Mapping[str, Any], about: Mapping[str,
         raise DataError(f"{path}: landmarks are fractions of the picture; add its width and height beside frames, in pixels")
     if spatial and len(found) > 1:
         raise DataError(
-            f"{path}: frame {i}: {len(found)} bodies with landmarks of the world, each about an origin of its own: nothing "
-            "tells who is "
-            "who; keep one body a frame"
+            f"{path}: frame {i}: {len(found)} bodies with landmarks of the world, each about an origin of its own: nothing tells "
+            "who is who; keep one body a frame"
         )
     axes = ("x", "y", "z") if spatial else ("x", "y")
     for marks in found:

@@ -196,9 +196,8 @@ def _tracks(path: Path, columns: Columns, table: np.ndarray, tracks: Sequence[st
             twice = next(i for i in own.tolist() if (at == place[i]).sum() > 1)
             whose = f"track {track[:40]!r}" if track else "no track"
             raise DataError(
-                f"{path}: line {twice + 2}: frame {frames[twice]:g} has several bodies with {whose}, and nothing tells who "
-                "is who; track "
-                "them where they were found, or write a name into the column"
+                f"{path}: line {twice + 2}: frame {frames[twice]:g} has several bodies with {whose}, and nothing tells who is "
+                "who; track them where they were found, or write a name into the column"
             )
         whole = np.full((at.max() - at.min() + 1, table.shape[1]), np.nan)
         whole[at - at.min()] = table[own]

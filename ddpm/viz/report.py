@@ -115,11 +115,10 @@ SCALE = (
     "as a scale. What is beyond 1000 is drawn there. Kernel distances are left out, since theirs between real clips is about 0."
 )
 TABLE = (
-    "↓ lower is better, ↑ higher, ≈ as close to real as can be. <b>Real</b>: one half of the real clips against the other, "
-    "what a perfect model would reach. <b>People</b>: the same with disjoint subjects. Grey: real clips, degraded. "
-    "Brackets: 95 % over random halves; orange where those of generated lie beyond those of both "
-    "floors. Features are computed from positions, without a trained network, except those of the "
-    "classifier where there is one."
+    "↓ lower is better, ↑ higher, ≈ as close to real as can be. <b>Real</b>: one half of the real clips against the other, what "
+    "a perfect model would reach. <b>People</b>: the same with disjoint subjects. Grey: real clips, degraded. Brackets: 95 % "
+    "over random halves; orange where those of generated lie beyond those of both floors. Features are computed from positions, "
+    "without a trained network, except those of the classifier where there is one."
 )
 NUMBERS = (
     "Each clip is one number. A good model has the distribution of real clips; low values are not better, since a frozen clip "
