@@ -7,9 +7,9 @@ import numpy as np
 
 from ddpm.files import write_durably
 from ddpm.skeleton import Skeleton
+from ddpm.viz.body import SIDE_COLOURS
 from ddpm.viz.camera import canonical, facing
 from ddpm.viz.plots import picture_bytes
-from ddpm.viz.render import SIDE_COLOURS
 
 GAP = 0.034  # of the figure's height, between two lines of text
 

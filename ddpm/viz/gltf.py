@@ -10,8 +10,8 @@ import numpy as np
 from ddpm.clips import Clips
 from ddpm.files import write_durably
 from ddpm.skeleton import Skeleton
+from ddpm.viz.body import SIDE_COLOURS
 from ddpm.viz.camera import canonical
-from ddpm.viz.render import SIDE_COLOURS
 
 THICK = 0.08  # half the width of a bone, in median lengths of bones
 BONE = np.array([[0, 0, 0], [1, 0.2, 0], [0, 0.2, 1], [-1, 0.2, 0], [0, 0.2, -1], [0, 1, 0]], dtype=np.float32)

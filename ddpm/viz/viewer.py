@@ -13,16 +13,16 @@ import numpy as np
 
 from ddpm.clips import Clips
 from ddpm.errors import escaped
-from ddpm.viz import camera, render
+from ddpm.viz import body, camera
 
 MISSING = -(2**15)
 """Stands for a coordinate that is not finite; the others are numbers of steps from -32767 to 32767."""
 MOST = 30_000_000
 """Coordinates of a page: 80 MB, which a browser still opens."""
 COLOURS = {
-    **{**render.SIDE_COLOURS, "made": render.MADE_CENTRE, "given": render.GIVEN, "ghost": render.GHOST, "real": (160, 120, 190)},
-    **{"paper": render.PAPER, "floor": render.FLOOR, "line": render.FLOOR_LINE, "shadow": render.SHADOW, "trail": render.TRAIL},
-    **{"ink": render.INK, "warning": render.WARNING},
+    **{**body.SIDE_COLOURS, "made": body.MADE_CENTRE, "given": body.GIVEN, "ghost": body.GHOST, "real": (160, 120, 190)},
+    **{"paper": body.PAPER, "floor": body.FLOOR, "line": body.FLOOR_LINE, "shadow": body.SHADOW, "trail": body.TRAIL},
+    **{"ink": body.INK, "warning": body.WARNING},
 }
 
 
