@@ -6,6 +6,7 @@ import numpy as np
 
 from ddpm.skeleton import Skeleton
 
+DROPPED = "unlike the others, or the skeleton (data.on_outlier=drop)"
 PIECE = 8  # frames of a piece of a cut recording, at least
 
 

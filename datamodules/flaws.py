@@ -1,12 +1,14 @@
 """What is wrong with recordings, each judged by itself and beside the others: a sentence for each kind, with names and remedy."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from datamodules.cleaning import find_jumps
+from datamodules.cleaning import DROPPED, CleaningReport, find_jumps
 from datamodules.clip_set import ClipSet
 from datamodules.outliers import FACTOR, SET, reach, smaller, some
+from ddpm.skeleton import Skeleton
 
 STILL = 0.01  # metres per second: the fastest joint of a recording in which nothing happens
 FROZEN = 0.5  # seconds without any movement
@@ -193,3 +195,31 @@ def _compared(tempo: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
 
 def _where(clips: ClipSet, which: np.ndarray, total: int) -> str:
     return some([clips.sources[i] for i in np.argwhere(which)[:, 0].tolist()], total)
+
+
+def lost_flaws(zeros: Mapping[str, np.ndarray], skeleton: Skeleton, recordings: int, repairable: bool) -> list[str]:
+    """Positions at the origin by recording and joint, ``(joints,)`` each, in words."""
+    if not zeros:
+        return []
+    number = np.sum(list(zeros.values()), axis=0)
+    most = ", ".join(f"{skeleton.names[j]} {number[j]}" for j in np.argsort(-number)[:3] if number[j])
+    return [
+        f"{some(list(zeros), recordings)} {number.sum()} positions are exactly 0 in all coordinates, most often of {most}, as "
+        f"where nothing was seen{'; set data.lost=zeros' if repairable else ''}"
+    ]
+
+
+def repair_flaws(repairs: Mapping[str, Counter[str]], report: CleaningReport) -> list[str]:
+    """What cleaning found, by recording, in words."""
+    done = {
+        "lost": f"positions were not seen: {report.filled} of them are interpolated, {report.frames_lost} frames are removed",
+        "jumps": "steps are jumps of the body, or exchanges of its sides: the recordings are cut there",
+        "spikes": "positions are spikes of one frame: they are interpolated, or cut out",
+    }
+    flaws = []
+    for kind, numbers in repairs.items():
+        if who := [source for source, number in numbers.items() if number]:
+            flaws.append(f"{some(who, report.recordings)} {numbers.total()} {done[kind]}")
+    if unused := [source for source, why in report.dropped if why != DROPPED]:
+        flaws.append(f"{some(unused, report.recordings)} nothing is used, as said above")
+    return flaws

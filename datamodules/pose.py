@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -60,6 +61,7 @@ class Windows(Dataset[Batch]):
         }
 
 
+@dataclass(eq=False)
 class RandomWindows(Sampler[Tensor]):
     """Endless shuffled passes through recordings, cut into epochs; batch k depends on the seed and k alone.
 
@@ -75,28 +77,16 @@ class RandomWindows(Sampler[Tensor]):
         position: number of batches processed since the run began; read when an epoch begins or is resumed.
     """
 
-    def __init__(
-        self,
-        recordings: Tensor,
-        lengths: Tensor,
-        frames: int,
-        batch_size: int,
-        batches: int,
-        seed: int,
-        position: Callable[[], int],
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.recordings = recordings
-        self.lengths = lengths
-        self.frames = frames
-        self.batch_size = batch_size
-        self.batches = batches
-        self.seed = seed
-        self.position = position
-        self.rank = rank
-        self.world_size = world_size
-        self._orders: dict[int, Tensor] = {}
+    recordings: Tensor
+    lengths: Tensor
+    frames: int
+    batch_size: int
+    batches: int
+    seed: int
+    position: Callable[[], int]
+    rank: int = 0
+    world_size: int = 1
+    _orders: dict[int, Tensor] = field(default_factory=dict, init=False)
 
     def __len__(self) -> int:
         return self.batches
@@ -162,16 +152,18 @@ class PoseDataModule(pl.LightningDataModule):
         draws: Literal["length", "equal"] = "length",
     ) -> None:
         super().__init__()
-        if frames < 1:
-            raise ValueError(f"frames={frames} must be at least 1")
-        if batch_size < 1:
-            raise ValueError(f"loader.batch_size={batch_size} must be at least 1")
-        if steps_per_epoch is not None and steps_per_epoch < 1:
-            raise ValueError(f"loader.steps_per_epoch={steps_per_epoch} must be at least 1, or null for one pass")
-        if not 0 <= val_fraction < 1:
-            raise ValueError(f"loader.val_fraction={val_fraction} must be in [0, 1)")
-        if draws not in ("length", "equal"):
-            raise ValueError(f"loader.draws={draws!r} must be 'length' or 'equal'")
+        for good, fault in (
+            (frames >= 1, f"frames={frames} must be at least 1"),
+            (batch_size >= 1, f"loader.batch_size={batch_size} must be at least 1"),
+            (
+                steps_per_epoch is None or steps_per_epoch >= 1,
+                f"loader.steps_per_epoch={steps_per_epoch} must be at least 1, or null for one pass",
+            ),
+            (0 <= val_fraction < 1, f"loader.val_fraction={val_fraction} must be in [0, 1)"),
+            (draws in ("length", "equal"), f"loader.draws={draws!r} must be 'length' or 'equal'"),
+        ):
+            if not good:
+                raise ValueError(fault)
         if split == "sequence" and val_fraction > 0 and len(scenes(clips.sources).values) == 1:
             clips, self.train_recordings, self.val_recordings = split_in_time(clips, val_fraction)
             split = "time"
@@ -198,19 +190,10 @@ class PoseDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Random windows, as long as the augmentation needs; `on_after_batch_transfer` makes clips of ``frames`` frames."""
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        drawn = self._drawn()
-        per_pass = -(-len(drawn) // (self.batch_size * world_size))
-        sampler = RandomWindows(
-            drawn,
-            self.clips.lengths[drawn],
-            self.augment.span,
-            self.batch_size,
-            per_pass if self.steps_per_epoch is None else self.steps_per_epoch,
-            self.seed,
-            self._position,
-            rank,
-            world_size,
-        )
+        drawn, size = self._drawn(), self.batch_size
+        batches = self.steps_per_epoch or -(-len(drawn) // (size * world_size))
+        lengths, span = self.clips.lengths[drawn], self.augment.span
+        sampler = RandomWindows(drawn, lengths, span, size, batches, self.seed, self._position, rank, world_size)
         return self._loader(self.long_windows, sampler)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

@@ -64,8 +64,7 @@ def read(path: Path, coords: int = 3) -> list[Recording]:
     header = [cell.strip() for cell in rows[0]]
     if header[0].lower() in LEVELS:
         return _deeplabcut(path, rows)
-    named = not all(map(_is_number, header))
-    if not named:
+    if all(map(_is_number, header)):
         table = _numbers(path, rows, [f"column {i + 1}" for i in range(len(header))], 1)
         if len(header) % coords:
             raise DataError(
@@ -78,9 +77,8 @@ def read(path: Path, coords: int = 3) -> list[Recording]:
     special: dict[str, int] = {}
     long = not {name.lower() for name in header}.isdisjoint(POINTS)
     for i, name in enumerate(header):
-        match = next(
-            filter(None, (COLUMN.fullmatch(way) for way in (name, FIRST.sub(r"\2_\1", name), CAMEL.sub(r"\1_\2", name)))), None
-        )
+        ways = name, FIRST.sub(r"\2_\1", name), CAMEL.sub(r"\1_\2", name)
+        match = next(filter(None, map(COLUMN.fullmatch, ways)), None)
         role = next((names[0] for names in (FRAMES, TRACKS, POINTS) if name.lower() in names), None)
         role = "time" if TIME.fullmatch(name) else role
         if role is not None:
@@ -99,8 +97,7 @@ def read(path: Path, coords: int = 3) -> list[Recording]:
             if columns.setdefault(match[1], {}).setdefault(kind, i) != i:
                 raise DataError(f"{path}: there are two columns {name!r} (columns {columns[match[1]][kind] + 1} and {i + 1})")
     text = {i for role, i in special.items() if role not in ("frame", "time")}
-    body = [["" if i in text else cell for i, cell in enumerate(row)] for row in rows[1:]] if text else rows[1:]
-    table = _numbers(path, body, header, 2)
+    table = _numbers(path, [["" if i in text else cell for i, cell in enumerate(row)] for row in rows[1:]], header, 2)
     if long or "track" in special:
         if "frame" not in special:
             other = header[special.get("track", special.get(POINTS[0], 0))]
