@@ -25,19 +25,12 @@ SET = "; set "  # what stands behind it is the remedy
 
 @dataclass(frozen=True)
 class Look:
-    """What a recording's body must have in common with the others'.
+    """What a recording's body must have in common with the others'."""
 
-    Args:
-        bones: ``(joints,)`` metres from each joint to its parent, NaN for the root and what was not seen.
-        up: the axis it stands along for its whole length, None where that is not clear.
-        mirrored: left lies to the right of where the toes point.
-        ends: ``(2, coords)`` metres, the smallest and the largest coordinate of its joints, half of the time.
-    """
-
-    bones: np.ndarray
-    up: str | None
-    mirrored: bool
-    ends: np.ndarray
+    bones: np.ndarray  # (joints,) metres from each joint to its parent, NaN for the root and what was not seen
+    up: str | None  # the axis it stands along for its whole length, None where that is not clear
+    mirrored: bool  # left lies to the right of where the toes point
+    ends: np.ndarray  # (2, coords) metres, the smallest and the largest coordinate of its joints, half of the time
 
     def scaled(self, metres: float) -> "Look":
         """The same body in another unit."""

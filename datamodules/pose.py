@@ -69,21 +69,15 @@ class RandomWindows(Sampler[Tensor]):
 
     Every pass visits each recording once, or as often as it is named, with a window at a random place. Batches continue over the
     end of a pass, so that no recording is left out and every batch is full.
-
-    Args:
-        recordings: ``(n,)`` int64, which recordings to draw from; ``lengths`` are their numbers of frames.
-        batch_size: windows per batch of one process.
-        batches: per epoch.
-        position: number of batches processed since the run began; read when an epoch begins or is resumed.
     """
 
-    recordings: Tensor
+    recordings: Tensor  # (n,) int64, which recordings to draw from; lengths are their numbers of frames
     lengths: Tensor
     frames: int
-    batch_size: int
-    batches: int
+    batch_size: int  # windows per batch of one process
+    batches: int  # per epoch
     seed: int
-    position: Callable[[], int]
+    position: Callable[[], int]  # number of batches processed since the run began; read when an epoch begins or is resumed
     rank: int = 0
     world_size: int = 1
     _orders: dict[int, Tensor] = field(default_factory=dict, init=False)

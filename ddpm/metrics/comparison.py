@@ -42,34 +42,18 @@ def measures(skeleton: Skeleton) -> dict[str, tuple[str, Callable[[Clips], Tenso
 
 @dataclass(frozen=True)
 class Measured:
-    """What the metrics need of a set of clips; row k of every tensor is clip k.
+    """What the metrics need of a set of clips; row k of every tensor is clip k."""
 
-    Args:
-        features: name -> ``(n, dim)``.
-        numbers: name of a measure -> ``(n,)``.
-        energy: ``(n, joints, bands)``.
-        clips: ``(n, dim)`` anchored coordinates, None where the skeleton has no heading.
-        published: ``(n, 3 * joints)`` kinetic features as published, None unless ``legacy``.
-    """
-
-    features: dict[str, Tensor]
-    numbers: dict[str, Tensor]
-    energy: Tensor
-    clips: Tensor | None
-    published: Tensor | None
+    features: dict[str, Tensor]  # name -> (n, dim)
+    numbers: dict[str, Tensor]  # name of a measure -> (n,)
+    energy: Tensor  # (n, joints, bands)
+    clips: Tensor | None  # (n, dim) anchored coordinates, None where the skeleton has no heading
+    published: Tensor | None  # (n, 3 * joints) kinetic features as published, None unless legacy
 
     @classmethod
     def of(cls, clips: Clips, legacy: bool = False, classifier: Callable[[Clips], Tensor] | None = None) -> "Measured":
-        """Measure everything that the skeleton allows.
-
-        Args:
-            clips: of at least 4 frames.
-            legacy: also the kinetic features as published.
-            classifier: gives ``(n, dim)`` features of a trained classifier.
-
-        Raises:
-            ValueError: clips that are not finite, or too short.
-        """
+        """Everything that the skeleton allows, for the arguments see `ddpm.metrics.suite.evaluate`; a ValueError for clips that
+        are not finite, or have fewer than 4 frames."""
         skeleton, energy = clips.skeleton, band_energy(clips.require_finite())
         features = {"kinetic": log_kinetic(clips), "spectrum": rested_log(energy).flatten(1)}
         if has_heading(skeleton):
@@ -78,13 +62,9 @@ class Measured:
             features["geometric"] = geometric(clips)
         if classifier is not None:
             features["classifier"] = classifier(clips)
-        return cls(
-            features,
-            {name: function(clips) for name, (_, function) in measures(skeleton).items()},
-            energy,
-            coordinates(clips) if has_heading(skeleton) else None,
-            kinetic(clips, legacy=True) if legacy else None,
-        )
+        numbers = {name: function(clips) for name, (_, function) in measures(skeleton).items()}
+        resampled = coordinates(clips) if has_heading(skeleton) else None
+        return cls(features, numbers, energy, resampled, kinetic(clips, legacy=True) if legacy else None)
 
 
 def compare(

@@ -9,17 +9,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Pairs:
-    """A kernel or distance of all pairs from two sets, evaluated once for many subsets of them.
+    """A kernel or distance of all pairs from two sets, evaluated once for many subsets of them."""
 
-    Args:
-        aa: ``(n, n)`` within the first set.
-        ab: ``(n, m)`` from the first to the second.
-        bb: ``(m, m)`` within the second.
-    """
-
-    aa: Tensor
-    ab: Tensor
-    bb: Tensor
+    aa: Tensor  # (n, n) within the first set
+    ab: Tensor  # (n, m) from the first to the second
+    bb: Tensor  # (m, m) within the second
 
     @classmethod
     def of(cls, function: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> "Pairs":

@@ -64,21 +64,13 @@ def nearest(samples: Clips, training: Clips, stride: int = 1) -> tuple[Tensor, T
 
 @dataclass(frozen=True)
 class _Sums:
-    """Clips with padding at 0, and sums over their first 1, 2, ... frames, from which aligned distances follow.
+    """Clips with padding at 0, and sums over their first 1, 2, ... frames, from which aligned distances follow."""
 
-    Args:
-        ground: ``(n, frames * joints)`` complex in 3-D, real in 2-D.
-        height: ``(n, frames * joints)``.
-        centre: ``(n, frames)`` sums of ``ground``.
-        square: ``(n, frames)`` sums of the squares of both.
-        lengths: ``(n,)``.
-    """
-
-    ground: Tensor
-    height: Tensor
-    centre: Tensor
-    square: Tensor
-    lengths: Tensor
+    ground: Tensor  # (n, frames * joints) complex in 3-D, real in 2-D
+    height: Tensor  # (n, frames * joints)
+    centre: Tensor  # (n, frames) sums of ground
+    square: Tensor  # (n, frames) sums of the squares of both
+    lengths: Tensor  # (n,)
     joints: int
 
     @classmethod
@@ -108,19 +100,12 @@ class _Sums:
 
 @dataclass(frozen=True)
 class Memorisation:
-    """How close samples and held-out clips come to the training clips.
+    """How close samples and held-out clips come to the training clips."""
 
-    Args:
-        samples: ``(n,)`` metres to the nearest training clip.
-        neighbours: ``(n,)`` int64, that training clip.
-        held_out: ``(m,)`` metres from held-out real clips to theirs.
-        limit: metres, the 1 % quantile of ``held_out``.
-    """
-
-    samples: Tensor
-    neighbours: Tensor
-    held_out: Tensor
-    limit: float
+    samples: Tensor  # (n,) metres to the nearest training clip
+    neighbours: Tensor  # (n,) int64, that training clip
+    held_out: Tensor  # (m,) metres from held-out real clips to theirs
+    limit: float  # metres, the 1 % quantile of held_out
 
     @property
     def suspects(self) -> Tensor:

@@ -30,17 +30,11 @@ class RealData(Protocol):
 
 
 class Reference(NamedTuple):
-    """Real clips to compare with.
+    """Real clips to compare with."""
 
-    Attributes:
-        motions: the whole windows of the recordings, evenly spread over each.
-        subjects: the person in each, None where one is unknown or all are the same.
-        held_out: whether the model was trained on none of them.
-    """
-
-    motions: Clips
-    subjects: list[str] | None
-    held_out: bool
+    motions: Clips  # the whole windows of the recordings, evenly spread over each
+    subjects: list[str] | None  # the person in each, None where one is unknown or all are the same
+    held_out: bool  # whether the model was trained on none of them
 
 
 def held_out(data: RealData) -> Tensor:

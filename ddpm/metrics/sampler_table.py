@@ -27,7 +27,7 @@ def row(sampler: str, calls: int, seconds: float, quality: Evaluation, data: str
         data: digest of the recordings that the real clips are of.
     """
     sizes = quality.clips
-    found = {"sampler": sampler, "calls": calls, "seconds_per_clip": seconds, "n": sizes["generated"]}
+    found: dict[str, Any] = {"sampler": sampler, "calls": calls, "seconds_per_clip": seconds, "n": sizes["generated"]}
     found |= {"real": sizes["reference"], "data": data}
     for name in SCORES:
         metric, column = quality.metrics.get(name), name.replace("/", "_")

@@ -94,8 +94,7 @@ def plot_spectrum(generated: Measured, real: Measured, fps: float) -> "Figure":
     figure = new_figure(4.2, 2.9)
     axes = figure.add_subplot()
     x = np.arange(len(names))
-    for k, (data, colour, label) in enumerate(((real, REAL, "real"), (generated, GENERATED, "generated"))):
-        _errorbar(axes, x + 0.14 * (k - 0.5), data.energy.mean(1).numpy() + 1e-7, fmt="o-", color=colour, label=label)
+    _errorbars(axes, x, 0.14, "o-", [sides.energy.mean(1).numpy() + 1e-7 for sides in (real, generated)])
     axes.set_yscale("log")
     axes.set_xticks(x, names, fontsize=8)
     _finish_small(axes, "frequency [Hz]", "squared speed [(m/s)²]")
@@ -110,10 +109,9 @@ def plot_bones(generated: Clips, real: Clips) -> "Figure":
     figure = new_figure(8.6, 2.7)
     axes = figure.add_subplot()
     x = np.arange(len(bones))
-    for k, (motions, colour, label) in enumerate(((real, REAL, "real"), (generated, GENERATED, "generated"))):
-        lengths = (motions.positions[:, :, child] - motions.positions[:, :, parent]).norm(dim=-1)
-        values = 100 * frame_mean(lengths, motions.mask).numpy()
-        _errorbar(axes, x + 0.2 * (k - 0.5), values, fmt="o", color=colour, label=label)
+    lengths = [(clips.positions[:, :, child] - clips.positions[:, :, parent]).norm(dim=-1) for clips in (real, generated)]
+    means = [100 * frame_mean(own, clips.mask).numpy() for own, clips in zip(lengths, (real, generated), strict=True)]
+    _errorbars(axes, x, 0.2, "o", means)
     axes.set_xticks(x, [names[j].replace("_", " ") for j in child], rotation=40, ha="right", fontsize=7)
     axes.set_ylim(0, 1.18 * axes.get_ylim()[1])
     _finish_small(axes, "", "bone length [cm]")
@@ -153,11 +151,12 @@ def plot_classification(classification: Classification, limit: int = 40) -> "Fig
     return figure
 
 
-def _errorbar(axes: "Axes", x: np.ndarray, values: np.ndarray, *, fmt: str, color: str, label: str) -> None:
-    """Median and middle 80 % of the rows of ``(clips, len(x))``."""
-    low, middle, high = np.quantile(values, [0.1, 0.5, 0.9], axis=0)
-    span = [middle - low, high - middle]
-    axes.errorbar(x, middle, yerr=span, fmt=fmt, color=color, markersize=4, linewidth=1.3, capsize=2, label=label)
+def _errorbars(axes: "Axes", x: np.ndarray, gap: float, fmt: str, sides: Sequence[np.ndarray]) -> None:
+    """Median and middle 80 % of the rows of ``(clips, len(x))`` of real clips, and beside them of generated ones."""
+    for k, (values, color, label) in enumerate(zip(sides, (REAL, GENERATED), ("real", "generated"), strict=True)):
+        low, middle, high = np.quantile(values, [0.1, 0.5, 0.9], axis=0)
+        style = {"fmt": fmt, "color": color, "markersize": 4, "linewidth": 1.3, "capsize": 2, "label": label}
+        axes.errorbar(x + gap * (k - 0.5), middle, yerr=[middle - low, high - middle], **style)
 
 
 def _finish_small(axes: "Axes", xlabel: str, ylabel: str) -> None:

@@ -86,20 +86,14 @@ def glb(positions: np.ndarray, skeleton: Skeleton, fps: float, name: str) -> byt
         title = f"{skeleton.names[parent]}_to_{skeleton.names[child]}"
         nodes.append(node(title, sides.index(skeleton.side(child)), [], {"rotation": _from_up(ahead), "scale": scale}))
     colours = [[*((np.array(colour) / 255) ** 2.2).round(4).tolist(), 1.0] for colour in SIDE_COLOURS.values()]
+    paint = [{"baseColorFactor": colour, "metallicFactor": 0, "roughnessFactor": 0.8} for colour in colours]
     gltf = {
-        "asset": {"version": "2.0", "generator": "pose-ddpm", "extras": {"fps": fps}},
-        "scene": 0,
-        "scenes": [{"nodes": [skeleton.root]}],
-        "nodes": nodes,
+        **{"asset": {"version": "2.0", "generator": "pose-ddpm", "extras": {"fps": fps}}, "scene": 0},
+        **{"scenes": [{"nodes": [skeleton.root]}], "nodes": nodes},
         "meshes": [{"name": side, "primitives": [{**shape, "material": i}]} for i, side in enumerate(sides)],
-        "materials": [
-            {"name": side, "pbrMetallicRoughness": {"baseColorFactor": colour, "metallicFactor": 0, "roughnessFactor": 0.8}}
-            for side, colour in zip(sides, colours, strict=True)
-        ],
+        "materials": [{"name": side, "pbrMetallicRoughness": own} for side, own in zip(sides, paint, strict=True)],
         "animations": [{"name": name, "samplers": samplers, "channels": channels}],
-        "accessors": accessors,
-        "bufferViews": views,
-        "buffers": [{"byteLength": len(content)}],
+        **{"accessors": accessors, "bufferViews": views, "buffers": [{"byteLength": len(content)}]},
     }
     text = json.dumps(gltf, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 4)
