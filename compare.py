@@ -95,11 +95,12 @@ def compare(cfg: DictConfig) -> Path:
     out, table, shown = Path(cfg.out), Path(cfg.out, "quality.csv"), []
 
     module.sample(1, sampler=sampler_of(cfg.samplers[0], 2, None))  # the first call of all is slower
-    rows: list[dict[str, Any]] = []
+    rows, sizes = list[dict[str, Any]](), dict[str, int]()
     for (name, steps, sampler), number in zip(wanted, calls, strict=True):
         clips, seconds = timed(module, sampler, cfg, f"{name} {number}")
         quality = evaluate(clips, real, fast=True)
         rows.append(row(name, number, seconds, quality, digest))
+        sizes = quality.clips
         shown += [(f"{name} {number}", clips)] if steps in (cfg.gif_steps, None) else []
         log.info("%12s %5d calls %9.4f s a clip   %s", name, number, seconds, "; ".join(headline(quality)))
         write_durably(table, table_bytes(rows))  # after every run, so that a command that is cut short leaves what there is
@@ -107,7 +108,6 @@ def compare(cfg: DictConfig) -> Path:
     beside = Path(cfg.beside or "").resolve()
     of = beside.parent.name if beside.is_file() else beside.name
     rows += [found | {"sampler": f"{found['sampler']}, {of}"} for found in earlier]
-    sizes = quality.clips
     title = f"{sizes['generated']} generated clips a point and {sizes['reference']} real ones; a repeat compares "
     title += f"{sizes['generated_compared']} with {sizes['reference_compared']}. Seconds: the fastest batch"
     plot_quality(out / "quality.png", rows, title)
