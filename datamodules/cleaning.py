@@ -145,22 +145,14 @@ def clean(
         kept = kept[[int(lengths[kept].argmax())]]
     reason = f"with fewer than {least} sound frames in a row" if sound.any() else "without a tracked frame"
     frames_kept, frames_sound = int(lengths[kept].sum()), int(sound.sum())
+    marks = {"lost": lost, "filled": filled & lost, "spikes": filled & spikes, "jumps": jumps}
+    frames = {"frames": n, "frames_kept": frames_kept, "frames_lost": n - frames_sound}
+    frames |= {"frames_cut" if len(kept) else "frames_dropped": frames_sound - frames_kept}
+    dropped = () if len(kept) else ((source, reason),)
     report = CleaningReport(
-        recordings=1,
-        repaired=int(filled.any()),
-        frames=n,
-        frames_kept=frames_kept,
-        frames_lost=n - frames_sound,
-        frames_cut=frames_sound - frames_kept if len(kept) else 0,
-        frames_dropped=0 if len(kept) else frames_sound,
-        lost=int(lost.sum()),
-        filled=int((filled & lost).sum()),
-        spikes=int((filled & spikes).sum()),
-        splits=max(len(kept) - 1, 0),
-        jumps=int(jumps.sum()),
-        dropped=() if len(kept) else ((source, reason),),
-        starts=tuple(starts[kept].tolist()),
-    )
+        recordings=1, repaired=int(filled.any()), splits=max(len(kept) - 1, 0), dropped=dropped,
+        starts=tuple(starts[kept].tolist()), **frames, **{name: int(where.sum()) for name, where in marks.items()},
+    )  # fmt: skip
     return [positions[starts[k] : starts[k] + lengths[k]] for k in kept], report
 
 

@@ -87,20 +87,12 @@ class ClipSet:
         for r in recordings:
             check_recording(r, skeleton)
         lengths = torch.tensor([len(r.positions) for r in recordings])
-        labels = Names.of([r.label for r in recordings])
-        return cls(
-            frames=torch.from_numpy(np.concatenate([r.positions for r in recordings]).astype(np.float32, copy=False)),
-            starts=torch.cumsum(lengths, 0) - lengths,
-            lengths=lengths,
-            labels=labels.codes,
-            subjects=Names.of([r.subject for r in recordings]),
-            sources=Names.of([r.source for r in recordings]),
-            class_names=tuple(labels.values),
-            fps=float(fps),
-            skeleton=skeleton,
-            notes=tuple(notes),
-            conditions=stacked([r.condition for r in recordings], [r.source for r in recordings]),
-        )
+        frames = torch.from_numpy(np.concatenate([r.positions for r in recordings]).astype(np.float32, copy=False))
+        labels, subjects, sources = (Names.of([getattr(r, of) for r in recordings]) for of in ("label", "subject", "source"))
+        vectors = stacked([r.condition for r in recordings], [r.source for r in recordings])
+        starts, classes = torch.cumsum(lengths, 0) - lengths, tuple(labels.values)
+        about = (classes, float(fps), skeleton, tuple(notes))
+        return cls(frames, starts, lengths, labels.codes, subjects, sources, *about, conditions=vectors)
 
     def __len__(self) -> int:
         return len(self.sources)

@@ -125,10 +125,7 @@ def memorisation(samples: Clips, training: Clips, held_out: Clips) -> Memorisati
 
     Held-out clips of other people have bones of other lengths: samples then come closer than they do without being copies.
 
-    Args:
-        samples: generated clips.
-        training: whole recordings that the model was trained on.
-        held_out: real clips that it was not trained on.
+    For the arguments see `nearest`: the recordings that the model was trained on, and clips that it was not trained on.
 
     Raises:
         ValueError: another skeleton or frame rate, or held-out clips that are training clips.

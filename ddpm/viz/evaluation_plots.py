@@ -11,6 +11,7 @@ from ddpm.clips import Clips, frame_mean
 from ddpm.metrics.classifier import Classification
 from ddpm.metrics.comparison import Measured
 from ddpm.metrics.features import Projection, band_edges
+from ddpm.metrics.physics import bone_lengths
 from ddpm.metrics.suite import Evaluation
 from ddpm.metrics.table import ordered, title
 from ddpm.metrics.verdict import is_far
@@ -105,14 +106,11 @@ def plot_spectrum(generated: Measured, real: Measured, fps: float) -> "Figure":
 def plot_bones(generated: Clips, real: Clips) -> "Figure":
     """Mean length of every bone: median and middle 80 % of the clips."""
     bones, names = generated.skeleton.bones, generated.skeleton.names
-    child, parent = (list(ends) for ends in zip(*bones, strict=True))
     figure = new_figure(8.6, 2.7)
     axes = figure.add_subplot()
     x = np.arange(len(bones))
-    lengths = [(clips.positions[:, :, child] - clips.positions[:, :, parent]).norm(dim=-1) for clips in (real, generated)]
-    means = [100 * frame_mean(own, clips.mask).numpy() for own, clips in zip(lengths, (real, generated), strict=True)]
-    _errorbars(axes, x, 0.2, "o", means)
-    axes.set_xticks(x, [names[j].replace("_", " ") for j in child], rotation=40, ha="right", fontsize=7)
+    _errorbars(axes, x, 0.2, "o", [100 * frame_mean(bone_lengths(clips), clips.mask).numpy() for clips in (real, generated)])
+    axes.set_xticks(x, [names[child].replace("_", " ") for child, _ in bones], rotation=40, ha="right", fontsize=7)
     axes.set_ylim(0, 1.18 * axes.get_ylim()[1])
     _finish_small(axes, "", "bone length [cm]")
     axes.legend(frameon=False, fontsize=7, loc="upper left", ncols=2)

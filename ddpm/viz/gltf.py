@@ -11,7 +11,7 @@ from ddpm.clips import Clips
 from ddpm.files import write_durably
 from ddpm.skeleton import Skeleton
 from ddpm.viz.body import SIDE_COLOURS
-from ddpm.viz.camera import canonical
+from ddpm.viz.camera import all_drawable
 
 THICK = 0.08  # half the width of a bone, in median lengths of bones
 BONE = np.array([[0, 0, 0], [1, 0.2, 0], [0, 0.2, 1], [-1, 0.2, 0], [0, 0.2, -1], [0, 1, 0]], dtype=np.float32)
@@ -42,10 +42,7 @@ def glb(positions: np.ndarray, skeleton: Skeleton, fps: float, name: str) -> byt
     Raises:
         ValueError: numbers that are not finite or beyond 10^9 m.
     """
-    points = canonical(positions, skeleton)
-    if np.isnan(points).any():
-        frame, joint, _ = np.argwhere(np.isnan(points))[0]
-        raise ValueError(f"frame {frame}, joint {skeleton.names[joint]}: {positions[frame, joint]} is not a position")
+    points = all_drawable(positions, skeleton)
     content, views, accessors = bytearray(), [], []
 
     def stored(values: np.ndarray, kind: str) -> int:
