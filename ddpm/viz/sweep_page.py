@@ -114,7 +114,11 @@ def _page(sweep: Path, jobs: Sequence[Job], keys: Sequence[str], best: Job | Non
     name = escape(sweep.absolute().name)
     parts = [f"<h1>Sweep, compared</h1><p class='note'>{name}</p><p>{escape(said)}.</p>", _table(jobs, keys, best)]
     if stopped := [job for job in jobs if job.status != "finished"]:
-        rows = "".join(f"<tr><td>{_link(job)}</td><td>{job.status}</td><td class='text'>{_why(job)}</td></tr>" for job in stopped)
+        why = [escape(escaped(job.error)) or "stopped before its end" for job in stopped]
+        cells = [
+            f"<td>{_link(job)}</td><td>{job.status}</td><td class='text'>{w}</td>" for job, w in zip(stopped, why, strict=True)
+        ]
+        rows = "".join(f"<tr>{row}</tr>" for row in cells)
         parts.append(f"<h2>Not finished</h2><table><tbody>{rows}</tbody></table>")
     curves = {job.folder.name + (" ★" if job is best else ""): _curve(job.folder) for job in jobs}
     if any(steps for steps, _ in curves.values()):
@@ -149,10 +153,6 @@ def _cell(job: Job, name: str) -> str:
         return ""
     shown = f"{value:.0f}" if name in ("n", "steps", "seconds") else number(value)
     return shown if real is None else f"{shown} ({number(real)})"
-
-
-def _why(job: Job) -> str:
-    return escape(escaped(job.error)) or "stopped before its end"
 
 
 def _link(job: Job, text: str = "") -> str:
