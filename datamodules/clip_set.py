@@ -144,8 +144,7 @@ def stacked(vectors: Sequence[np.ndarray | None], sources: Sequence[str]) -> Ten
 
     A `DataError` for several widths, or a value that is not finite.
     """
-    known = [(vector, source) for vector, source in zip(vectors, sources, strict=True) if vector is not None]
-    if not known:
+    if not (known := [(vector, source) for vector, source in zip(vectors, sources, strict=True) if vector is not None]):
         return None
     first, where = known[0]
     for vector, source in known:
@@ -169,8 +168,7 @@ def check_recording(recording: Recording, skeleton: Skeleton) -> None:
             f"{recording.source}: positions have shape {positions.shape}, expected (frames >= 1, {shape[0]} joints, "
             f"{shape[1]} coords); choose the skeleton that matches the data (skeleton=...)"
         )
-    bad = np.argwhere(~np.isfinite(positions))
-    if len(bad):
+    if len(bad := np.argwhere(~np.isfinite(positions))):
         frame, joint, _ = bad[0]
         raise DataError(
             f"{recording.source}: frame {frame}, joint {skeleton.names[joint]}: {positions[tuple(bad[0])]} is not a "

@@ -66,8 +66,7 @@ def _bones(clips: ClipSet, total: int) -> list[str]:
     if skeleton.coords == 2:  # they are foreshortened, which changes them slowly; those that point to the camera are not judged
         spread = np.where(mean > 0.3 * np.median(mean, axis=1, keepdims=True), change, 0)
     limit = LOOSE if skeleton.coords == 3 else RESTLESS * max(1.0, 20 / clips.fps)
-    loose = (spread > limit) & (mean > 1e-3)
-    if loose.any():
+    if (loose := (spread > limit) & (mean > 1e-3)).any():
         worst = [b for b in np.argsort(-loose.sum(0)) if loose[:, b].any()]
         how = " from frame to frame" if skeleton.coords == 2 else ""
         flaws.append(
@@ -79,16 +78,14 @@ def _bones(clips: ClipSet, total: int) -> list[str]:
     pairs = [(index[left], index[right]) for left, right in skeleton.left_right if left in index and right in index]
     if pairs and skeleton.coords == 3:  # in a picture they are foreshortened
         a, b = mean[:, [left for left, _ in pairs]], mean[:, [right for _, right in pairs]]
-        uneven = np.abs(a - b) / np.maximum((a + b) / 2, 1e-9) > UNEVEN
-        if uneven.any():
+        if (uneven := np.abs(a - b) / np.maximum((a + b) / 2, 1e-9) > UNEVEN).any():
             k = int(uneven.sum(0).argmax())
             i = int(uneven[:, k].argmax())
             flaws.append(
                 f"{_where(clips, uneven, total)} left and right bones differ: {names[pairs[k][0]]} {100 * a[i, k]:.0f} and "
                 f"{100 * b[i, k]:.0f} cm; are the names of the joints in the files' order?"
             )
-    empty = (mean < 1e-4).all(0)
-    if empty.any():
+    if (empty := (mean < 1e-4).all(0)).any():
         flaws.append(f"these joints lie on their parents: {', '.join(names[b] for b in np.flatnonzero(empty))}")
     return flaws
 
@@ -140,8 +137,7 @@ def _motion(clips: ClipSet, total: int, places: Sequence[tuple[int, float]]) -> 
             f"{_where(clips, jumps > 0, total)} the body jumps at once, or its sides are exchanged, {jumps.sum()} times{SET}"
             f"data.max_speed={teleporting:g} to cut there"
         )
-    too_fast = (fast > fastest) & (jumps == 0) & (first == 0)
-    if too_fast.any():
+    if (too_fast := (fast > fastest) & (jumps == 0) & (first == 0)).any():
         flaws.append(
             f"{_where(clips, too_fast, total)} a joint is faster than {fastest:.3g} m/s, up to "
             f"{fast[too_fast].max():.1f}: noise, or another frame rate than said?"

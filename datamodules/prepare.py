@@ -120,8 +120,7 @@ def prepare(
             )
         positions = weights @ np.where(seen[..., None], r.positions, 0)
         seen = seen.astype(int) @ (weights.T > 0) == (weights > 0).sum(1)
-        at_zero = _at_zero(positions, seen, skeleton.root)
-        if at_zero.any():
+        if (at_zero := _at_zero(positions, seen, skeleton.root)).any():
             zeros[r.source] = at_zero.sum(0) + zeros.get(r.source, 0)
         metres = UNITS[skeleton.units if r.units is None else r.units]  # None in a picture
         own = look(positions, seen, skeleton)

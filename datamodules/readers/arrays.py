@@ -182,8 +182,7 @@ def _recordings(path: Path, arrays: Mapping[str, np.ndarray], coords: int, expec
         raise DataError(f"{path}: fps must be one number, found {fps.dtype} {fps.shape}")
     if names is not None and len(names) != joints:
         raise DataError(f"{path}: joint_names holds {len(names)} names for {joints} joints")
-    confidence = arrays.get("confidence")
-    if confidence is not None:
+    if (confidence := arrays.get("confidence")) is not None:
         if confidence.dtype.kind not in "fiub" or confidence.size != n * frames * joints:
             raise DataError(f"{path}: confidence has shape {confidence.shape}, expected {(n, frames, joints)[single:]}")
         confidence = confidence.reshape(n, frames, joints).astype(np.float32)
@@ -192,8 +191,7 @@ def _recordings(path: Path, arrays: Mapping[str, np.ndarray], coords: int, expec
     if units is not None and units not in UNITS:
         raise DataError(f"{path}: units {units!r} are no length; expected one of {', '.join(UNITS)}; correct the file")
     labels, subjects = (_column(path, arrays, key, n) for key in ("labels", "subjects"))
-    vectors = arrays.get("condition")
-    if vectors is not None:
+    if (vectors := arrays.get("condition")) is not None:
         vectors = vectors[None] if vectors.ndim == n == 1 else vectors
         if vectors.dtype.kind not in "fiu" or vectors.ndim != 2 or len(vectors) != n or vectors.shape[1] == 0:
             shape = f"{vectors.dtype} {vectors.shape}"

@@ -58,8 +58,7 @@ def read_frames(paths: Sequence[Path]) -> list[Recording]:
     """
     frames: Frames = {}
     for path in paths:
-        match = FRAME.fullmatch(path.name)
-        if match is None:
+        if (match := FRAME.fullmatch(path.name)) is None:
             raise DataError(f"{path}: expected a name NAME_NUMBER_keypoints.json; rename or remove the file")
         bodies = _frames(path, _load(path), 2)
         if len(bodies) > 1 or int(match[2]) in frames:

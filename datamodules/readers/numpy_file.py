@@ -68,8 +68,7 @@ def _unpack(stream: IO[bytes], path: Path, more: Sequence[str]) -> dict[str, np.
                 f"{path}: {packed} bytes that unpack to {total}; at most {MAX_BYTES} are read, and at most {MAX_RATIO} "
                 "times the size of the file; remove it"
             )
-        name = next((name for name in CLIPS if name in members), None)
-        if name is None:
+        if (name := next((name for name in CLIPS if name in members), None)) is None:
             holds = f"{path}: holds {sorted(members)[:20]}"
             if POSES & members.keys() and SMPL & members.keys():
                 raise DataError(f"{holds}: AMASS, rotations of SMPL; {ROTATIONS} joints beside poses")

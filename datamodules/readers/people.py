@@ -78,8 +78,7 @@ def recordings(path: Path, frames: Frames, about: Mapping[str, Any]) -> list[Rec
     if fps is not None and (isinstance(fps, bool) or not isinstance(fps, int | float)):
         raise DataError(f"{path}: fps is {str(fps)[:40]!r}, expected a number; correct the file")
     label, subject = (None if about.get(key) is None else str(about[key])[:200] for key in ("label", "subject"))
-    tracks = _tracks(frames)
-    if not tracks:
+    if not (tracks := _tracks(frames)):
         tracks = [dict.fromkeys((0, len(frames) - 1), np.zeros((len(names or "1"), 3)))]
     recordings = []
     for k, track in enumerate(tracks):

@@ -51,8 +51,7 @@ def read(path: Path, coords: int = 3) -> list[Recording]:
     Raises:
         DataError: no such table, or bodies that nothing tells apart; names line and column.
     """
-    lines = read_text(path).rstrip().splitlines()
-    if not lines:
+    if not (lines := read_text(path).rstrip().splitlines()):
         raise DataError(f"{path}: the file is empty, remove it")
     separator = next((mark for mark in ";\t" if mark in lines[0]), ",")
     try:
@@ -152,8 +151,7 @@ def _recording(
     path: Path, source: str, columns: Columns, table: np.ndarray, fps: float | None, note: str | None, empty_is_lost: bool
 ) -> Recording:
     """One body, from the ``(frames, columns)`` of a table."""
-    freemocap = {"body_nose", "body_left_hip"} <= columns.keys()
-    if freemocap:
+    if freemocap := {"body_nose", "body_left_hip"} <= columns.keys():
         columns = {name.removeprefix("body_"): has for name, has in columns.items()}
         columns = {FREEMOCAP.get(name, name): has for name, has in columns.items()}
         empty_is_lost = True

@@ -94,8 +94,7 @@ def fitting_skeletons(root: str) -> list[str]:
     path = _find(Path(root).expanduser())[0][0]
     for coords in (3, 2):  # some files have both
         first = read_file(path, coords, {len(preset.names) for preset in presets().values()})[0]
-        fit = fitting(first.joints or first.positions.shape[1], first.positions.shape[2])
-        if fit:
+        if fit := fitting(first.joints or first.positions.shape[1], first.positions.shape[2]):
             return fit
     return []
 

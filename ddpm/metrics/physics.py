@@ -54,8 +54,7 @@ def bone_variation(clips: Clips) -> Tensor:
 
 def asymmetry(clips: Clips) -> Tensor:
     """Difference between a left and a right bone over their mean length, averaged over the pairs of bones."""
-    pairs = clips.skeleton.bone_pairs
-    if not pairs:
+    if not (pairs := clips.skeleton.bone_pairs):
         raise ValueError("metrics: asymmetry needs left_right pairs of bones in the skeleton")
     mean = frame_mean(bone_lengths(clips), clips.mask)
     left, right = (mean[:, list(side)] for side in zip(*pairs, strict=True))

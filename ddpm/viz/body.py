@@ -51,8 +51,7 @@ def _floor(view: View, i: int, size: int, t: int = 0) -> Image.Image:
 
 def _head(skeleton: Skeleton) -> tuple[int | None, int | None]:
     """The joint whose name ends in the word head, also of ``mixamorig:Head``; and where it ends in one other, that one."""
-    heads = [j for j, name in enumerate(skeleton.names) if re.split("[^a-z]+", name.lower())[-1] == "head"]
-    if not heads:
+    if not (heads := [j for j, name in enumerate(skeleton.names) if re.split("[^a-z]+", name.lower())[-1] == "head"]):
         return None, None
     beyond = [child for child, parent in skeleton.bones if parent == heads[0]]
     return heads[0], beyond[0] if len(beyond) == 1 else None
