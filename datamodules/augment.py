@@ -57,8 +57,7 @@ class Augment:
     def __call__(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Any]:
         """The batch (see `datamodules.pose.Windows`) with ``clips`` and ``mask`` of ``frames`` instead of ``span`` frames.
 
-        Args:
-            generator: on the device of the clips; all randomness comes from it.
+        All randomness comes from the generator, which is on the device of the clips.
         """
         clips, mask = batch["clips"], batch["mask"]
         draws = torch.rand(5, len(clips), generator=generator, device=clips.device)

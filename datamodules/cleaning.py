@@ -114,14 +114,11 @@ def clean(
     Args:
         positions: ``(frames, joints, coords)`` in metres, finite where they are not lost.
         lost: ``(frames, joints)`` bool, positions that were not tracked.
-        skeleton, fps: of the positions.
-        source: name of the recording, for the report.
         max_gap: longest gap in frames that is interpolated. A straight line through 4 frames at 15 fps is 4 cm off on average,
             through 8 frames 7 cm, and it erases the lowest point of a bend.
         min_frames: shortest stretch that is kept; half a second at 15 fps, less shows a posture and not a motion. Of a recording
             that is cut, at least 8.
         max_speed: metres per second that no joint exceeds both out and back, nor half of the body at once.
-        longest: keep only the longest stretch.
 
     Returns:
         The stretches ``(frames', joints, coords)`` in order, views of sound input, none if the recording is dropped; the report.

@@ -33,9 +33,7 @@ class Windows(Dataset[Batch]):
     """
 
     def __init__(self, clips: ClipSet, frames: int, turned: bool = False) -> None:
-        self.clips = clips
-        self.frames = frames
-        self.turned = turned
+        self.clips, self.frames, self.turned = clips, frames, turned
         self.padded = bool((clips.lengths < frames).any())
 
     def __getitems__(self, index: Tensor) -> Batch:
@@ -163,13 +161,8 @@ class PoseDataModule(pl.LightningDataModule):
             split = "time"
         else:
             self.train_recordings, self.val_recordings = split_recordings(clips, val_fraction, split, seed)
-        self.clips = clips
-        self.frames = frames
-        self.batch_size = batch_size
-        self.steps_per_epoch = steps_per_epoch
-        self.num_workers = num_workers
-        self.draws = draws
-        self.seed = seed
+        self.clips, self.frames, self.draws, self.seed = clips, frames, draws, seed
+        self.batch_size, self.steps_per_epoch, self.num_workers = batch_size, steps_per_epoch, num_workers
         self.augment = (augment or Augment)(clips.skeleton, frames)
         self.windows = Windows(clips, frames, facing)
         self.long_windows = Windows(clips, self.augment.span, facing)
@@ -199,9 +192,8 @@ class PoseDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Batch]:
         """The same windows every time: the whole ones of the held-out recordings, at most `MOST`."""
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        return self._loader(
-            self.windows, list(self.whole_windows(self.val_recordings, MOST)[rank::world_size].split(self.batch_size))
-        )
+        windows = self.whole_windows(self.val_recordings, MOST)[rank::world_size]
+        return self._loader(self.windows, list(windows.split(self.batch_size)))
 
     def whole_windows(self, recordings: Tensor, most: int | None = None) -> Tensor:
         """``(windows, 2)`` int64 recordings and first frames: the windows of ``(n,)`` int64 recordings, evenly spread over each.

@@ -47,9 +47,6 @@ def prepare(
     A recording in which tracking was lost for long becomes several, of one name, so that a split by sequence keeps them together.
 
     Args:
-        recordings: as readers return them.
-        skeleton: the joints they get.
-        name: of the data, for messages.
         fps: frames per second of recordings that do not say theirs.
         target_fps: that all get; None if they have the same.
         lost: what else than confidence 0 marks a lost position: ``nans``, or ``zeros`` in all coordinates; None: nothing, and a

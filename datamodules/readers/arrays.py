@@ -38,7 +38,6 @@ def read(path: Path, coords: int = 3, joints: Collection[int] = ()) -> list[Reco
     describes it; others are ignored.
 
     Args:
-        path: of the file.
         coords: numbers per joint where a frame is a row of numbers.
         joints: numbers of joints that are expected, by which the axes of an array are told where names do not.
 

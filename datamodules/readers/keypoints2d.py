@@ -38,7 +38,6 @@ def read(path: Path, coords: int = 2) -> list[Recording]:
     body before.
 
     Args:
-        path: of the file.
         coords: 2 or 3, which is read where the file has both; three numbers a joint are x, y, z if this is 3 and the third is no
             confidence.
 

@@ -98,7 +98,6 @@ def skeleton(
     """The skeleton of the first BVH file in or below a directory.
 
     Args:
-        root, scale, end_sites: those of `bvh`.
         up, keep: see `ddpm.skeleton.Skeleton`; parts are the trunk, the arms and the legs, as far as they are found.
 
     Raises:

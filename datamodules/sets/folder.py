@@ -103,7 +103,6 @@ def read_file(path: Path, coords: int, joints: Collection[int] = ()) -> list[Rec
     """The recordings of one file, read by its ending.
 
     Args:
-        path: of the file.
         coords: numbers per joint, where the file does not say or has both.
         joints: numbers of joints that are expected, where the order of a file's axes does not show them.
 

@@ -39,8 +39,6 @@ def store(skeleton: Skeleton, root: str, subject: str | None = None, on_outlier:
     """The recordings that `write_store` wrote to a directory.
 
     Args:
-        skeleton: the one that they were written with.
-        root: the directory.
         subject: see `datamodules.clip_set.with_subjects`.
         on_outlier: where nobody judged them before, whether bodies of another size than the others, or along another axis, are
             refused, or taken as they are.

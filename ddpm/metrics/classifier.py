@@ -30,7 +30,6 @@ class ActionClassifier(nn.Module):
     Args:
         mean: ``(joints * coords,)`` metres, subtracted from the positions.
         scale: metres by which they are then divided.
-        classes: number of actions.
     """
 
     mean: Tensor

@@ -22,22 +22,19 @@ NEIGHBOURS = ("kinetic", "pose")
 
 def measures(skeleton: Skeleton) -> dict[str, tuple[str, Callable[[Clips], Tensor]]]:
     """Name -> unit and function of every number of single clips that the skeleton allows."""
-    found: dict[str, tuple[str, Callable[[Clips], Tensor]]] = {
-        "speed": ("m/s", physics.speed),
-        "acceleration": ("m/s^2", physics.acceleration),
-        "jerk": ("m/s^3", physics.jerk),
-    }
-    if skeleton.bones:
-        found["bone_variation"] = ("", physics.bone_variation)
-    if skeleton.bone_pairs:
-        found["asymmetry"] = ("", physics.asymmetry)
-    if physics.has_floor(skeleton):
-        found["skating_ratio"] = ("", physics.skating_ratio)
-        found["skating_distance"] = ("cm", physics.skating_distance)
-        found["penetration"] = ("cm", physics.penetration)
-    if physics.has_sided_feet(skeleton):
-        found["pfc"] = ("", physics.pfc)
-    return found
+    floor = physics.has_floor(skeleton)
+    known = (
+        (True, "speed", "m/s", physics.speed),
+        (True, "acceleration", "m/s^2", physics.acceleration),
+        (True, "jerk", "m/s^3", physics.jerk),
+        (skeleton.bones, "bone_variation", "", physics.bone_variation),
+        (skeleton.bone_pairs, "asymmetry", "", physics.asymmetry),
+        (floor, "skating_ratio", "", physics.skating_ratio),
+        (floor, "skating_distance", "cm", physics.skating_distance),
+        (floor, "penetration", "cm", physics.penetration),
+        (physics.has_sided_feet(skeleton), "pfc", "", physics.pfc),
+    )
+    return {name: (unit, function) for there, name, unit, function in known if there}
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,6 @@ def compare(
     """Name of a metric -> ``(subsets,)`` float64 values of a candidate against a reference.
 
     Args:
-        reference: real clips.
         candidate: clips to evaluate, measured with the same ``legacy``.
         projections: of the features, fitted on the reference.
         i: subsets of the reference, each the numbers of its clips, none twice.

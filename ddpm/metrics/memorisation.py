@@ -23,7 +23,6 @@ def nearest(samples: Clips, training: Clips, stride: int = 1) -> tuple[Tensor, T
     half of what the longest clip would.
 
     Args:
-        samples: n clips.
         training: clips of the same skeleton and frame rate, whole: a copy may begin anywhere in them.
         stride: frames between the windows. Already two frames from its source a fast copy looks like new motion.
 

@@ -33,7 +33,6 @@ def steps_trained(step: int | None, saved: Mapping[str, Any]) -> int | None:
     """The training steps of a model at this step of its run; None if unknown, as of one that began with a trained model.
 
     Args:
-        step: of the run.
         saved: what its checkpoint keeps of the configuration.
     """
     return None if any(str(override).startswith("finetune=") for override in saved.get("overrides", ())) else step
@@ -64,7 +63,6 @@ def findings(evaluation: Evaluation, steps: int | None = None) -> list[Finding]:
     """The faults of generated motion as a whole; the limits are wide, so that motion can be poor without any finding.
 
     Args:
-        evaluation: of generated clips.
         steps: that their model was trained for, None if unknown. Of a model that was hardly trained nothing else is said.
     """
     if steps is not None and steps < ENOUGH_STEPS:

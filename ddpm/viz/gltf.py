@@ -28,16 +28,10 @@ def write_glb_files(path: str | Path, clips: Clips) -> list[Path]:
 
 
 def glb(positions: np.ndarray, skeleton: Skeleton, fps: float, name: str) -> bytes:
-    """A clip as a binary glTF file in metres, with y up; of two dimensions it is upright in the plane z = 0.
+    """A clip ``(frames, joints, coords)`` in metres as a binary glTF file, y up; of two dimensions it stands in the plane z = 0.
 
     A joint is a node that is moved relative to its parent and does not turn, so that every position is exact whatever bones do.
     From a joint to each of its children stands an octahedron, coloured by side, that turns and stretches.
-
-    Args:
-        positions: ``(frames, joints, coords)`` metres.
-        skeleton: its joints.
-        fps: frames per second.
-        name: of the animation.
 
     Raises:
         ValueError: numbers that are not finite or beyond 10^9 m.

@@ -76,9 +76,8 @@ def plot_losses(
 def plot_quality(path: str | Path, rows: Sequence[Mapping[str, Any]], title: str = "") -> "Figure":
     """Draw quality against network calls and time by sampler, write it as a PNG and return the figure.
 
-    Args:
-        rows: see `ddpm.metrics.sampler_table.row`; what is absent or not finite is not drawn. Of `PANELS` the first that is drawn
-            is so also against the seconds.
+    For the rows see `ddpm.metrics.sampler_table.row`; what is absent or not finite is not drawn. Of `PANELS` the first that is
+    drawn is so also against the seconds.
     """
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter  # as all of it, slow to import
 

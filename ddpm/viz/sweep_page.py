@@ -63,8 +63,6 @@ def write_sweep(sweep: Path, jobs: Sequence[Job], monitor: str = LOSS, mode: str
     """Write table and page.
 
     Args:
-        sweep: directory of the sweep.
-        jobs: one at least.
         monitor: the best job has the least of it, with ``mode`` max the greatest.
 
     Returns:

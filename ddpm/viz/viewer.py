@@ -33,7 +33,6 @@ def viewer(clips: Clips, titles: Sequence[str] | None = None, real: Clips | None
         clips: to show; what is not finite is left out, and said.
         titles: a line for each clip; None for seed and label.
         real: as many clips of the same skeleton and frame rate, each to stand beside its clip, or to be laid over it.
-        name: of the page.
 
     Raises:
         ValueError: titles or real clips that do not fit, or more than `MOST` coordinates.
