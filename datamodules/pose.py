@@ -19,10 +19,8 @@ from ddpm.skeleton import Skeleton
 
 log = logging.getLogger(__name__)
 
-Batch = dict[str, Any]
-"""``clips``, ``mask`` and ``labels``, see `Windows.__getitems__`."""
-MOST = 1024
-"""Windows that a validation takes, at most."""
+Batch = dict[str, Any]  # clips, mask and labels, see `Windows.__getitems__`
+MOST = 1024  # windows that a validation takes, at most
 
 
 class Windows(Dataset[Batch]):

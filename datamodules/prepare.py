@@ -19,8 +19,7 @@ from ddpm.skeleton import UNITS, Skeleton
 
 Floor = Literal["recording", "common", False]
 OnOutlier = Literal["refuse", "drop", "fix", "keep"]
-FAR = 1000.0
-"""Metres from the origin beyond which a position is an error."""
+FAR = 1000.0  # metres from the origin beyond which a position is an error
 
 
 def prepare(

@@ -23,8 +23,7 @@ SPELLINGS = {
 } | {"inch": "in", "inches": "in", "foot": "ft", "feet": "ft", "pixel": "px", "pixels": "px"}
 LARGEST = 10 * SIZES[1]
 """Metres along the bones beyond which the unit of clips is wrong: bodies that a poor model sampled may be large."""
-MAX_CROWD, MIN_CROWDED = 3, 20
-"""So few frames in so many clips are bodies in frames."""
+MAX_CROWD, MIN_CROWDED = 3, 20  # so few frames in so many clips are bodies in frames
 
 
 def read(path: Path, coords: int = 3, joints: Collection[int] = ()) -> list[Recording]:

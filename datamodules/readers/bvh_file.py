@@ -21,7 +21,6 @@ MAX_POSITIONS = 1 << 24  # lines x joints
 MAX_NUMBER = 1e6  # degrees, or centimetres: ten kilometres
 BLOCK = 4096  # frames posed at once: bounds the memory that their rotations take
 POINT = 1e-3  # metres: an end site nearer to its joint is that joint again
-
 MOTION = re.compile(rb"^[ \t]*MOTION\s+Frames\s*:\s*(\S+)\s+Frame\s+Time\s*:\s*(\S+)[ \t\r]*(?:\n|\Z)", re.I | re.M)
 CHANNELS = tuple(f"{axis}{kind}" for kind in ("position", "rotation") for axis in "xyz")
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.I)

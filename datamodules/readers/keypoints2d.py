@@ -15,8 +15,7 @@ from datamodules.readers.people import Body, Frames, recordings
 from ddpm.errors import DataError
 
 MARK = ("x", "y", "z", "visibility")
-LISTS = ("frames", "annotations", "keypoints", "instance_info")
-"""Names of the list of frames in a file."""
+LISTS = ("frames", "annotations", "keypoints", "instance_info")  # names of the list of frames in a file
 FRAME = re.compile(r"(.*?)[ ._-]?(\d{1,15})_keypoints\.json", re.IGNORECASE)
 """Name of a file that holds one frame, as OpenPose writes it."""
 MAX_PEOPLE = 50

@@ -21,8 +21,7 @@ FPS = 30.0
 BODY_VALUES = 10  # id, clipped edges, confidence and state of the left and the right hand, restricted, lean x and y, tracking
 JOINT_VALUES = 12  # x y z in metres, 2 of the depth picture, 2 of the colour picture, 4 of the orientation, tracking
 MAX_FRAMES, MAX_BODIES = 20_000, 100
-CONFIDENCE = {0: 0.0, 1: 0.5, 2: 1.0}
-"""Tracking state of a joint: not tracked, inferred, tracked."""
+CONFIDENCE = {0: 0.0, 1: 0.5, 2: 1.0}  # tracking state of a joint: not tracked, inferred, tracked
 
 
 def read(path: Path) -> list[Recording]:

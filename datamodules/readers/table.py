@@ -24,14 +24,11 @@ IGNORED = re.compile(
     r"|index|unnamed: \d+|timestamp.*|instance\.score|model|reprojection_error|.*_(error|ncams)|M_\d\d|center_\d", re.IGNORECASE
 )
 """Columns that need not be numbers: of times of day, of SLEAP, FreeMoCap and Anipose."""
-DECIMAL = re.compile(r"[-+]?\d*,\d+(e[-+]?\d+)?", re.IGNORECASE)
-"""A number with a comma for its point."""
-EMPTY = {"", "na", "n/a", "none", "null"}
-"""Cells, in lower case, that hold no number, as R, Excel and databases write them."""
+DECIMAL = re.compile(r"[-+]?\d*,\d+(e[-+]?\d+)?", re.IGNORECASE)  # a number with a comma for its point
+EMPTY = {"", "na", "n/a", "none", "null"}  # cells, in lower case, that hold no number, as R, Excel and databases write them
 FREEMOCAP = {"hips_center": "pelvis", "trunk_center": "spine", "neck_center": "neck", "head_center": "head"}
 
-Columns = dict[str, dict[str, int]]
-"""Joint -> x, y, z and confidence -> number of the column."""
+Columns = dict[str, dict[str, int]]  # joint -> x, y, z and confidence -> number of the column
 
 
 def read(path: Path, coords: int = 3) -> list[Recording]:

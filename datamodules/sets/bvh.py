@@ -19,8 +19,7 @@ from ddpm.skeleton import Skeleton
 
 log = logging.getLogger(__name__)
 
-LABELS = r"dataset-\d+_(?P<label>[^_]+)_.*"
-"""The names ``dataset-1_CONTENT_STYLE_NNN`` of the Bandai-Namco-Research-Motiondataset."""
+LABELS = r"dataset-\d+_(?P<label>[^_]+)_.*"  # the names dataset-1_CONTENT_STYLE_NNN of the Bandai-Namco-Research-Motiondataset
 
 
 def bvh(

@@ -14,9 +14,7 @@ from ddpm.metrics.alignment import anchored, has_heading
 from ddpm.metrics.reference import RealData, held_out, windows
 from ddpm.seeding import derive_seed
 
-MOST = 5000
-"""Windows to train on, and to test on, at most: 300 batches hold little more."""
-
+MOST = 5000  # windows to train on, and to test on, at most: 300 batches hold little more
 BATCH = 64
 
 NOTE = "the classifier of actions is this project's own, trained on these recordings: its numbers compare with nothing published"

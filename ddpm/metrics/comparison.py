@@ -16,8 +16,7 @@ from ddpm.metrics.geometric import geometric, has_geometric
 from ddpm.metrics.neighbours import Neighbours
 from ddpm.skeleton import Skeleton
 
-NEIGHBOURS = ("kinetic", "pose")
-"""Features for precision, recall, density, coverage and diversity."""
+NEIGHBOURS = ("kinetic", "pose")  # features for precision, recall, density, coverage and diversity
 
 
 def measures(skeleton: Skeleton) -> dict[str, tuple[str, Callable[[Clips], Tensor]]]:

@@ -8,8 +8,7 @@ from torch import Tensor
 from ddpm.clips import Clips
 from ddpm.skeleton import Skeleton
 
-BLOCK = 2048
-"""Training clips compared at once: some 100 MB for 1,000 samples."""
+BLOCK = 2048  # training clips compared at once: some 100 MB for 1,000 samples
 
 
 def nearest(samples: Clips, training: Clips, stride: int = 1) -> tuple[Tensor, Tensor]:

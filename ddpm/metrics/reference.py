@@ -7,12 +7,9 @@ from torch import Tensor
 
 from ddpm.clips import Clips
 
-LEAST = 16
-"""Clips in either set that are compared, at least: half of them must have more than 5 neighbours."""
-ENOUGH = 64
-"""Held-out windows that suffice as a reference: half of them has 32."""
-MOST = 1024
-"""Windows of a reference, at most."""
+LEAST = 16  # clips in either set that are compared, at least: half of them must have more than 5 neighbours
+ENOUGH = 64  # held-out windows that suffice as a reference: half of them has 32
+MOST = 1024  # windows of a reference, at most
 
 
 class RealData(Protocol):

@@ -11,8 +11,7 @@ from ddpm.errors import ConfigError, refuse
 from ddpm.metrics.suite import Evaluation
 from ddpm.metrics.verdict import ratios
 
-SCORES = ("frechet/pose", "frechet/spectrum", "recall/pose", "frechet/kinetic")
-"""With interval, and the same of real clips."""
+SCORES = ("frechet/pose", "frechet/spectrum", "recall/pose", "frechet/kinetic")  # with interval, and the same of real clips
 ALIKE = ("n", "real", "data")
 """Columns that must be alike in tables that are compared: generated clips, real ones, and of which data these are."""
 

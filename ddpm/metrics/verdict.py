@@ -5,15 +5,9 @@ from typing import Any, NamedTuple
 
 from ddpm.metrics.suite import Evaluation, Metric
 
-ENOUGH_STEPS = 100
-"""Training steps below which a model is not judged: its weights still tell of how they were drawn."""
-
-SLOW, WILD = 0.5, 10.0
-"""Ratios to the real mean speed: below the first clips freeze, above the second they explode."""
-
-SMOOTH, SHAKY = 0.6, 2.0
-"""Ratios to the real jerk: below the first they are over-smooth, above the second they jitter."""
-
+ENOUGH_STEPS = 100  # training steps below which a model is not judged: its weights still tell of how they were drawn
+SLOW, WILD = 0.5, 10.0  # ratios to the real mean speed: below the first clips freeze, above the second they explode
+SMOOTH, SHAKY = 0.6, 2.0  # ratios to the real jerk: below the first they are over-smooth, above the second they jitter
 ALIKE, NARROW, SPREAD = 0.4, 0.85, 2.5
 """Ratios to the real mean distance between clips: below the first they collapse, below the second they are too alike, above the
 third they explode."""

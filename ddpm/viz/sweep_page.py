@@ -35,8 +35,7 @@ COLUMNS = {
 GROUPS = ("metrics/", "physics/")
 SAME_LOSS = ("model", "optimizer", "lr_scheduler", "trainer", "callbacks", "seed", "loader.batch_size", "loader.steps_per_epoch")
 """Keys between whose values losses can be compared; others change what is summed up."""
-EMBEDDED = 16 * 2**20
-"""Bytes of all GIFs together up to which they are part of the page."""
+EMBEDDED = 16 * 2**20  # bytes of all GIFs together up to which they are part of the page
 LOOK = """
 tr.best td { background: #e2f0f8; font-weight: 600; } td.text { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(340px, 100%), 1fr)); gap: 1em; }

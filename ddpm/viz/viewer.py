@@ -15,10 +15,8 @@ from ddpm.clips import Clips
 from ddpm.errors import escaped
 from ddpm.viz import body, camera
 
-MISSING = -(2**15)
-"""Stands for a coordinate that is not finite; the others are numbers of steps from -32767 to 32767."""
-MOST = 30_000_000
-"""Coordinates of a page: 80 MB, which a browser still opens."""
+MISSING = -(2**15)  # stands for a coordinate that is not finite; the others are numbers of steps from -32767 to 32767
+MOST = 30_000_000  # coordinates of a page: 80 MB, which a browser still opens
 COLOURS = {
     **{**body.SIDE_COLOURS, "made": body.MADE_CENTRE, "given": body.GIVEN, "ghost": body.GHOST, "real": (160, 120, 190)},
     **{"paper": body.PAPER, "floor": body.FLOOR, "line": body.FLOOR_LINE, "shadow": body.SHADOW, "trail": body.TRAIL},
