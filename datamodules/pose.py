@@ -142,18 +142,16 @@ class PoseDataModule(pl.LightningDataModule):
         draws: Literal["length", "equal"] = "length",
     ) -> None:
         super().__init__()
-        for good, fault in (
-            (frames >= 1, f"frames={frames} must be at least 1"),
-            (batch_size >= 1, f"loader.batch_size={batch_size} must be at least 1"),
-            (
-                steps_per_epoch is None or steps_per_epoch >= 1,
-                f"loader.steps_per_epoch={steps_per_epoch} must be at least 1, or null for one pass",
-            ),
-            (0 <= val_fraction < 1, f"loader.val_fraction={val_fraction} must be in [0, 1)"),
-            (draws in ("length", "equal"), f"loader.draws={draws!r} must be 'length' or 'equal'"),
-        ):
-            if not good:
-                raise ValueError(fault)
+        if frames < 1:
+            raise ValueError(f"frames={frames} must be at least 1")
+        if batch_size < 1:
+            raise ValueError(f"loader.batch_size={batch_size} must be at least 1")
+        if steps_per_epoch is not None and steps_per_epoch < 1:
+            raise ValueError(f"loader.steps_per_epoch={steps_per_epoch} must be at least 1, or null for one pass")
+        if not 0 <= val_fraction < 1:
+            raise ValueError(f"loader.val_fraction={val_fraction} must be in [0, 1)")
+        if draws not in ("length", "equal"):
+            raise ValueError(f"loader.draws={draws!r} must be 'length' or 'equal'")
         if split == "sequence" and val_fraction > 0 and len(scenes(clips.sources).values) == 1:
             clips, self.train_recordings, self.val_recordings = split_in_time(clips, val_fraction)
             split = "time"
