@@ -7,12 +7,11 @@ if __name__ == "__main__":
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.cache import through_cache
@@ -24,9 +23,7 @@ from ddpm.config import construct, construct_data
 from ddpm.errors import DataError, outside, refuse, refuse_split
 from ddpm.files import write_json
 from ddpm.metrics import suite
-from ddpm.metrics.classifier import classification, classifier_of
-from ddpm.metrics.memorisation import memorisation
-from ddpm.metrics.reference import Reference, held_out, reference, too_little, whole
+from ddpm.metrics.reference import Reference, reference, too_little
 from ddpm.metrics.table import headline, lines
 from ddpm.metrics.verdict import findings, steps_trained
 from ddpm.model import choose_device
@@ -64,69 +61,41 @@ class Config:
 
 
 def evaluate(cfg: DictConfig) -> Path:
-    """Print the table and write metrics.json and report.html.
-
-    Returns:
-        The path of metrics.json.
-
-    Raises:
-        ConfigError: a value outside its limits, or neither clips nor a checkpoint.
-        CheckpointError: see `ddpm.checkpoint.load_run`.
-        DataError: clips that cannot be read, or data that are not there.
-    """
+    """Print the table, write metrics.json and report.html, and return the path of the first; a ProjectError for wrong input."""
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     check_values(config)
     choose_device(config["device"])
-    seed, fast = config["seed"], config["fast"]
+    options = {key: config[key] for key in ("legacy", "fast", "seed")}
     generated, data, real, about = measured(config)
-    lead = (
-        f"{len(generated)} generated clips of {generated.positions.shape[1]} frames against {len(real.motions)} real ones: "
-        f"{'recordings held out from training' if real.held_out else 'all recordings, also those of training'}"
-    )
+    which = "recordings held out from training" if real.held_out else "all recordings, also those of training"
+    lead = f"{len(generated)} generated clips of {about['data']['frames']} frames against {len(real.motions)} real ones: {which}"
     log.info("%s", lead)
-    classes = data.clips.class_names
-    wanted = generated.label_codes(classes) if classes and not fast else None
-    classifier = None if fast else classifier_of(data, seed)
-    features = classifier.features if classifier is not None and real.held_out else None
-    found = suite.evaluate(
-        generated, real.motions, subjects=real.subjects, legacy=config["legacy"], fast=fast, seed=seed, classifier=features
-    )
-    if classifier is not None:
-        seen = classification(classifier, data, generated, wanted, seed=seed, in_metrics=real.held_out)
-        found = replace(found, classification=seen)
-    training = None
-    if config["training"] > 0 and len(held_out(data)) > 0:
-        n = len(data.train_recordings)
-        training = whole(data, data.train_recordings[torch.linspace(0, n - 1, min(n, config["training"])).round().long()])
-        unseen = real.motions if real.held_out else reference(data, "held_out").motions
-        found = replace(found, memorisation=memorisation(generated, training, unseen))
+    found, training = suite.evaluate_all(generated, data, real, config["training"], **options)
     wrong = findings(found, about["steps"])
     log.info("%s\n", "\n".join([*headline(found), "", *lines(found)]))
     for finding in wrong:
         log.warning("WARNING: %s", finding.text)
     about["data"] |= {"reference": "held_out" if real.held_out else "all", "sha256": data.clips.fingerprint()}
-    about |= {"seed": seed, "fast": fast, "versions": versions()}
+    about |= {"seed": config["seed"], "fast": config["fast"], "versions": versions()}
     path = Path(config["out"]) / "metrics.json"
     write_json(path, {**about, **found.to_dict(), "warnings": [finding._asdict() for finding in wrong]})
     log.info("%s", path)
     if config["report"]:
-        page = path.with_name("report.html")
-        write_report(page, config["clips"] or config["ckpt"], lead, found, wrong, generated, real.motions, training, about)
+        name, page = config["clips"] or config["ckpt"], path.with_name("report.html")
+        write_report(page, name, lead, found, wrong, generated, real.motions, training, about)
         log.info("%s", page)
     return path
 
 
 def check_values(config: Mapping[str, Any]) -> None:
     """Raise a ConfigError for a value outside its limits, or options that exclude each other, before anything is loaded."""
-    ckpt, clips, which, has_data = config["ckpt"], config["clips"], config["reference"], "_target_" in config["data"]
-    split = any(value is not None for value in config["loader"].values())
-    limits = {
-        **{"n": "in [32, 50000]", "seed": "at least 0", "frames": "at least 4", "training": "at least 0"},
-        **{"batch_size": "at least 1", "loader.val_fraction": "in [0, 1)", "loader.seed": "at least 0"},
-    }
-    refuse_split(config["loader"]["split"])
+    ckpt, clips, loader, which = config["ckpt"], config["clips"], config["loader"], config["reference"]
+    has_data, split = "_target_" in config["data"], any(value is not None for value in loader.values())
+    refuse_split(loader["split"])
+    limits = {"n": "in [32, 50000]", "seed": "at least 0", "frames": "at least 4", "training": "at least 0"}
+    limits |= {"batch_size": "at least 1", "loader.val_fraction": "in [0, 1)", "loader.seed": "at least 0"}
     refuse([
-        *outside({**config, **{f"loader.{key}": value for key, value in config["loader"].items()}}, limits),
+        *outside({**config, **{f"loader.{key}": value for key, value in loader.items()}}, limits),
         (which not in ("auto", "held_out", "all"), f"reference={which} must be auto, held_out or all"),
         (not ckpt and not clips, "give ckpt=RUN, a trained model, or clips=FILE.npz with data=GROUP, the real motion"),
         (not ckpt and not has_data, f"clips={clips} needs the real motion to compare with: data=GROUP as for train.py"),
@@ -137,26 +106,22 @@ def check_values(config: Mapping[str, Any]) -> None:
 
 
 def measured(config: Mapping[str, Any]) -> tuple[Clips, Any, Reference, dict[str, Any]]:
-    """The clips to measure, the data module and of it the clips of their length to compare them with, and a record for
-    metrics.json."""
+    """The clips to measure, the data module, its clips of their length to compare them with, and a record for metrics.json."""
     model: Any = None
     about: dict[str, Any] = {"ckpt": config["ckpt"], "clips_file": config["clips"], "seeds": None, "sampler": None, "steps": None}
+    changes = {key: value for key, value in config["data"].items() if value is not None or (key != "root" and not config["ckpt"])}
     if config["ckpt"] is None:
         loader = {"_target_": "datamodules.pose.PoseDataModule", "_partial_": True}
-        split = {key: value for key, value in config["loader"].items() if value is not None}
-        real = {key: value for key, value in config["data"].items() if key != "root" or value is not None}
-        make, run, changes = construct, {"data": real, "loader": loader | split}, {}
+        loader |= {key: value for key, value in config["loader"].items() if value is not None}
+        make, run, changes = construct, {"data": changes, "loader": loader}, {}
     else:
         model, run = load_run(config["ckpt"], config["trust"])
         model.refuse_large(config["n"], config["frames"])
         make = partial(construct_data, trust=config["trust"])
-        changes = {key: value for key, value in config["data"].items() if value is not None}
     recordings = own_clips(run, changes, through_cache(make, config["cache"]))
-    frames = config["frames"] or run.get("frames")
-    generated = None
-    if config["clips"] is not None:
-        generated = Clips.load(config["clips"], recordings.skeleton, recordings.fps).of_rate(recordings.fps, config["clips"])
-        frames = generated.positions.shape[1]
+    file, fps = config["clips"], recordings.fps
+    generated = None if file is None else Clips.load(file, recordings.skeleton, fps).of_rate(fps, file)
+    frames = config["frames"] or run.get("frames") if generated is None else generated.positions.shape[1]
     data = own_split({**run["loader"], "frames": frames}, recordings, make)
     real = reference(data, config["reference"])
     if why := too_little(data, real):
@@ -165,11 +130,9 @@ def measured(config: Mapping[str, Any]) -> tuple[Clips, Any, Reference, dict[str
         node = config["sampler"] or run["sampler"]
         sampler = construct(node, "sampler") if config["sampler"] else model.sampler
         cost(sampler, model.diffusion.alpha_bar)
-        seeds = range(config["seed"], config["seed"] + config["n"])
-        options = {"batch_size": config["batch_size"], "device": config["device"], "progress": True}
-        generated = model.sample(seeds, frames=frames, sampler=sampler, **options)
-        bad = int((~generated.finite).sum())
-        if bad:
+        seeds, size = range(config["seed"], config["seed"] + config["n"]), config["batch_size"]
+        generated = model.sample(seeds, frames=frames, sampler=sampler, batch_size=size, device=config["device"], progress=True)
+        if bad := int((~generated.finite).sum()):
             raise ValueError(f"{bad} of {len(generated)} sampled clips are not finite: the model has diverged, train it anew")
         about |= {"seeds": [seeds.start, seeds.stop - 1], "sampler": node, "steps": steps_trained(model.trained_steps, run)}
     about["data"] = {**run["data"], **changes, "recordings": len(data.clips), "fps": data.clips.fps, "frames": frames}

@@ -48,16 +48,9 @@ class Config:
 
 
 def inspect_data(cfg: DictConfig) -> Path:
-    """Print a summary and write it with ``skeleton.png``, ``clips.gif`` and ``clips.html``.
+    """Print a summary, write it with ``skeleton.png``, ``clips.gif`` and ``clips.html``, and return their directory.
 
-    Args:
-        cfg: the composed configuration.
-
-    Returns:
-        The directory that they are in.
-
-    Raises:
-        ConfigError, DataError: data that cannot be trained on.
+    A ConfigError or DataError for data that cannot be trained on.
     """
     refuse(outside(cfg, {"frames": "at least 1", "gif_clips": "at least 0"}))  # type: ignore[arg-type]
     refuse_split(cfg.loader.split)

@@ -1,6 +1,7 @@
 """Augmentation of training batches on their device: rotation, mirroring, scale and speed."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,49 +11,38 @@ from datamodules.clip_set import anchored
 from ddpm.skeleton import Skeleton
 
 
+@dataclass(eq=False)
 class Augment:
     """Draws one change for each clip of a batch and applies it, without a loop over clips or a synchronisation with the device.
 
-    Args:
-        frames: length of the clips that are returned.
-        yaw: degrees; clips are turned about the up axis by an angle uniform in -yaw..yaw.
-        mirror: probability with which left and right are exchanged, and the first ground axis reflected.
-        scale: positions are multiplied by a factor uniform in 1 - scale..1 + scale; the floor stays at 0.
-        speed: clips are played faster by a factor uniform in 1 - speed..1 + speed. Positions are interpolated linearly between
-            frames, which shortens a bone that turns by an angle a per frame by a factor of cos(a / 2) at most.
+    Positions at another speed are interpolated linearly between frames, which shortens a bone that turns by an angle a per frame
+    by a factor of cos(a / 2) at most.
 
     Raises:
         ValueError: a value outside its limits, yaw in 2-D, or mirror where the skeleton names no pairs.
     """
 
-    def __init__(
-        self,
-        skeleton: Skeleton,
-        frames: int,
-        yaw: float = 0.0,
-        mirror: float = 0.0,
-        scale: float = 0.0,
-        speed: float = 0.0,
-    ) -> None:
-        for name, value, good, limit in (
-            ("yaw", yaw, 0 <= yaw <= 180, "degrees in [0, 180]"),
-            ("mirror", mirror, 0 <= mirror <= 1, "a probability in [0, 1]"),
-            ("scale", scale, 0 <= scale < 1, "in [0, 1)"),
-            ("speed", speed, 0 <= speed < 1, "in [0, 1)"),
+    skeleton: Skeleton
+    frames: int  # length of the clips that are returned
+    yaw: float = 0.0  # degrees; clips are turned about the up axis by an angle uniform in -yaw..yaw
+    mirror: float = 0.0  # probability with which left and right are exchanged, and the first ground axis reflected
+    scale: float = 0.0  # positions are multiplied by a factor uniform in 1 - scale..1 + scale; the floor stays at 0
+    speed: float = 0.0  # clips are played faster by a factor uniform in 1 - speed..1 + speed
+
+    def __post_init__(self) -> None:
+        for name, good, limit in (
+            ("yaw", 0 <= self.yaw <= 180, "degrees in [0, 180]"),
+            ("mirror", 0 <= self.mirror <= 1, "a probability in [0, 1]"),
+            ("scale", 0 <= self.scale < 1, "in [0, 1)"),
+            ("speed", 0 <= self.speed < 1, "in [0, 1)"),
         ):
             if not good:
-                raise ValueError(f"augment.{name}={value} must be {limit}")
-        if yaw > 0 and skeleton.coords == 2:
-            raise ValueError(f"augment.yaw={yaw} needs 3-D clips, and the skeleton has coords=2; set augment.yaw=0")
-        if mirror > 0 and not skeleton.left_right:
-            raise ValueError(f"augment.mirror={mirror}: the skeleton names no left_right pairs; name them, or set it to 0")
-        self.skeleton = skeleton
-        self.frames = frames
-        self.yaw = yaw
-        self.mirror = mirror
-        self.scale = scale
-        self.speed = speed
-        self.other_side = torch.tensor(skeleton.mirrored)
+                raise ValueError(f"augment.{name}={getattr(self, name)} must be {limit}")
+        if self.yaw > 0 and self.skeleton.coords == 2:
+            raise ValueError(f"augment.yaw={self.yaw} needs 3-D clips, and the skeleton has coords=2; set augment.yaw=0")
+        if self.mirror > 0 and not self.skeleton.left_right:
+            raise ValueError(f"augment.mirror={self.mirror}: the skeleton names no left_right pairs; name them, or set it to 0")
+        self.other_side = torch.tensor(self.skeleton.mirrored)
 
     @property
     def active(self) -> bool:
@@ -67,8 +57,7 @@ class Augment:
     def __call__(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Any]:
         """The batch (see `datamodules.pose.Windows`) with ``clips`` and ``mask`` of ``frames`` instead of ``span`` frames.
 
-        Args:
-            generator: on the device of the clips; all randomness comes from it.
+        All randomness comes from the generator, which is on the device of the clips.
         """
         clips, mask = batch["clips"], batch["mask"]
         draws = torch.rand(5, len(clips), generator=generator, device=clips.device)

@@ -36,8 +36,7 @@ def through_cache(construct: Construct, directory: str | None) -> Construct:
         skeleton: Any = node.get("skeleton")
         if isinstance(skeleton, Mapping):  # it may itself stand in a file
             node = {**node, "skeleton": construct(skeleton, f"{place}.skeleton")}
-        key = cache_key(node)
-        if key is None:
+        if (key := cache_key(node)) is None:
             return construct(node, place)
         path = folder / key
         try:

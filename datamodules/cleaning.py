@@ -6,6 +6,7 @@ import numpy as np
 
 from ddpm.skeleton import Skeleton
 
+DROPPED = "unlike the others, or the skeleton (data.on_outlier=drop)"
 PIECE = 8  # frames of a piece of a cut recording, at least
 
 
@@ -113,14 +114,11 @@ def clean(
     Args:
         positions: ``(frames, joints, coords)`` in metres, finite where they are not lost.
         lost: ``(frames, joints)`` bool, positions that were not tracked.
-        skeleton, fps: of the positions.
-        source: name of the recording, for the report.
         max_gap: longest gap in frames that is interpolated. A straight line through 4 frames at 15 fps is 4 cm off on average,
             through 8 frames 7 cm, and it erases the lowest point of a bend.
         min_frames: shortest stretch that is kept; half a second at 15 fps, less shows a posture and not a motion. Of a recording
             that is cut, at least 8.
         max_speed: metres per second that no joint exceeds both out and back, nor half of the body at once.
-        longest: keep only the longest stretch.
 
     Returns:
         The stretches ``(frames', joints, coords)`` in order, views of sound input, none if the recording is dropped; the report.
@@ -144,22 +142,14 @@ def clean(
         kept = kept[[int(lengths[kept].argmax())]]
     reason = f"with fewer than {least} sound frames in a row" if sound.any() else "without a tracked frame"
     frames_kept, frames_sound = int(lengths[kept].sum()), int(sound.sum())
+    marks = {"lost": lost, "filled": filled & lost, "spikes": filled & spikes, "jumps": jumps}
+    frames = {"frames": n, "frames_kept": frames_kept, "frames_lost": n - frames_sound}
+    frames |= {"frames_cut" if len(kept) else "frames_dropped": frames_sound - frames_kept}
+    dropped = () if len(kept) else ((source, reason),)
     report = CleaningReport(
-        recordings=1,
-        repaired=int(filled.any()),
-        frames=n,
-        frames_kept=frames_kept,
-        frames_lost=n - frames_sound,
-        frames_cut=frames_sound - frames_kept if len(kept) else 0,
-        frames_dropped=0 if len(kept) else frames_sound,
-        lost=int(lost.sum()),
-        filled=int((filled & lost).sum()),
-        spikes=int((filled & spikes).sum()),
-        splits=max(len(kept) - 1, 0),
-        jumps=int(jumps.sum()),
-        dropped=() if len(kept) else ((source, reason),),
-        starts=tuple(starts[kept].tolist()),
-    )
+        recordings=1, repaired=int(filled.any()), splits=max(len(kept) - 1, 0), dropped=dropped,
+        starts=tuple(starts[kept].tolist()), **frames, **{name: int(where.sum()) for name, where in marks.items()},
+    )  # fmt: skip
     return [positions[starts[k] : starts[k] + lengths[k]] for k in kept], report
 
 

@@ -15,31 +15,18 @@ from ddpm.skeleton import Skeleton
 
 @dataclass(frozen=True)
 class Recording:
-    """One recorded motion, as a reader returns it.
+    """One recorded motion, as a reader returns it."""
 
-    Args:
-        positions: ``(frames, joints, coords)`` float32, in the unit of their file.
-        source: file name, or generator and number; for messages.
-        label: name of the action, None if unknown.
-        subject: the person, None if unknown.
-        joints: name of every joint of ``positions``; None: those of the skeleton, in its order.
-        fps: frames per second, None if the file does not say.
-        confidence: ``(frames, joints)`` float32 in 0..1, 0 where a joint was not seen; None: all were seen.
-        units: one of `ddpm.skeleton.UNITS`; None: that of the skeleton.
-        note: what the reader took for granted.
-        condition: ``(width,)`` float32 that describes it, such as the embedding of a text; None if unknown.
-    """
-
-    positions: np.ndarray
-    source: str
-    label: str | None = None
-    subject: str | None = None
-    joints: tuple[str, ...] | None = None
-    fps: float | None = None
-    confidence: np.ndarray | None = None
-    units: str | None = None
-    note: str | None = None
-    condition: np.ndarray | None = None
+    positions: np.ndarray  # (frames, joints, coords) float32, in the unit of their file
+    source: str  # file name, or generator and number; for messages
+    label: str | None = None  # name of the action, None if unknown
+    subject: str | None = None  # the person, None if unknown
+    joints: tuple[str, ...] | None = None  # name of every joint of positions; None: those of the skeleton, in its order
+    fps: float | None = None  # frames per second, None if the file does not say
+    confidence: np.ndarray | None = None  # (frames, joints) float32 in 0..1, 0 where a joint was not seen; None: all were seen
+    units: str | None = None  # one of `ddpm.skeleton.UNITS`; None: that of the skeleton
+    note: str | None = None  # what the reader took for granted
+    condition: np.ndarray | None = None  # (width,) float32 that describes it, such as the embedding of a text; None if unknown
 
 
 class Names(Sequence[str | None]):
@@ -71,33 +58,20 @@ class Names(Sequence[str | None]):
 
 @dataclass(frozen=True)
 class ClipSet:
-    """Recordings of any length, laid end to end so that a window of any of them is one indexed read.
+    """Recordings of any length, laid end to end so that a window of any of them is one indexed read."""
 
-    Args:
-        frames: ``(total_frames, joints, coords)`` float32 in metres, all recordings one after another.
-        starts: ``(recordings,)`` int64, first row of each recording in ``frames``.
-        lengths: ``(recordings,)`` int64, frames of each recording, at least 1.
-        labels: ``(recordings,)`` int64 index into ``class_names``, -1 where unknown.
-        subjects: one name per recording, None where unknown.
-        sources: one name per recording, for messages and for splitting by sequence.
-        fps: frames per second, the same for all.
-        notes: how the recordings were prepared, a sentence each.
-        flaws: what is wrong with them, a sentence each; None: they were not judged.
-        conditions: ``(recordings, width)`` float32 vector of each recording, nan where unknown; None: none has one.
-    """
-
-    frames: Tensor
-    starts: Tensor
-    lengths: Tensor
-    labels: Tensor
-    subjects: Names
-    sources: Names
+    frames: Tensor  # (total_frames, joints, coords) float32 in metres, all recordings one after another
+    starts: Tensor  # (recordings,) int64, first row of each recording in frames
+    lengths: Tensor  # (recordings,) int64, frames of each recording, at least 1
+    labels: Tensor  # (recordings,) int64 index into class_names, -1 where unknown
+    subjects: Names  # one name per recording, None where unknown
+    sources: Names  # one name per recording, for messages and for splitting by sequence
     class_names: tuple[str, ...]
-    fps: float
+    fps: float  # frames per second, the same for all
     skeleton: Skeleton
-    notes: tuple[str, ...] = ()
-    flaws: tuple[str, ...] | None = None
-    conditions: Tensor | None = None
+    notes: tuple[str, ...] = ()  # how the recordings were prepared, a sentence each
+    flaws: tuple[str, ...] | None = None  # what is wrong with them, a sentence each; None: they were not judged
+    conditions: Tensor | None = None  # (recordings, width) float32 vector of each, nan where unknown; None: none has one
 
     @classmethod
     def from_recordings(
@@ -113,20 +87,12 @@ class ClipSet:
         for r in recordings:
             check_recording(r, skeleton)
         lengths = torch.tensor([len(r.positions) for r in recordings])
-        labels = Names.of([r.label for r in recordings])
-        return cls(
-            frames=torch.from_numpy(np.concatenate([r.positions for r in recordings]).astype(np.float32, copy=False)),
-            starts=torch.cumsum(lengths, 0) - lengths,
-            lengths=lengths,
-            labels=labels.codes,
-            subjects=Names.of([r.subject for r in recordings]),
-            sources=Names.of([r.source for r in recordings]),
-            class_names=tuple(labels.values),
-            fps=float(fps),
-            skeleton=skeleton,
-            notes=tuple(notes),
-            conditions=stacked([r.condition for r in recordings], [r.source for r in recordings]),
-        )
+        frames = torch.from_numpy(np.concatenate([r.positions for r in recordings]).astype(np.float32, copy=False))
+        labels, subjects, sources = (Names.of([getattr(r, of) for r in recordings]) for of in ("label", "subject", "source"))
+        vectors = stacked([r.condition for r in recordings], [r.source for r in recordings])
+        starts, classes = torch.cumsum(lengths, 0) - lengths, tuple(labels.values)
+        about = (classes, float(fps), skeleton, tuple(notes))
+        return cls(frames, starts, lengths, labels.codes, subjects, sources, *about, conditions=vectors)
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -178,8 +144,7 @@ def stacked(vectors: Sequence[np.ndarray | None], sources: Sequence[str]) -> Ten
 
     A `DataError` for several widths, or a value that is not finite.
     """
-    known = [(vector, source) for vector, source in zip(vectors, sources, strict=True) if vector is not None]
-    if not known:
+    if not (known := [(vector, source) for vector, source in zip(vectors, sources, strict=True) if vector is not None]):
         return None
     first, where = known[0]
     for vector, source in known:
@@ -203,8 +168,7 @@ def check_recording(recording: Recording, skeleton: Skeleton) -> None:
             f"{recording.source}: positions have shape {positions.shape}, expected (frames >= 1, {shape[0]} joints, "
             f"{shape[1]} coords); choose the skeleton that matches the data (skeleton=...)"
         )
-    bad = np.argwhere(~np.isfinite(positions))
-    if len(bad):
+    if len(bad := np.argwhere(~np.isfinite(positions))):
         frame, joint, _ = bad[0]
         raise DataError(
             f"{recording.source}: frame {frame}, joint {skeleton.names[joint]}: {positions[tuple(bad[0])]} is not a "

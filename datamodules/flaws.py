@@ -1,12 +1,14 @@
 """What is wrong with recordings, each judged by itself and beside the others: a sentence for each kind, with names and remedy."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from datamodules.cleaning import find_jumps
+from datamodules.cleaning import DROPPED, CleaningReport, find_jumps
 from datamodules.clip_set import ClipSet
 from datamodules.outliers import FACTOR, SET, reach, smaller, some
+from ddpm.skeleton import Skeleton
 
 STILL = 0.01  # metres per second: the fastest joint of a recording in which nothing happens
 FROZEN = 0.5  # seconds without any movement
@@ -64,8 +66,7 @@ def _bones(clips: ClipSet, total: int) -> list[str]:
     if skeleton.coords == 2:  # they are foreshortened, which changes them slowly; those that point to the camera are not judged
         spread = np.where(mean > 0.3 * np.median(mean, axis=1, keepdims=True), change, 0)
     limit = LOOSE if skeleton.coords == 3 else RESTLESS * max(1.0, 20 / clips.fps)
-    loose = (spread > limit) & (mean > 1e-3)
-    if loose.any():
+    if (loose := (spread > limit) & (mean > 1e-3)).any():
         worst = [b for b in np.argsort(-loose.sum(0)) if loose[:, b].any()]
         how = " from frame to frame" if skeleton.coords == 2 else ""
         flaws.append(
@@ -77,16 +78,14 @@ def _bones(clips: ClipSet, total: int) -> list[str]:
     pairs = [(index[left], index[right]) for left, right in skeleton.left_right if left in index and right in index]
     if pairs and skeleton.coords == 3:  # in a picture they are foreshortened
         a, b = mean[:, [left for left, _ in pairs]], mean[:, [right for _, right in pairs]]
-        uneven = np.abs(a - b) / np.maximum((a + b) / 2, 1e-9) > UNEVEN
-        if uneven.any():
+        if (uneven := np.abs(a - b) / np.maximum((a + b) / 2, 1e-9) > UNEVEN).any():
             k = int(uneven.sum(0).argmax())
             i = int(uneven[:, k].argmax())
             flaws.append(
                 f"{_where(clips, uneven, total)} left and right bones differ: {names[pairs[k][0]]} {100 * a[i, k]:.0f} and "
                 f"{100 * b[i, k]:.0f} cm; are the names of the joints in the files' order?"
             )
-    empty = (mean < 1e-4).all(0)
-    if empty.any():
+    if (empty := (mean < 1e-4).all(0)).any():
         flaws.append(f"these joints lie on their parents: {', '.join(names[b] for b in np.flatnonzero(empty))}")
     return flaws
 
@@ -138,8 +137,7 @@ def _motion(clips: ClipSet, total: int, places: Sequence[tuple[int, float]]) -> 
             f"{_where(clips, jumps > 0, total)} the body jumps at once, or its sides are exchanged, {jumps.sum()} times{SET}"
             f"data.max_speed={teleporting:g} to cut there"
         )
-    too_fast = (fast > fastest) & (jumps == 0) & (first == 0)
-    if too_fast.any():
+    if (too_fast := (fast > fastest) & (jumps == 0) & (first == 0)).any():
         flaws.append(
             f"{_where(clips, too_fast, total)} a joint is faster than {fastest:.3g} m/s, up to "
             f"{fast[too_fast].max():.1f}: noise, or another frame rate than said?"
@@ -193,3 +191,31 @@ def _compared(tempo: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
 
 def _where(clips: ClipSet, which: np.ndarray, total: int) -> str:
     return some([clips.sources[i] for i in np.argwhere(which)[:, 0].tolist()], total)
+
+
+def lost_flaws(zeros: Mapping[str, np.ndarray], skeleton: Skeleton, recordings: int, repairable: bool) -> list[str]:
+    """Positions at the origin by recording and joint, ``(joints,)`` each, in words."""
+    if not zeros:
+        return []
+    number = np.sum(list(zeros.values()), axis=0)
+    most = ", ".join(f"{skeleton.names[j]} {number[j]}" for j in np.argsort(-number)[:3] if number[j])
+    return [
+        f"{some(list(zeros), recordings)} {number.sum()} positions are exactly 0 in all coordinates, most often of {most}, as "
+        f"where nothing was seen{'; set data.lost=zeros' if repairable else ''}"
+    ]
+
+
+def repair_flaws(repairs: Mapping[str, Counter[str]], report: CleaningReport) -> list[str]:
+    """What cleaning found, by recording, in words."""
+    done = {
+        "lost": f"positions were not seen: {report.filled} of them are interpolated, {report.frames_lost} frames are removed",
+        "jumps": "steps are jumps of the body, or exchanges of its sides: the recordings are cut there",
+        "spikes": "positions are spikes of one frame: they are interpolated, or cut out",
+    }
+    flaws = []
+    for kind, numbers in repairs.items():
+        if who := [source for source, number in numbers.items() if number]:
+            flaws.append(f"{some(who, report.recordings)} {numbers.total()} {done[kind]}")
+    if unused := [source for source, why in report.dropped if why != DROPPED]:
+        flaws.append(f"{some(unused, report.recordings)} nothing is used, as said above")
+    return flaws

@@ -121,8 +121,7 @@ def plan(
             f"{f', {twice} more than once' if twice else ''}; every joint needs a name of its own (data.joints or the file)"
         )
     index = {name: i for i, name in enumerate(names or skeleton.names)}
-    unknown = sorted(set(retarget) - set(skeleton.names))
-    if unknown:
+    if unknown := sorted(set(retarget) - set(skeleton.names)):
         raise DataError(f"data.retarget: {unknown} are no joints of the skeleton, which are {', '.join(skeleton.names)}")
     weights = np.zeros((len(skeleton.names), count), np.float32)
     replaced: dict[str, str] = {}
@@ -131,8 +130,7 @@ def plan(
         wish = retarget.get(name)
         ways = [[name], *(way.split("+") for way in SUBSTITUTES.get(name, ()))]
         ways = ways if wish is None else [[wish] if isinstance(wish, str) else list(wish)]
-        way = next((way for way in ways if way and all(joint in index for joint in way)), None)
-        if way is None:
+        if (way := next((way for way in ways if way and all(joint in index for joint in way)), None)) is None:
             missing.append(name)
             continue
         row[[index[joint] for joint in way]] = 1 / len(way)

@@ -12,46 +12,23 @@ from ddpm.skeleton import AXES, Skeleton
 BODY = 1.4
 """Size in metres that a body in a picture is scaled to. The size is the longest way along the bones from the root: in the shipped
 skeletons 1.3 to 1.6 m, from the hips to a hand or from the nose to an ankle."""
-
-
-SIZES = (0.03, 10.0)
-"""Sizes in metres that are plausible; beyond, the units are wrong."""
-
-
-PEOPLE = (0.75, 2.4)
-"""Sizes in metres that people have."""
-
-
+SIZES = (0.03, 10.0)  # sizes in metres that are plausible; beyond, the units are wrong
+PEOPLE = (0.75, 2.4)  # sizes in metres that people have
 FACTOR = 1.8  # sizes, or tempi, that differ by more are of another unit, or of another frame rate
-
-
 UPRIGHT = 0.8  # mean cosine between the way from the feet to the body and an axis, from which on one stands along that axis
-
-
 NEAR, BELOW = 0.3, 0.08  # metres over and below the floor on which the others stand, between which a body lies or sits on it
-
-
 MIRRORED = -0.3  # mean sine between where the toes point and the right, about 0.9 the other way in sound data; noise gives 0
-
-
 SET = "; set "  # what stands behind it is the remedy
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a recording's body must have in common with the others'.
+    """What a recording's body must have in common with the others'."""
 
-    Args:
-        bones: ``(joints,)`` metres from each joint to its parent, NaN for the root and what was not seen.
-        up: the axis it stands along for its whole length, None where that is not clear.
-        mirrored: left lies to the right of where the toes point.
-        ends: ``(2, coords)`` metres, the smallest and the largest coordinate of its joints, half of the time.
-    """
-
-    bones: np.ndarray
-    up: str | None
-    mirrored: bool
-    ends: np.ndarray
+    bones: np.ndarray  # (joints,) metres from each joint to its parent, NaN for the root and what was not seen
+    up: str | None  # the axis it stands along for its whole length, None where that is not clear
+    mirrored: bool  # left lies to the right of where the toes point
+    ends: np.ndarray  # (2, coords) metres, the smallest and the largest coordinate of its joints, half of the time
 
     def scaled(self, metres: float) -> "Look":
         """The same body in another unit."""

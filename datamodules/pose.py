@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -18,10 +19,8 @@ from ddpm.skeleton import Skeleton
 
 log = logging.getLogger(__name__)
 
-Batch = dict[str, Any]
-"""``clips``, ``mask`` and ``labels``, see `Windows.__getitems__`."""
-MOST = 1024
-"""Windows that a validation takes, at most."""
+Batch = dict[str, Any]  # clips, mask and labels, see `Windows.__getitems__`
+MOST = 1024  # windows that a validation takes, at most
 
 
 class Windows(Dataset[Batch]):
@@ -32,9 +31,7 @@ class Windows(Dataset[Batch]):
     """
 
     def __init__(self, clips: ClipSet, frames: int, turned: bool = False) -> None:
-        self.clips = clips
-        self.frames = frames
-        self.turned = turned
+        self.clips, self.frames, self.turned = clips, frames, turned
         self.padded = bool((clips.lengths < frames).any())
 
     def __getitems__(self, index: Tensor) -> Batch:
@@ -60,6 +57,7 @@ class Windows(Dataset[Batch]):
         }
 
 
+@dataclass(eq=False)
 class RandomWindows(Sampler[Tensor]):
     """Endless shuffled passes through recordings, cut into epochs; batch k depends on the seed and k alone.
 
@@ -67,36 +65,18 @@ class RandomWindows(Sampler[Tensor]):
 
     Every pass visits each recording once, or as often as it is named, with a window at a random place. Batches continue over the
     end of a pass, so that no recording is left out and every batch is full.
-
-    Args:
-        recordings: ``(n,)`` int64, which recordings to draw from; ``lengths`` are their numbers of frames.
-        batch_size: windows per batch of one process.
-        batches: per epoch.
-        position: number of batches processed since the run began; read when an epoch begins or is resumed.
     """
 
-    def __init__(
-        self,
-        recordings: Tensor,
-        lengths: Tensor,
-        frames: int,
-        batch_size: int,
-        batches: int,
-        seed: int,
-        position: Callable[[], int],
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.recordings = recordings
-        self.lengths = lengths
-        self.frames = frames
-        self.batch_size = batch_size
-        self.batches = batches
-        self.seed = seed
-        self.position = position
-        self.rank = rank
-        self.world_size = world_size
-        self._orders: dict[int, Tensor] = {}
+    recordings: Tensor  # (n,) int64, which recordings to draw from; lengths are their numbers of frames
+    lengths: Tensor
+    frames: int
+    batch_size: int  # windows per batch of one process
+    batches: int  # per epoch
+    seed: int
+    position: Callable[[], int]  # number of batches processed since the run began; read when an epoch begins or is resumed
+    rank: int = 0
+    world_size: int = 1
+    _orders: dict[int, Tensor] = field(default_factory=dict, init=False)
 
     def __len__(self) -> int:
         return self.batches
@@ -177,13 +157,8 @@ class PoseDataModule(pl.LightningDataModule):
             split = "time"
         else:
             self.train_recordings, self.val_recordings = split_recordings(clips, val_fraction, split, seed)
-        self.clips = clips
-        self.frames = frames
-        self.batch_size = batch_size
-        self.steps_per_epoch = steps_per_epoch
-        self.num_workers = num_workers
-        self.draws = draws
-        self.seed = seed
+        self.clips, self.frames, self.draws, self.seed = clips, frames, draws, seed
+        self.batch_size, self.steps_per_epoch, self.num_workers = batch_size, steps_per_epoch, num_workers
         self.augment = (augment or Augment)(clips.skeleton, frames)
         self.windows = Windows(clips, frames, facing)
         self.long_windows = Windows(clips, self.augment.span, facing)
@@ -198,19 +173,10 @@ class PoseDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Random windows, as long as the augmentation needs; `on_after_batch_transfer` makes clips of ``frames`` frames."""
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        drawn = self._drawn()
-        per_pass = -(-len(drawn) // (self.batch_size * world_size))
-        sampler = RandomWindows(
-            drawn,
-            self.clips.lengths[drawn],
-            self.augment.span,
-            self.batch_size,
-            per_pass if self.steps_per_epoch is None else self.steps_per_epoch,
-            self.seed,
-            self._position,
-            rank,
-            world_size,
-        )
+        drawn, size = self._drawn(), self.batch_size
+        batches = self.steps_per_epoch or -(-len(drawn) // (size * world_size))
+        lengths, span = self.clips.lengths[drawn], self.augment.span
+        sampler = RandomWindows(drawn, lengths, span, size, batches, self.seed, self._position, rank, world_size)
         return self._loader(self.long_windows, sampler)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
@@ -222,9 +188,8 @@ class PoseDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Batch]:
         """The same windows every time: the whole ones of the held-out recordings, at most `MOST`."""
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        return self._loader(
-            self.windows, list(self.whole_windows(self.val_recordings, MOST)[rank::world_size].split(self.batch_size))
-        )
+        windows = self.whole_windows(self.val_recordings, MOST)[rank::world_size]
+        return self._loader(self.windows, list(windows.split(self.batch_size)))
 
     def whole_windows(self, recordings: Tensor, most: int | None = None) -> Tensor:
         """``(windows, 2)`` int64 recordings and first frames: the windows of ``(n,)`` int64 recordings, evenly spread over each.

@@ -7,21 +7,19 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from datamodules.cleaning import CleaningReport, clean, set_floor
+from datamodules.cleaning import DROPPED, CleaningReport, clean, set_floor
 from datamodules.clip_set import ClipSet, Recording
-from datamodules.flaws import find_flaws, first_pose
+from datamodules.flaws import find_flaws, first_pose, lost_flaws, repair_flaws
 from datamodules.joints import plan
-from datamodules.outliers import BODY, PEOPLE, SET, SIZES, Look, find_outliers, is_person, look, mended, reach, smaller, some
+from datamodules.outliers import BODY, PEOPLE, SET, SIZES, Look, find_outliers, is_person, look, mended, reach, smaller
 from datamodules.readers import bvh_file
 from ddpm.errors import DataError
 from ddpm.resampling import resample
 from ddpm.skeleton import UNITS, Skeleton
 
-DROPPED = "unlike the others, or the skeleton (data.on_outlier=drop)"
 Floor = Literal["recording", "common", False]
 OnOutlier = Literal["refuse", "drop", "fix", "keep"]
-FAR = 1000.0
-"""Metres from the origin beyond which a position is an error."""
+FAR = 1000.0  # metres from the origin beyond which a position is an error
 
 
 def prepare(
@@ -48,9 +46,6 @@ def prepare(
     A recording in which tracking was lost for long becomes several, of one name, so that a split by sequence keeps them together.
 
     Args:
-        recordings: as readers return them.
-        skeleton: the joints they get.
-        name: of the data, for messages.
         fps: frames per second of recordings that do not say theirs.
         target_fps: that all get; None if they have the same.
         lost: what else than confidence 0 marks a lost position: ``nans``, or ``zeros`` in all coordinates; None: nothing, and a
@@ -121,8 +116,7 @@ def prepare(
             )
         positions = weights @ np.where(seen[..., None], r.positions, 0)
         seen = seen.astype(int) @ (weights.T > 0) == (weights > 0).sum(1)
-        at_zero = _at_zero(positions, seen, skeleton.root)
-        if at_zero.any():
+        if (at_zero := _at_zero(positions, seen, skeleton.root)).any():
             zeros[r.source] = at_zero.sum(0) + zeros.get(r.source, 0)
         metres = UNITS[skeleton.units if r.units is None else r.units]  # None in a picture
         own = look(positions, seen, skeleton)
@@ -224,7 +218,11 @@ def prepare(
         parts = np.split(together, np.cumsum([len(r.positions) for r in kept])[:-1])
         kept = [replace(r, positions=part) for r, part in zip(kept, parts, strict=True)]
     clips = ClipSet.from_recordings(kept, fps=target_fps or next(iter(rates)), skeleton=skeleton, notes=notes)
-    flaws += [*_lost(zeros, skeleton, total, scale is None), *_repairs(repairs, report), *find_flaws(clips, total, places)]
+    flaws += [
+        *lost_flaws(zeros, skeleton, total, scale is None),
+        *repair_flaws(repairs, report),
+        *find_flaws(clips, total, places),
+    ]
     return replace(clips, flaws=tuple(flaws))
 
 
@@ -256,34 +254,6 @@ def _at_zero(positions: np.ndarray, seen: np.ndarray, root: int) -> np.ndarray:
         return zero
     on_root = (positions == positions[:, [root]]).all((0, 2))
     return zero & ~(on_root & (np.logical_and.accumulate(zero, axis=0) | (zero.sum(0) < 2)))
-
-
-def _lost(zeros: Mapping[str, np.ndarray], skeleton: Skeleton, recordings: int, repairable: bool) -> list[str]:
-    """Positions at the origin by recording and joint, ``(joints,)`` each, in words."""
-    if not zeros:
-        return []
-    number = np.sum(list(zeros.values()), axis=0)
-    most = ", ".join(f"{skeleton.names[j]} {number[j]}" for j in np.argsort(-number)[:3] if number[j])
-    return [
-        f"{some(list(zeros), recordings)} {number.sum()} positions are exactly 0 in all coordinates, most often of {most}, as "
-        f"where nothing was seen{'; set data.lost=zeros' if repairable else ''}"
-    ]
-
-
-def _repairs(repairs: Mapping[str, Counter[str]], report: CleaningReport) -> list[str]:
-    """What cleaning found, by recording, in words."""
-    done = {
-        "lost": f"positions were not seen: {report.filled} of them are interpolated, {report.frames_lost} frames are removed",
-        "jumps": "steps are jumps of the body, or exchanges of its sides: the recordings are cut there",
-        "spikes": "positions are spikes of one frame: they are interpolated, or cut out",
-    }
-    flaws = []
-    for kind, numbers in repairs.items():
-        if who := [source for source, number in numbers.items() if number]:
-            flaws.append(f"{some(who, report.recordings)} {numbers.total()} {done[kind]}")
-    if unused := [source for source, why in report.dropped if why != DROPPED]:
-        flaws.append(f"{some(unused, report.recordings)} nothing is used, as said above")
-    return flaws
 
 
 def _other_units(size: float, r: Recording, skeleton: Skeleton, scale: float | None) -> str:

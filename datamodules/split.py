@@ -50,8 +50,7 @@ def split_recordings(clips: ClipSet, val_fraction: float, split: str, seed: int)
         log.warning("loader.val_fraction=0: val/loss is measured on the training recordings")
         return everything, everything
     groups = clips.subjects if split == "subject" else scenes(clips.sources)
-    unknown = (groups.codes < 0).nonzero()
-    if len(unknown):
+    if len(unknown := (groups.codes < 0).nonzero()):
         source = clips.sources[int(unknown[0])]
         raise DataError(
             f"{source}: no subject is known, cannot split by subject; use loader.split=sequence, or say where names have it, as "
@@ -152,8 +151,7 @@ def listed(clips: ClipSet, path: Path) -> tuple[Tensor, Tensor]:
     if "val" not in chosen:
         chosen["val"] = ~chosen["train"]
     train, val = chosen.get("train", ~chosen["val"]), chosen["val"]
-    both = (train & val).nonzero()
-    if len(both):
+    if len(both := (train & val).nonzero()):
         raise DataError(
             f"{lists['val']}: {clips.sources[int(both[0])]} or what belongs to it is in {lists['train']} too; name it in one"
         )

@@ -47,20 +47,16 @@ def summarise(clips: ClipSet, frames: int, split: str) -> Summary:
     flaws: list[str] = []
     short = int((lengths < frames).sum())
     if short > len(clips) / 2:
-        flaws.append(
-            f"{short} of {len(clips)} recordings are shorter than frames={frames} and will be padded; "
-            f"frames={_round_down(float(np.percentile(lengths, 25)))} would fit three quarters of them"
-        )
+        fewer = max(8, int(np.percentile(lengths, 25)) // 8 * 8)
+        shorter = f"{short} of {len(clips)} recordings are shorter than frames={frames} and will be padded"
+        flaws.append(f"{shorter}; frames={fewer} would fit three quarters of them")
     if split == "subject" and (None in clips.subjects or len(set(clips.subjects)) == 1):
         unknown = clips.subjects.count(None)
         why = f"of {unknown} recordings no subject is known" if unknown else "there is only one subject"
         flaws.append(f"{why}: training cannot split by subject, set loader.split=sequence")
-    flaws += _judged(clips) if clips.flaws is None else clips.flaws
+    own = clips.flaws  # where they did not pass through `datamodules.prepare`, judged here, without its remedies
+    flaws += [flaw.split(SET)[0] for flaw in (*outliers_among(clips).flaws, *find_flaws(clips))] if own is None else own
     return Summary((*lines, *_body(clips), *_motion(clips)), tuple(flaws))
-
-
-def _round_down(value: float) -> int:
-    return max(8, int(value) // 8 * 8)
 
 
 def _histogram(lengths: np.ndarray) -> list[str]:
@@ -125,8 +121,3 @@ def _motion(clips: ClipSet) -> list[str]:
         f"motion   the fastest joint makes {np.median(fastest):.2f} m/s half of the time and {fastest.max():.1f} at most, "
         f"the root {np.median(root):.2f} and {root.max():.1f}"
     ]
-
-
-def _judged(clips: ClipSet) -> list[str]:
-    """The flaws of clips that did not pass through `datamodules.prepare`, whose remedies they do not have."""
-    return [flaw.split(SET)[0] for flaw in (*outliers_among(clips).flaws, *find_flaws(clips))]

@@ -24,14 +24,14 @@ LAYERS = [
     | {f"ddpm.process.{name}" for name in ("schedules", "prediction", "weighting", "timestep_sampling")}
     | {"ddpm.process.variance", "ddpm.process.spacing", "ddpm.viz"},
     {"ddpm.files", "ddpm.memory", "ddpm.networks.blocks", "ddpm.process.gaussian", "ddpm.viz.camera"},
-    {"ddpm.clips", "ddpm.metrics.distances"},
+    {"ddpm.clips", "ddpm.metrics.distances", "ddpm.viz.body"},
     {"ddpm.networks.unet", "ddpm.networks.transformer", "ddpm.normalizer", "ddpm.motion_losses", "ddpm.bones"}
     | {f"ddpm.metrics.{name}" for name in ("alignment", "geometric", "physics", "memorisation", "neighbours")},
     {"ddpm.metrics.features", "ddpm.metrics.degraded", "ddpm.metrics.reference"},
     {"ddpm.metrics.comparison", "ddpm.metrics.classifier"},
     {"ddpm.metrics.suite"},
     {"ddpm.metrics.verdict"},
-    {"ddpm.metrics.table"},
+    {"ddpm.metrics.table", "ddpm.metrics.sampler_table"},
     {"ddpm.process.diffusion"},
     {"ddpm.process.samplers", "ddpm.process.noise_levels", "ddpm.process.condition"}
     | {"ddpm.process.constraints", "ddpm.process.windows"},

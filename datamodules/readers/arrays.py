@@ -1,13 +1,8 @@
 """NumPy files: ``.npy`` with one clip or several, ``.npz`` with names, lengths and labels besides, as ``sample.py`` writes it."""
 
-import math
-import tokenize
-import zipfile
-import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Literal
 
 import numpy as np
 import torch
@@ -15,56 +10,20 @@ import torch
 from datamodules.clip_set import Recording
 from datamodules.joints import plan, presets
 from datamodules.outliers import BODY, SIZES
-from datamodules.readers.files import check_file
-from datamodules.readers.refused import ROTATIONS, pickled
+from datamodules.readers.numpy_file import read_arrays
 from ddpm.clips import Clips
 from ddpm.errors import DataError
 from ddpm.skeleton import UNITS, Skeleton
 
-CLIPS = (
-    *("clips", "positions", "keypoints", "arr_0", "posed_joints", "joints", "Jtr", "joints3d", "joints_3d", "keypoints3d"),
-    *("keypoints_3d", "positions_3d", "positions_2d", "motion"),
-)
-"""Names under which an .npz may hold the positions."""
-KEYS = ("lengths", "fps", "joint_names", "labels", "class_names", "subjects", "confidence", "units", "condition")
-RATES = ("mocap_framerate", "mocap_frame_rate", "framerate", "frame_rate")  # fps, as AMASS and others call it
-POSES = frozenset({"poses", "pose_body", "body_pose", "smpl_poses", "fullpose"})
-SMPL = frozenset({"trans", "transl", "smpl_trans", "betas", "root_orient", "global_orient"})
-"""Rotations of SMPL, and what is saved beside them."""
 FEATURES = {251: "KIT-ML", 263: "HumanML3D"}
 SPELLINGS = {
-    name: unit
-    for unit, names in {
-        "m": "meter meters metre metres",
-        "dm": "decimeter decimeters decimetre decimetres",
-        "cm": "centimeter centimeters centimetre centimetres",
-        "mm": "millimeter millimeters millimetre millimetres",
-        "in": "inch inches",
-        "ft": "foot feet",
-        "px": "pixel pixels",
-    }.items()
-    for name in names.split()
-}
-SOMA30 = (
-    *("pelvis", "spine1", "spine2", "spine3", "neck", "neck2", "head", "jaw", "left_eye", "right_eye"),
-    *("left_collar left_shoulder left_elbow left_wrist left_thumb left_middle_tip".split()),
-    *("right_collar right_shoulder right_elbow right_wrist right_thumb right_middle_tip".split()),
-    *("left_hip left_knee left_ankle left_foot right_hip right_knee right_ankle right_foot".split()),
-)
-"""The joints of Kimodo, which calls a hip LeftLeg and an ankle LeftFoot, under the names of smpl22."""
+    f"{prefix}{word}": unit
+    for unit, prefix in {"m": "", "dm": "deci", "cm": "centi", "mm": "milli"}.items()
+    for word in ("meter", "meters", "metre", "metres")
+} | {"inch": "in", "inches": "in", "foot": "ft", "feet": "ft", "pixel": "px", "pixels": "px"}
 LARGEST = 10 * SIZES[1]
 """Metres along the bones beyond which the unit of clips is wrong: bodies that a poor model sampled may be large."""
-MAX_CROWD, MIN_CROWDED = 3, 20
-"""So few frames in so many clips are bodies in frames."""
-MAX_BYTES = 4 << 30
-MAX_RATIO, UNSUSPICIOUS = 100, 64 << 20
-"""An archive that grows more than so many times, and beyond so many bytes, is no motion: zeros packed to fill the memory."""
-HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-BROKEN = (
-    *(ValueError, TypeError, SyntaxError, OverflowError, MemoryError, RecursionError, RuntimeError, EOFError, OSError),
-    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError, NotImplementedError, KeyError, IndexError),
-)
-"""What NumPy and zipfile raise on damaged input."""
+MAX_CROWD, MIN_CROWDED = 3, 20  # so few frames in so many clips are bodies in frames
 
 
 def read(path: Path, coords: int = 3, joints: Collection[int] = ()) -> list[Recording]:
@@ -78,19 +37,18 @@ def read(path: Path, coords: int = 3, joints: Collection[int] = ()) -> list[Reco
     describes it; others are ignored.
 
     Args:
-        path: of the file.
         coords: numbers per joint where a frame is a row of numbers.
         joints: numbers of joints that are expected, by which the axes of an array are told where names do not.
 
     Raises:
         DataError: the file is damaged, holds Python objects, promises more than it has, or its arrays do not fit together.
     """
-    return _recordings(path, _arrays(path), coords, joints)
+    return _recordings(path, read_arrays(path), coords, joints)
 
 
 def read_vectors(path: Path) -> torch.Tensor:
     """The numbers of an .npy, of any shape, as float32; a DataError for any other file."""
-    values = _arrays(path)["clips"] if path.suffix.lower() == ".npy" else None
+    values = read_arrays(path)["clips"] if path.suffix.lower() == ".npy" else None
     if values is None or values.dtype.kind not in "fiu":
         raise DataError(f"{path}: vectors are numbers in a .npy; save them with numpy.save")
     return torch.from_numpy(values.astype(np.float32))
@@ -100,7 +58,7 @@ def read_clips(path: Path, skeleton: Skeleton | None = None, fps: float | None =
     """The clips of a .npz in metres; for the arguments and errors see `ddpm.clips.Clips.load`."""
     if path.suffix.lower() != ".npz":
         raise DataError(f"{path}: clips are read from .npz; other motion is data for data=folder")
-    arrays = _arrays(path, ("parents", "seeds"))
+    arrays = read_arrays(path, ("parents", "seeds"))
     expected = () if skeleton is None else (len(skeleton.names),)
     recordings = _recordings(path, arrays, 0 if skeleton is None else skeleton.coords, expected)
     first, n = recordings[0], len(recordings)
@@ -133,17 +91,11 @@ def read_clips(path: Path, skeleton: Skeleton | None = None, fps: float | None =
         if size > 0 and len(skeleton.names) > 2 and not SIZES[0] <= size <= LARGEST:
             raise DataError(
                 f"{path}: half of the bodies are {'over' if size > 1 else 'under'} {size:.3g} m along their bones, expected "
-                f"{SIZES[0]} "
-                f"to {LARGEST:g} m; {first.units or skeleton.units} was taken as their unit, save units with the clips"
+                f"{SIZES[0]} to {LARGEST:g} m; {first.units or skeleton.units} was taken as their unit, save units with the clips"
             )
-        return Clips(
-            positions,
-            torch.tensor(lengths),
-            rate,
-            skeleton,
-            None if seeds is None else torch.from_numpy(seeds.astype(np.int64)),
-            tuple(recording.label or "" for recording in recordings) if "labels" in arrays else None,
-        ).require_finite()
+        numbers = None if seeds is None else torch.from_numpy(seeds.astype(np.int64))
+        labels = tuple(recording.label or "" for recording in recordings) if "labels" in arrays else None
+        return Clips(positions, torch.tensor(lengths), rate, skeleton, numbers, labels).require_finite()
     except DataError:
         raise
     except ValueError as error:
@@ -175,90 +127,6 @@ def _skeleton(path: Path, recording: Recording, parents: np.ndarray | None) -> S
     return Skeleton({name: None if k < 0 else names[k] for name, k in zip(names, parents, strict=True)}, coords=coords)
 
 
-def _arrays(path: Path, more: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """The arrays of a file that have a meaning, and those named in ``more``, each checked before it is unpacked."""
-    check_file(path, MAX_BYTES)
-    try:
-        with path.open("rb") as stream:
-            if path.suffix.lower() == ".npz":
-                return _unpack(stream, path, more)
-            return {"clips": _array(stream, path.stat().st_size, path)}
-    except DataError:
-        raise
-    except BROKEN as e:
-        raise DataError(f"{path}: no sound NumPy file ({str(e).splitlines()[0][:80] if str(e) else type(e).__name__}); "
-                        "it is damaged or truncated, replace or remove it") from e  # fmt: skip
-
-
-def _unpack(stream: IO[bytes], path: Path, more: Sequence[str]) -> dict[str, np.ndarray]:
-    packed = path.stat().st_size
-    with zipfile.ZipFile(stream) as archive:
-        members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
-        total = sum(member.file_size for member in archive.infolist())
-        if total > MAX_BYTES or (total > UNSUSPICIOUS and total > MAX_RATIO * packed):
-            raise DataError(
-                f"{path}: {packed} bytes that unpack to {total}; at most {MAX_BYTES} are read, and at most {MAX_RATIO} "
-                "times the size of the file; remove it"
-            )
-        name = next((name for name in CLIPS if name in members), None)
-        if name is None:
-            holds = f"{path}: holds {sorted(members)[:20]}"
-            if POSES & members.keys() and SMPL & members.keys():
-                raise DataError(f"{holds}: AMASS, rotations of SMPL; {ROTATIONS} joints beside poses")
-            if {"S", "part", "imgname"} <= members.keys():
-                raise DataError(
-                    f"{holds}: annotations of MMPose for single pictures of Human3.6M, which are no motion; use sequences"
-                )
-            raise DataError(
-                f"{holds}, none of them {' or '.join(CLIPS[:2])}; save the positions (frames, joints, coords) under one of these "
-                f"names: numpy.savez(NEW, clips=numpy.load({str(path)!r})[NAME], fps=FPS)"
-            )
-        rate = next((key for key in RATES if key in members), None)
-        smpl = bool(POSES & members.keys() and SMPL & members.keys())  # where labels are those of markers
-        sources = {key: key for key in (*KEYS, *more) if key in members and not (smpl and key == "labels")}
-        sources = sources if rate is None else {"fps": rate} | sources
-        arrays = {}
-        for key, source in {"clips": name, **sources}.items():
-            with archive.open(members[source]) as member:
-                arrays[key] = _array(member, members[source].file_size, path, source)
-        joints = arrays["clips"].shape[-2] if arrays["clips"].ndim > 2 else 0
-        if "joint_names" not in arrays and name == "posed_joints" and joints == len(SOMA30):
-            arrays["joint_names"] = np.array(SOMA30)
-        if "joint_names" not in arrays and smpl and joints > 24:  # the hands of SMPL-H, the face of SMPL-X
-            body = presets()["smpl22"].names
-            arrays["joint_names"] = np.array([*body, *(f"joint_{k}" for k in range(len(body), joints))])
-        return arrays
-
-
-def _array(stream: IO[bytes], size: int, path: Path, key: str = "") -> np.ndarray:
-    """The array of a stream in NumPy's format with ``size`` bytes, refused before it is read if its header lies."""
-    where = f"{path}: {key}" if key else str(path)
-    version = np.lib.format.read_magic(stream)
-    if version not in HEADERS:
-        raise DataError(f"{where}: version {version} of the NumPy format; save it again with numpy.save")
-    shape, fortran, dtype = HEADERS[version](stream)
-    if dtype.hasobject and key in ("", *CLIPS):
-        load = f"numpy.load({str(path)!r}, allow_pickle=True)" + (f"[{key!r}]" if key else "")
-        raise pickled(path, key.encode() + stream.read(UNSUSPICIOUS), where, load, several=shape != ())
-    if dtype.hasobject or dtype.kind not in "fiubUS":
-        kind = "str" if key in ("joint_names", "labels", "class_names", "subjects", "units") else "'float32'"
-        raise DataError(
-            f"{where}: holds {dtype}, which is not read since Python objects can run code; save plain numbers or texts, "
-            f"numpy.asarray(x, dtype={kind})"
-        )
-    promised, there = math.prod(shape) * dtype.itemsize, size - stream.tell()
-    if promised != there or any(length < 0 for length in shape):
-        raise DataError(
-            f"{where}: its header promises {shape}, {promised} bytes, but {there} are there; it is damaged, replace it"
-        )
-    if promised == 0:
-        return np.empty(shape, dtype) if max(shape, default=0) <= 1 << 20 else np.empty(0, dtype)
-    order: Literal["F", "C"] = "F" if fortran else "C"
-    if not key:  # a file of its own, of up to 4 GiB
-        return np.memmap(path, dtype, "r", stream.tell(), shape, order)
-    return np.frombuffer(stream.read(promised), dtype).reshape(shape, order=order)
-
-
 def _laid_out(path: Path, clips: np.ndarray, coords: int, joints: Collection[int]) -> np.ndarray:
     """Positions of any known order of axes as ``(frames, joints, coords)``, or that with the clips before."""
     shape = clips.shape
@@ -277,16 +145,14 @@ def _laid_out(path: Path, clips: np.ndarray, coords: int, joints: Collection[int
         if first and last:
             raise DataError(
                 f"{path}: positions have shape {shape}, where {shape[-3]} or {shape[-1]} may be the joints; save them as "
-                "(frames, "
-                "joints, coords): numpy.moveaxis(x, -1, -3) if the joints are first, x.swapaxes(-1, -2) if they are last"
+                "(frames, joints, coords): numpy.moveaxis(x, -1, -3) if the joints are first, x.swapaxes(-1, -2) if they are last"
             )
         return clips.swapaxes(-1, -2) if last else np.moveaxis(clips, -1, -3)
     if clips.ndim not in (3, 4) or clips.size == 0:
         graph = " (N, C, T, V, M of ST-GCN: x.transpose(0, 4, 2, 3, 1).reshape(-1, T, V, C))" if clips.ndim == 5 else ""
         raise DataError(
-            f"{path}: positions have shape {shape}, expected (frames, joints, coords), (clips, frames, joints, coords), "
-            "(clips, joints, "
-            f"coords, frames) or (frames, joints * {coords}), not empty{graph}; remove what is no motion"
+            f"{path}: positions have shape {shape}, expected (frames, joints, coords), (clips, frames, joints, coords), (clips, "
+            f"joints, coords, frames) or (frames, joints * {coords}), not empty{graph}; remove what is no motion"
         )
     return clips
 
@@ -304,8 +170,7 @@ def _recordings(path: Path, arrays: Mapping[str, np.ndarray], coords: int, expec
     if frames <= MAX_CROWD < MIN_CROWDED <= n and "lengths" not in arrays:
         raise DataError(
             f"{path}: positions have shape {clips.shape}, {n} clips of {frames} frames; if these are {n} frames of {frames} "
-            "bodies, "
-            "save x.swapaxes(0, 1)"
+            "bodies, save x.swapaxes(0, 1)"
         )
     lengths = arrays.get("lengths", np.full(n, frames)).reshape(-1)
     if lengths.dtype.kind not in "iu" or len(lengths) != n or lengths.min() < 1 or lengths.max() > frames:
@@ -315,8 +180,7 @@ def _recordings(path: Path, arrays: Mapping[str, np.ndarray], coords: int, expec
         raise DataError(f"{path}: fps must be one number, found {fps.dtype} {fps.shape}")
     if names is not None and len(names) != joints:
         raise DataError(f"{path}: joint_names holds {len(names)} names for {joints} joints")
-    confidence = arrays.get("confidence")
-    if confidence is not None:
+    if (confidence := arrays.get("confidence")) is not None:
         if confidence.dtype.kind not in "fiub" or confidence.size != n * frames * joints:
             raise DataError(f"{path}: confidence has shape {confidence.shape}, expected {(n, frames, joints)[single:]}")
         confidence = confidence.reshape(n, frames, joints).astype(np.float32)
@@ -325,29 +189,19 @@ def _recordings(path: Path, arrays: Mapping[str, np.ndarray], coords: int, expec
     if units is not None and units not in UNITS:
         raise DataError(f"{path}: units {units!r} are no length; expected one of {', '.join(UNITS)}; correct the file")
     labels, subjects = (_column(path, arrays, key, n) for key in ("labels", "subjects"))
-    vectors = arrays.get("condition")
-    if vectors is not None:
+    if (vectors := arrays.get("condition")) is not None:
         vectors = vectors[None] if vectors.ndim == n == 1 else vectors
         if vectors.dtype.kind not in "fiu" or vectors.ndim != 2 or len(vectors) != n or vectors.shape[1] == 0:
             shape = f"{vectors.dtype} {vectors.shape}"
             raise DataError(f"{path}: condition must be numbers (clips, width) = ({n}, width), a vector a clip, found {shape}")
     with np.errstate(over="ignore"):  # what becomes infinite is named later, with its frame and joint
         positions = [clip[:length].astype(np.float32, copy=False) for clip, length in zip(clips, lengths, strict=True)]
-        told = None if vectors is None else vectors.astype(np.float32)
-    return [
-        Recording(
-            positions[k],
-            path.name if single else f"{path.name}, clip {k}",
-            labels[k],
-            subjects[k],
-            joints=names,
-            fps=None if fps is None else float(fps.reshape(())),
-            confidence=None if confidence is None else confidence[k, : lengths[k]],
-            units=units,
-            condition=None if told is None else told[k],
-        )
-        for k in range(n)
-    ]
+        told = [None] * n if vectors is None else vectors.astype(np.float32)
+    sources = [path.name] if single else [f"{path.name}, clip {k}" for k in range(n)]
+    rate = None if fps is None else float(fps.reshape(()))
+    seen = [None] * n if confidence is None else [own[:length] for own, length in zip(confidence, lengths, strict=True)]
+    rows = zip(positions, sources, labels, subjects, seen, told, strict=True)
+    return [Recording(x, source, label, who, names, rate, c, units, condition=v) for x, source, label, who, c, v in rows]
 
 
 def _column(path: Path, arrays: Mapping[str, np.ndarray], key: str, n: int) -> list[str | None]:

@@ -21,7 +21,6 @@ MAX_POSITIONS = 1 << 24  # lines x joints
 MAX_NUMBER = 1e6  # degrees, or centimetres: ten kilometres
 BLOCK = 4096  # frames posed at once: bounds the memory that their rotations take
 POINT = 1e-3  # metres: an end site nearer to its joint is that joint again
-
 MOTION = re.compile(rb"^[ \t]*MOTION\s+Frames\s*:\s*(\S+)\s+Frame\s+Time\s*:\s*(\S+)[ \t\r]*(?:\n|\Z)", re.I | re.M)
 CHANNELS = tuple(f"{axis}{kind}" for kind in ("position", "rotation") for axis in "xyz")
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.I)
@@ -84,8 +83,7 @@ def parse(path: Path, scale: float, end_sites: bool) -> tuple[Recording, list[Jo
     if b"," in content:  # as some exporters write in countries with a decimal comma
         parts = (part if POINTED.search(part) else re.sub(rb"(?<=\d),(?=\d)", b".", part) for part in content.split(b"MOTION"))
         content = b"MOTION".join(parts)
-    head = MOTION.search(content, 0, MAX_HEADER)
-    if head is None:
+    if (head := MOTION.search(content, 0, MAX_HEADER)) is None:
         raise DataError(
             f"{path}: no lines MOTION, Frames: N, Frame Time: SECONDS in its first {min(len(content), MAX_HEADER)} bytes; it is "
             "cut short or no BVH file, replace or remove it"
@@ -231,8 +229,7 @@ def _parse_tree(path: Path, text: str) -> list[Joint]:
 
 def _parse_motion(path: Path, content: bytes, line: int, tree: list[Joint]) -> np.ndarray:
     """``(frames, channels)`` float64; ``line`` is the number of the line before the first frame."""
-    columns = [(joint.name, CHANNELS[channel]) for joint in tree for channel in joint.channels]
-    if not columns:
+    if not (columns := [(joint.name, CHANNELS[channel]) for joint in tree for channel in joint.channels]):
         raise DataError(f"{path}: no joint has CHANNELS, nothing moves; repair or remove the file")
     rows = content.split(b"\n")
     counts = [count for row in rows if (count := len(row.split()))]

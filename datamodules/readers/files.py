@@ -10,8 +10,7 @@ from pathlib import Path
 from ddpm.errors import DataError
 
 MAX_FILES = 500_000
-MAX_TEXT = 64 << 20
-"""Bytes of a text file; while it is parsed it takes up to thirty times as much memory."""
+MAX_TEXT = 64 << 20  # bytes of a text file; while it is parsed it takes up to thirty times as much memory
 MAX_STRIDE = 20  # times as many numbers of frames as frames: beyond, they are pictures and no motion
 
 

@@ -1,6 +1,7 @@
 """NTU RGB+D (Shahroudy, Liu, Ng, Wang, 2016; Liu et al., 2019): ``.skeleton`` files of the Kinect v2 camera, several bodies."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,7 @@ FPS = 30.0
 BODY_VALUES = 10  # id, clipped edges, confidence and state of the left and the right hand, restricted, lean x and y, tracking
 JOINT_VALUES = 12  # x y z in metres, 2 of the depth picture, 2 of the colour picture, 4 of the orientation, tracking
 MAX_FRAMES, MAX_BODIES = 20_000, 100
-CONFIDENCE = {0: 0.0, 1: 0.5, 2: 1.0}
-"""Tracking state of a joint: not tracked, inferred, tracked."""
+CONFIDENCE = {0: 0.0, 1: 0.5, 2: 1.0}  # tracking state of a joint: not tracked, inferred, tracked
 
 
 def read(path: Path) -> list[Recording]:
@@ -70,7 +70,9 @@ def read(path: Path) -> list[Recording]:
             for joint in JOINTS:
                 words = line(f"the {JOINT_VALUES} values of a joint in frame {frame}", JOINT_VALUES)
                 words = [*words[:3], words[-1]]
-                rows.append([_number(word) for word in words])
+                rows.append([np.nan] * 4)
+                with suppress(ValueError):
+                    rows[-1] = [float(word) for word in words]
                 if rows[-1][3] not in CONFIDENCE or not all(abs(value) < 1e6 for value in rows[-1]):
                     raise DataError(
                         f"{path}: line {at}, joint {joint}: x, y, z and tracking state are {' '.join(words)[:80]}, "
@@ -97,10 +99,3 @@ def read(path: Path) -> list[Recording]:
             source += " (all joints inferred)"
         recordings.append(Recording(positions, source, label, subject, JOINTS, FPS, confidence, "m"))
     return recordings
-
-
-def _number(word: str) -> float:
-    try:
-        return float(word)
-    except ValueError:
-        return np.nan

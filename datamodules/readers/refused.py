@@ -121,7 +121,6 @@ def pickled(path: Path, content: bytes, where: str, load: str, several: bool = F
     """The error for Python objects: what they are, as far as the texts in them say, and the code that converts them.
 
     Args:
-        path: of the file.
         content: bytes in which names of keys are looked for.
         where: the file, or the array in it, for the message.
         load: code that loads the objects.

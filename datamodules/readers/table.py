@@ -24,14 +24,11 @@ IGNORED = re.compile(
     r"|index|unnamed: \d+|timestamp.*|instance\.score|model|reprojection_error|.*_(error|ncams)|M_\d\d|center_\d", re.IGNORECASE
 )
 """Columns that need not be numbers: of times of day, of SLEAP, FreeMoCap and Anipose."""
-DECIMAL = re.compile(r"[-+]?\d*,\d+(e[-+]?\d+)?", re.IGNORECASE)
-"""A number with a comma for its point."""
-EMPTY = {"", "na", "n/a", "none", "null"}
-"""Cells, in lower case, that hold no number, as R, Excel and databases write them."""
+DECIMAL = re.compile(r"[-+]?\d*,\d+(e[-+]?\d+)?", re.IGNORECASE)  # a number with a comma for its point
+EMPTY = {"", "na", "n/a", "none", "null"}  # cells, in lower case, that hold no number, as R, Excel and databases write them
 FREEMOCAP = {"hips_center": "pelvis", "trunk_center": "spine", "neck_center": "neck", "head_center": "head"}
 
-Columns = dict[str, dict[str, int]]
-"""Joint -> x, y, z and confidence -> number of the column."""
+Columns = dict[str, dict[str, int]]  # joint -> x, y, z and confidence -> number of the column
 
 
 def read(path: Path, coords: int = 3) -> list[Recording]:
@@ -51,8 +48,7 @@ def read(path: Path, coords: int = 3) -> list[Recording]:
     Raises:
         DataError: no such table, or bodies that nothing tells apart; names line and column.
     """
-    lines = read_text(path).rstrip().splitlines()
-    if not lines:
+    if not (lines := read_text(path).rstrip().splitlines()):
         raise DataError(f"{path}: the file is empty, remove it")
     separator = next((mark for mark in ";\t" if mark in lines[0]), ",")
     try:
@@ -64,8 +60,7 @@ def read(path: Path, coords: int = 3) -> list[Recording]:
     header = [cell.strip() for cell in rows[0]]
     if header[0].lower() in LEVELS:
         return _deeplabcut(path, rows)
-    named = not all(map(_is_number, header))
-    if not named:
+    if all(map(_is_number, header)):
         table = _numbers(path, rows, [f"column {i + 1}" for i in range(len(header))], 1)
         if len(header) % coords:
             raise DataError(
@@ -78,9 +73,8 @@ def read(path: Path, coords: int = 3) -> list[Recording]:
     special: dict[str, int] = {}
     long = not {name.lower() for name in header}.isdisjoint(POINTS)
     for i, name in enumerate(header):
-        match = next(
-            filter(None, (COLUMN.fullmatch(way) for way in (name, FIRST.sub(r"\2_\1", name), CAMEL.sub(r"\1_\2", name)))), None
-        )
+        ways = name, FIRST.sub(r"\2_\1", name), CAMEL.sub(r"\1_\2", name)
+        match = next(filter(None, map(COLUMN.fullmatch, ways)), None)
         role = next((names[0] for names in (FRAMES, TRACKS, POINTS) if name.lower() in names), None)
         role = "time" if TIME.fullmatch(name) else role
         if role is not None:
@@ -99,8 +93,7 @@ def read(path: Path, coords: int = 3) -> list[Recording]:
             if columns.setdefault(match[1], {}).setdefault(kind, i) != i:
                 raise DataError(f"{path}: there are two columns {name!r} (columns {columns[match[1]][kind] + 1} and {i + 1})")
     text = {i for role, i in special.items() if role not in ("frame", "time")}
-    body = [["" if i in text else cell for i, cell in enumerate(row)] for row in rows[1:]] if text else rows[1:]
-    table = _numbers(path, body, header, 2)
+    table = _numbers(path, [["" if i in text else cell for i, cell in enumerate(row)] for row in rows[1:]], header, 2)
     if long or "track" in special:
         if "frame" not in special:
             other = header[special.get("track", special.get(POINTS[0], 0))]
@@ -155,8 +148,7 @@ def _recording(
     path: Path, source: str, columns: Columns, table: np.ndarray, fps: float | None, note: str | None, empty_is_lost: bool
 ) -> Recording:
     """One body, from the ``(frames, columns)`` of a table."""
-    freemocap = {"body_nose", "body_left_hip"} <= columns.keys()
-    if freemocap:
+    if freemocap := {"body_nose", "body_left_hip"} <= columns.keys():
         columns = {name.removeprefix("body_"): has for name, has in columns.items()}
         columns = {FREEMOCAP.get(name, name): has for name, has in columns.items()}
         empty_is_lost = True
@@ -196,9 +188,8 @@ def _tracks(path: Path, columns: Columns, table: np.ndarray, tracks: Sequence[st
             twice = next(i for i in own.tolist() if (at == place[i]).sum() > 1)
             whose = f"track {track[:40]!r}" if track else "no track"
             raise DataError(
-                f"{path}: line {twice + 2}: frame {frames[twice]:g} has several bodies with {whose}, and nothing tells who "
-                "is who; track "
-                "them where they were found, or write a name into the column"
+                f"{path}: line {twice + 2}: frame {frames[twice]:g} has several bodies with {whose}, and nothing tells who is "
+                "who; track them where they were found, or write a name into the column"
             )
         whole = np.full((at.max() - at.min() + 1, table.shape[1]), np.nan)
         whole[at - at.min()] = table[own]

@@ -19,8 +19,7 @@ from ddpm.skeleton import Skeleton
 
 log = logging.getLogger(__name__)
 
-LABELS = r"dataset-\d+_(?P<label>[^_]+)_.*"
-"""The names ``dataset-1_CONTENT_STYLE_NNN`` of the Bandai-Namco-Research-Motiondataset."""
+LABELS = r"dataset-\d+_(?P<label>[^_]+)_.*"  # the names dataset-1_CONTENT_STYLE_NNN of the Bandai-Namco-Research-Motiondataset
 
 
 def bvh(
@@ -40,15 +39,9 @@ def bvh(
 ) -> ClipSet:
     """All BVH files of a directory and of those in it, put on their common floor; one INFO line says what was done to them.
 
-    Args:
-        skeleton: joints to take, by name; ``skeleton=bvh`` takes those of the first file.
-        root: the directory, or a single file.
-        scale, end_sites: see `datamodules.readers.bvh_file.read`.
-        label_pattern: regular expression for the name of a file without its ending, with groups called ``label``, ``subject`` or
-            both. Where it does not match, the label is the directory in ``root`` that holds the file, and the subject unknown.
-        subject: see `datamodules.clip_set.with_subjects`.
-        retarget, target_fps, min_seconds, max_speed, floor, skip, on_outlier: see `datamodules.prepare.prepare`; by default
-            nothing is repaired, as motion capture was cleaned before it became a file.
+    The arguments are explained in ``conf/data/bvh.yaml``, more fully at `datamodules.prepare.prepare` and
+    `datamodules.clip_set.with_subjects`. The groups of ``label_pattern`` are ``label``, ``subject`` or both; where it does not
+    match, the label is the directory in ``root`` that holds the file, and the subject unknown.
 
     Raises:
         DataError: no files, a damaged file, files of different joints or rates, or none of the joints asked for.
@@ -104,7 +97,6 @@ def skeleton(
     """The skeleton of the first BVH file in or below a directory.
 
     Args:
-        root, scale, end_sites: those of `bvh`.
         up, keep: see `ddpm.skeleton.Skeleton`; parts are the trunk, the arms and the legs, as far as they are found.
 
     Raises:

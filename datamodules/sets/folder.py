@@ -45,15 +45,8 @@ def folder(
     its directory, if files lie in several. A directory with a file for every frame counts as one file. BVH files are taken to be
     in centimetres; `datamodules.sets.bvh.bvh` has a scale for others.
 
-    Args:
-        skeleton: the joints to train on, found by name where files name theirs.
-        root: the directory, searched with those below it, or one file.
-        fps: frames per second of files that do not say theirs.
-        joints: names, in order, of the joints of files that do not name theirs, or a shipped skeleton; None: the skeleton's.
-        subject: see `datamodules.clip_set.with_subjects`.
-        last_is_confidence: the last coordinate in arrays and tables is a confidence in 0..1.
-        retarget, lost, min_confidence, max_gap, min_seconds, max_speed, target_fps, floor, skip, on_outlier: see
-            `datamodules.prepare.prepare`.
+    The arguments are explained in ``conf/data/folder.yaml``, more fully at `datamodules.prepare.prepare` and
+    `datamodules.clip_set.with_subjects`.
 
     Raises:
         DataError: no such directory, no such files, a damaged file, data that do not fit the skeleton, or nothing left.
@@ -101,8 +94,7 @@ def fitting_skeletons(root: str) -> list[str]:
     path = _find(Path(root).expanduser())[0][0]
     for coords in (3, 2):  # some files have both
         first = read_file(path, coords, {len(preset.names) for preset in presets().values()})[0]
-        fit = fitting(first.joints or first.positions.shape[1], first.positions.shape[2])
-        if fit:
+        if fit := fitting(first.joints or first.positions.shape[1], first.positions.shape[2]):
             return fit
     return []
 
@@ -111,7 +103,6 @@ def read_file(path: Path, coords: int, joints: Collection[int] = ()) -> list[Rec
     """The recordings of one file, read by its ending.
 
     Args:
-        path: of the file.
         coords: numbers per joint, where the file does not say or has both.
         joints: numbers of joints that are expected, where the order of a file's axes does not show them.
 

@@ -97,15 +97,9 @@ def msr_action3d(
 ) -> ClipSet:
     """All files of a directory, cleaned, levelled and put on the floor; one INFO line says what cleaning did.
 
-    Args:
-        skeleton: joints to read, by name; ``kinect20`` takes all of them. The sides are the person's.
-        root: directory of the files ``aAA_sSS_eEE_skeleton3D.txt``, searched with those below it; other files are not looked at.
-        fps: frames per second of the recordings.
-        max_gap, min_frames, max_speed: see `datamodules.cleaning.clean`.
-        camera_pitch: degrees by which the camera looked up, which are taken out: in its frame everyone leans 7.2° towards the
-            camera, and of two resting ankles the rear one is lower, by 6.8°. 0 keeps the camera's frame.
-        skip, on_outlier: see `datamodules.prepare.prepare`.
-        subject: see `datamodules.clip_set.with_subjects`.
+    The arguments are explained in ``conf/data/msr_action3d.yaml``, more fully at `datamodules.prepare.prepare` and
+    `datamodules.cleaning.clean`. In the camera's frame everyone leans 7.2° towards the camera, and of two resting ankles the rear
+    one is lower, by 6.8°: ``camera_pitch`` degrees are taken out.
 
     Raises:
         DataError: no such directory, no such files, a damaged file, or nothing left after cleaning.

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -39,8 +39,6 @@ def store(skeleton: Skeleton, root: str, subject: str | None = None, on_outlier:
     """The recordings that `write_store` wrote to a directory.
 
     Args:
-        skeleton: the one that they were written with.
-        root: the directory.
         subject: see `datamodules.clip_set.with_subjects`.
         on_outlier: where nobody judged them before, whether bodies of another size than the others, or along another axis, are
             refused, or taken as they are.
@@ -100,22 +98,15 @@ def write_store(
         length = torch.tensor(lengths)
         labels, subjects, sources = (Names.of(column) for column in columns)
         index = torch.stack([length.cumsum(0) - length, length, labels.codes, subjects.codes, sources.codes], dim=1)
-        np.save(stage / INDEX, index.numpy().astype("<i8", copy=False))
-        np.save(stage / SUBJECTS, np.array(subjects.values, dtype=str))
-        np.save(stage / SOURCES, np.array(sources.values, dtype=str))
-        files = [FRAMES, INDEX, SUBJECTS, SOURCES]
+        arrays = {INDEX: index.numpy().astype("<i8", copy=False)}
+        arrays |= {SUBJECTS: np.array(subjects.values, dtype=str), SOURCES: np.array(sources.values, dtype=str)}
         if (conditions := stacked(vectors, columns[2])) is not None:
-            np.save(stage / CONDITIONS, conditions.numpy().astype("<f4", copy=False))
-            files.append(CONDITIONS)
-        meta = {
-            "version": VERSION,
-            "files": {name: _size_and_checksum(stage / name) for name in files},
-            "class_names": labels.values,
-            "fps": float(fps),
-            "skeleton": skeleton.to_config(),
-            "notes": tuple(notes),
-            "flaws": None if flaws is None else tuple(flaws),
-        }
+            arrays[CONDITIONS] = conditions.numpy().astype("<f4", copy=False)
+        for name, array in arrays.items():
+            np.save(stage / name, array)
+        meta: dict[str, Any] = {"version": VERSION, "files": {n: _size_and_checksum(stage / n) for n in (FRAMES, *arrays)}}
+        meta |= {"class_names": labels.values, "fps": float(fps), "skeleton": skeleton.to_config(), "notes": tuple(notes)}
+        meta |= {"flaws": None if flaws is None else tuple(flaws)}
         meta["sha256"] = hashlib.sha256(json.dumps(meta).encode()).hexdigest()
         write_durably(stage / META, json.dumps(meta, indent=1).encode())
         os.replace(stage, directory)

@@ -14,9 +14,7 @@ from ddpm.metrics.alignment import anchored, has_heading
 from ddpm.metrics.reference import RealData, held_out, windows
 from ddpm.seeding import derive_seed
 
-MOST = 5000
-"""Windows to train on, and to test on, at most: 300 batches hold little more."""
-
+MOST = 5000  # windows to train on, and to test on, at most: 300 batches hold little more
 BATCH = 64
 
 NOTE = "the classifier of actions is this project's own, trained on these recordings: its numbers compare with nothing published"
@@ -30,7 +28,6 @@ class ActionClassifier(nn.Module):
     Args:
         mean: ``(joints * coords,)`` metres, subtracted from the positions.
         scale: metres by which they are then divided.
-        classes: number of actions.
     """
 
     mean: Tensor
@@ -119,33 +116,19 @@ def train_classifier(clips: Clips, labels: Tensor, *, seed: int = 0, steps: int 
 
 @dataclass(frozen=True)
 class Classification:
-    """Predictions of a classifier for generated clips, and for held-out real ones.
+    """Predictions of a classifier for generated clips, and for held-out real ones."""
 
-    Args:
-        names: of the classes.
-        seed: of the classifier.
-        trained: number of training clips.
-        tested: ``(classes,)`` number of held-out clips of each class.
-        right: ``(classes,)`` how many of them are predicted correctly.
-        generated: ``(classes,)`` share of the generated clips predicted as each class.
-        real: ``(classes,)`` the same of the held-out clips.
-        confidence: mean probability of the predicted class, of ``generated`` and ``real`` clips.
-        asked: ``(classes,)`` number of generated clips with the label of each class, None where they have no labels.
-        answered: ``(classes,)`` how many of them are predicted as labelled.
-        in_metrics: whether the Fréchet distance of its features is among the metrics.
-    """
-
-    names: tuple[str, ...]
-    seed: int
-    trained: int
-    tested: Tensor
-    right: Tensor
-    generated: Tensor
-    real: Tensor
-    confidence: dict[str, float]
-    asked: Tensor | None
-    answered: Tensor | None
-    in_metrics: bool
+    names: tuple[str, ...]  # of the classes
+    seed: int  # of the classifier
+    trained: int  # number of training clips
+    tested: Tensor  # (classes,) number of held-out clips of each class
+    right: Tensor  # (classes,) how many of them are predicted correctly
+    generated: Tensor  # (classes,) share of the generated clips predicted as each class
+    real: Tensor  # (classes,) the same of the held-out clips
+    confidence: dict[str, float]  # mean probability of the predicted class, of generated and real clips
+    asked: Tensor | None  # (classes,) number of generated clips with the label of each class, None where they have no labels
+    answered: Tensor | None  # (classes,) how many of them are predicted as labelled
+    in_metrics: bool  # whether the Fréchet distance of its features is among the metrics
 
     @property
     def accuracy(self) -> float:
@@ -166,22 +149,13 @@ class Classification:
         """Plain containers for a JSON file; an accuracy on no clips is None."""
         classes: dict[str, dict[str, float | int | None]] = {}
         for k, name in enumerate(self.names):
-            found: dict[str, float | int | None] = {"generated": float(self.generated[k]), "real": float(self.real[k])}
-            found |= {"tested": int(self.tested[k]), "accuracy": _share(self.right[k], self.tested[k])}
+            own = classes[name] = {"generated": float(self.generated[k]), "real": float(self.real[k])}
+            own |= {"tested": int(self.tested[k]), "accuracy": _share(self.right[k], self.tested[k])}
             if self.asked is not None and self.answered is not None:
-                found |= {"asked": int(self.asked[k]), "generated_accuracy": _share(self.answered[k], self.asked[k])}
-            classes[name] = found
-        return {
-            "note": NOTE,
-            "seed": self.seed,
-            "trained": self.trained,
-            "tested": int(self.tested.sum()),
-            "accuracy": self.accuracy,
-            "chance": self.chance,
-            "confidence": self.confidence,
-            "generated_accuracy": self.generated_accuracy,
-            "classes": classes,
-        }
+                own |= {"asked": int(self.asked[k]), "generated_accuracy": _share(self.answered[k], self.asked[k])}
+        found: dict[str, object] = {"note": NOTE, "seed": self.seed, "trained": self.trained, "tested": int(self.tested.sum())}
+        found |= {"accuracy": self.accuracy, "chance": self.chance, "confidence": self.confidence}
+        return {**found, "generated_accuracy": self.generated_accuracy, "classes": classes}
 
 
 def _share(part: Tensor, whole: Tensor) -> float | None:
@@ -203,15 +177,9 @@ def classifier_of(data: RealData, seed: int = 0) -> ActionClassifier | None:
 def classification(
     classifier: ActionClassifier, data: RealData, generated: Clips, wanted: Tensor | None, *, seed: int, in_metrics: bool
 ) -> Classification:
-    """Apply a classifier to generated clips and to the held-out recordings of the data that it was trained on.
+    """Apply a classifier, see `classifier_of`, to generated clips and to the held-out recordings of the data it was trained on.
 
-    Args:
-        classifier: see `classifier_of`.
-        data: its training and held-out recordings.
-        generated: clips of the same skeleton and frame rate.
-        wanted: ``(n,)`` int64 label of each generated clip, -1 where unknown; None if all are.
-        seed: of the classifier.
-        in_metrics: see `Classification`.
+    ``wanted`` is ``(n,)`` int64, the label of each generated clip, -1 where unknown; None if all are.
     """
     names = tuple(data.clips.class_names)
     motions, owner = windows(data, _labelled(data, held_out(data)), MOST)
@@ -223,19 +191,13 @@ def classification(
 
     if wanted is not None and not bool((wanted >= 0).any()):
         wanted = None
-    return Classification(
-        names=names,
-        seed=seed,
-        trained=len(data.whole_windows(_labelled(data, data.train_recordings), MOST)),
-        tested=count(labels),
-        right=count(labels[theirs.indices == labels]),
-        generated=count(mine.indices) / len(generated),
-        real=count(theirs.indices) / len(labels),
-        confidence={"generated": float(mine.values.mean()), "real": float(theirs.values.mean())},
-        asked=None if wanted is None else count(wanted[wanted >= 0]),
-        answered=None if wanted is None else count(wanted[mine.indices == wanted]),
-        in_metrics=in_metrics,
-    )
+    trained = len(data.whole_windows(_labelled(data, data.train_recordings), MOST))
+    confidence = {"generated": float(mine.values.mean()), "real": float(theirs.values.mean())}
+    tested, right = count(labels), count(labels[theirs.indices == labels])
+    shares = count(mine.indices) / len(generated), count(theirs.indices) / len(labels)
+    asked = None if wanted is None else count(wanted[wanted >= 0])
+    answered = None if wanted is None else count(wanted[mine.indices == wanted])
+    return Classification(names, seed, trained, tested, right, *shares, confidence, asked, answered, in_metrics)
 
 
 def _labelled(data: RealData, recordings: Tensor) -> Tensor:

@@ -10,74 +10,46 @@ from torch import Tensor
 from ddpm.clips import Clips
 from ddpm.metrics import physics
 from ddpm.metrics.alignment import has_heading
-from ddpm.metrics.distances import (
-    Pairs,
-    cubic,
-    frechet,
-    gaussian_kernel,
-    mean_within,
-    spectral_distance,
-    unbiased_mmd,
-)
+from ddpm.metrics.distances import Pairs, cubic, frechet, gaussian_kernel, mean_within, spectral_distance, unbiased_mmd
 from ddpm.metrics.features import Projection, band_energy, coordinates, kinetic, log_kinetic, pose, rested_log
 from ddpm.metrics.geometric import geometric, has_geometric
 from ddpm.metrics.neighbours import Neighbours
 from ddpm.skeleton import Skeleton
 
-NEIGHBOURS = ("kinetic", "pose")
-"""Features for precision, recall, density, coverage and diversity."""
+NEIGHBOURS = ("kinetic", "pose")  # features for precision, recall, density, coverage and diversity
 
 
 def measures(skeleton: Skeleton) -> dict[str, tuple[str, Callable[[Clips], Tensor]]]:
     """Name -> unit and function of every number of single clips that the skeleton allows."""
-    found: dict[str, tuple[str, Callable[[Clips], Tensor]]] = {
-        "speed": ("m/s", physics.speed),
-        "acceleration": ("m/s^2", physics.acceleration),
-        "jerk": ("m/s^3", physics.jerk),
-    }
-    if skeleton.bones:
-        found["bone_variation"] = ("", physics.bone_variation)
-    if skeleton.bone_pairs:
-        found["asymmetry"] = ("", physics.asymmetry)
-    if physics.has_floor(skeleton):
-        found["skating_ratio"] = ("", physics.skating_ratio)
-        found["skating_distance"] = ("cm", physics.skating_distance)
-        found["penetration"] = ("cm", physics.penetration)
-    if physics.has_sided_feet(skeleton):
-        found["pfc"] = ("", physics.pfc)
-    return found
+    floor = physics.has_floor(skeleton)
+    known = (
+        (True, "speed", "m/s", physics.speed),
+        (True, "acceleration", "m/s^2", physics.acceleration),
+        (True, "jerk", "m/s^3", physics.jerk),
+        (skeleton.bones, "bone_variation", "", physics.bone_variation),
+        (skeleton.bone_pairs, "asymmetry", "", physics.asymmetry),
+        (floor, "skating_ratio", "", physics.skating_ratio),
+        (floor, "skating_distance", "cm", physics.skating_distance),
+        (floor, "penetration", "cm", physics.penetration),
+        (physics.has_sided_feet(skeleton), "pfc", "", physics.pfc),
+    )
+    return {name: (unit, function) for there, name, unit, function in known if there}
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What the metrics need of a set of clips; row k of every tensor is clip k.
+    """What the metrics need of a set of clips; row k of every tensor is clip k."""
 
-    Args:
-        features: name -> ``(n, dim)``.
-        numbers: name of a measure -> ``(n,)``.
-        energy: ``(n, joints, bands)``.
-        clips: ``(n, dim)`` anchored coordinates, None where the skeleton has no heading.
-        published: ``(n, 3 * joints)`` kinetic features as published, None unless ``legacy``.
-    """
-
-    features: dict[str, Tensor]
-    numbers: dict[str, Tensor]
-    energy: Tensor
-    clips: Tensor | None
-    published: Tensor | None
+    features: dict[str, Tensor]  # name -> (n, dim)
+    numbers: dict[str, Tensor]  # name of a measure -> (n,)
+    energy: Tensor  # (n, joints, bands)
+    clips: Tensor | None  # (n, dim) anchored coordinates, None where the skeleton has no heading
+    published: Tensor | None  # (n, 3 * joints) kinetic features as published, None unless legacy
 
     @classmethod
     def of(cls, clips: Clips, legacy: bool = False, classifier: Callable[[Clips], Tensor] | None = None) -> "Measured":
-        """Measure everything that the skeleton allows.
-
-        Args:
-            clips: of at least 4 frames.
-            legacy: also the kinetic features as published.
-            classifier: gives ``(n, dim)`` features of a trained classifier.
-
-        Raises:
-            ValueError: clips that are not finite, or too short.
-        """
+        """Everything that the skeleton allows, for the arguments see `ddpm.metrics.suite.evaluate`; a ValueError for clips that
+        are not finite, or have fewer than 4 frames."""
         skeleton, energy = clips.skeleton, band_energy(clips.require_finite())
         features = {"kinetic": log_kinetic(clips), "spectrum": rested_log(energy).flatten(1)}
         if has_heading(skeleton):
@@ -86,13 +58,9 @@ class Measured:
             features["geometric"] = geometric(clips)
         if classifier is not None:
             features["classifier"] = classifier(clips)
-        return cls(
-            features,
-            {name: function(clips) for name, (_, function) in measures(skeleton).items()},
-            energy,
-            coordinates(clips) if has_heading(skeleton) else None,
-            kinetic(clips, legacy=True) if legacy else None,
-        )
+        numbers = {name: function(clips) for name, (_, function) in measures(skeleton).items()}
+        resampled = coordinates(clips) if has_heading(skeleton) else None
+        return cls(features, numbers, energy, resampled, kinetic(clips, legacy=True) if legacy else None)
 
 
 def compare(
@@ -101,7 +69,6 @@ def compare(
     """Name of a metric -> ``(subsets,)`` float64 values of a candidate against a reference.
 
     Args:
-        reference: real clips.
         candidate: clips to evaluate, measured with the same ``legacy``.
         projections: of the features, fitted on the reference.
         i: subsets of the reference, each the numbers of its clips, none twice.

@@ -9,17 +9,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Pairs:
-    """A kernel or distance of all pairs from two sets, evaluated once for many subsets of them.
+    """A kernel or distance of all pairs from two sets, evaluated once for many subsets of them."""
 
-    Args:
-        aa: ``(n, n)`` within the first set.
-        ab: ``(n, m)`` from the first to the second.
-        bb: ``(m, m)`` within the second.
-    """
-
-    aa: Tensor
-    ab: Tensor
-    bb: Tensor
+    aa: Tensor  # (n, n) within the first set
+    ab: Tensor  # (n, m) from the first to the second
+    bb: Tensor  # (m, m) within the second
 
     @classmethod
     def of(cls, function: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> "Pairs":
@@ -31,11 +25,8 @@ def frechet(a: Tensor, b: Tensor) -> float:
     """Squared Fréchet distance between the Gaussians with the means and covariances of two sets (Heusel et al. 2017, FID).
 
     |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a^(1/2) S_b S_a^(1/2))^(1/2)), by symmetric eigendecompositions, which also exist for
-    singular covariances. It is biased upwards by about dim / n: compare only values of equally many vectors.
-
-    Args:
-        a: ``(n, dim)`` float64, n >= 2.
-        b: ``(m, dim)`` float64, m >= 2.
+    singular covariances. It is biased upwards by about dim / n: compare only values of equally many vectors. The sets are
+    ``(n, dim)`` and ``(m, dim)`` float64.
 
     Raises:
         ValueError: different dimensions, or fewer than 2 vectors.
@@ -86,7 +77,6 @@ def unbiased_mmd(kernel: Pairs, chosen_a: Tensor, chosen_b: Tensor) -> Tensor:
     It is 0 on average for equal distributions and can be negative. No vector may be twice in a subset.
 
     Args:
-        kernel: of all vectors.
         chosen_a: ``(subsets, n)`` members of the first set in each subset, as for `mean_within`.
         chosen_b: ``(subsets, m)`` those of the second.
     """
@@ -98,11 +88,8 @@ def spectral_distance(a: Tensor, b: Tensor) -> float:
     """Mean difference in decibels between the energies of two sets, over joints and bands.
 
     Energies are averaged over the clips as decibels: in the arithmetic mean the most vigorous clips would hide a tremor of a
-    centimetre. 0.001 (m/s)^2, rest, is added, so that bands without movement do not count.
-
-    Args:
-        a: ``(n, joints, bands)`` energies in (m/s)^2.
-        b: ``(m, joints, bands)``.
+    centimetre. 0.001 (m/s)^2, rest, is added, so that bands without movement do not count. The sets are
+    ``(n, joints, bands)`` and ``(m, joints, bands)`` in (m/s)^2.
     """
     level = [(10 * (energy + 1e-3).log10()).mean(0) for energy in (a, b)]
     return float((level[0] - level[1]).abs().mean())

@@ -126,16 +126,11 @@ class Projection:
     This reduces the bias of the Fréchet distance, about dim / n. A feature is divided by its standard deviation; one that hardly
     varies counts as varying by a tenth of the others (root mean square), else it would outweigh them. The components are not
     whitened, so that a change of all features weighs more than noise. Their mean variance is 1.
-
-    Args:
-        mean: ``(dim,)`` of the reference.
-        scale: ``(dim,)`` by which features are divided.
-        axes: ``(dim, kept)`` orthogonal columns.
     """
 
-    mean: Tensor
-    scale: Tensor
-    axes: Tensor
+    mean: Tensor  # (dim,) of the reference
+    scale: Tensor  # (dim,) by which features are divided
+    axes: Tensor  # (dim, kept) orthogonal columns
 
     @classmethod
     def fit(cls, reference: Tensor, limit: int = 24) -> "Projection":

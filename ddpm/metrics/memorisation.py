@@ -8,8 +8,7 @@ from torch import Tensor
 from ddpm.clips import Clips
 from ddpm.skeleton import Skeleton
 
-BLOCK = 2048
-"""Training clips compared at once: some 100 MB for 1,000 samples."""
+BLOCK = 2048  # training clips compared at once: some 100 MB for 1,000 samples
 
 
 def nearest(samples: Clips, training: Clips, stride: int = 1) -> tuple[Tensor, Tensor]:
@@ -23,7 +22,6 @@ def nearest(samples: Clips, training: Clips, stride: int = 1) -> tuple[Tensor, T
     half of what the longest clip would.
 
     Args:
-        samples: n clips.
         training: clips of the same skeleton and frame rate, whole: a copy may begin anywhere in them.
         stride: frames between the windows. Already two frames from its source a fast copy looks like new motion.
 
@@ -64,21 +62,13 @@ def nearest(samples: Clips, training: Clips, stride: int = 1) -> tuple[Tensor, T
 
 @dataclass(frozen=True)
 class _Sums:
-    """Clips with padding at 0, and sums over their first 1, 2, ... frames, from which aligned distances follow.
+    """Clips with padding at 0, and sums over their first 1, 2, ... frames, from which aligned distances follow."""
 
-    Args:
-        ground: ``(n, frames * joints)`` complex in 3-D, real in 2-D.
-        height: ``(n, frames * joints)``.
-        centre: ``(n, frames)`` sums of ``ground``.
-        square: ``(n, frames)`` sums of the squares of both.
-        lengths: ``(n,)``.
-    """
-
-    ground: Tensor
-    height: Tensor
-    centre: Tensor
-    square: Tensor
-    lengths: Tensor
+    ground: Tensor  # (n, frames * joints) complex in 3-D, real in 2-D
+    height: Tensor  # (n, frames * joints)
+    centre: Tensor  # (n, frames) sums of ground
+    square: Tensor  # (n, frames) sums of the squares of both
+    lengths: Tensor  # (n,)
     joints: int
 
     @classmethod
@@ -108,19 +98,12 @@ class _Sums:
 
 @dataclass(frozen=True)
 class Memorisation:
-    """How close samples and held-out clips come to the training clips.
+    """How close samples and held-out clips come to the training clips."""
 
-    Args:
-        samples: ``(n,)`` metres to the nearest training clip.
-        neighbours: ``(n,)`` int64, that training clip.
-        held_out: ``(m,)`` metres from held-out real clips to theirs.
-        limit: metres, the 1 % quantile of ``held_out``.
-    """
-
-    samples: Tensor
-    neighbours: Tensor
-    held_out: Tensor
-    limit: float
+    samples: Tensor  # (n,) metres to the nearest training clip
+    neighbours: Tensor  # (n,) int64, that training clip
+    held_out: Tensor  # (m,) metres from held-out real clips to theirs
+    limit: float  # metres, the 1 % quantile of held_out
 
     @property
     def suspects(self) -> Tensor:
@@ -140,10 +123,7 @@ def memorisation(samples: Clips, training: Clips, held_out: Clips) -> Memorisati
 
     Held-out clips of other people have bones of other lengths: samples then come closer than they do without being copies.
 
-    Args:
-        samples: generated clips.
-        training: whole recordings that the model was trained on.
-        held_out: real clips that it was not trained on.
+    For the arguments see `nearest`: the recordings that the model was trained on, and clips that it was not trained on.
 
     Raises:
         ValueError: another skeleton or frame rate, or held-out clips that are training clips.

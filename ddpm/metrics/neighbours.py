@@ -15,7 +15,6 @@ class Neighbours:
     reaches to its k-th neighbour in the same subset.
 
     Args:
-        distances: between all vectors.
         share: the least share of a set that a subset will have. So many neighbours are kept that 48 of them are members on
             average, which makes sure that the k nearest members are among them.
     """

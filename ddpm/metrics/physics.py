@@ -46,7 +46,7 @@ def bone_variation(clips: Clips) -> Tensor:
     """Standard deviation over mean of a bone's length within a clip, averaged over the bones."""
     if not clips.skeleton.bones:
         raise ValueError("metrics: bone_variation needs a skeleton of more than one joint")
-    lengths = _bone_lengths(clips)
+    lengths = bone_lengths(clips)
     mean = frame_mean(lengths, clips.mask)
     spread = frame_mean((lengths - mean[:, None]).square(), clips.mask).sqrt()
     return (spread / mean.clamp(min=1e-6)).mean(1)
@@ -54,10 +54,9 @@ def bone_variation(clips: Clips) -> Tensor:
 
 def asymmetry(clips: Clips) -> Tensor:
     """Difference between a left and a right bone over their mean length, averaged over the pairs of bones."""
-    pairs = clips.skeleton.bone_pairs
-    if not pairs:
+    if not (pairs := clips.skeleton.bone_pairs):
         raise ValueError("metrics: asymmetry needs left_right pairs of bones in the skeleton")
-    mean = frame_mean(_bone_lengths(clips), clips.mask)
+    mean = frame_mean(bone_lengths(clips), clips.mask)
     left, right = (mean[:, list(side)] for side in zip(*pairs, strict=True))
     return ((left - right).abs() / ((left + right) / 2).clamp(min=1e-6)).mean(1)
 
@@ -129,8 +128,8 @@ def _mean_norm(clips: Clips, order: int) -> Tensor:
     return frame_mean(values.norm(dim=-1).mean(2), mask)
 
 
-def _bone_lengths(clips: Clips) -> Tensor:
-    """``(n, frames, bones)``."""
+def bone_lengths(clips: Clips) -> Tensor:
+    """``(n, frames, bones)`` metres."""
     child, parent = (list(ends) for ends in zip(*clips.skeleton.bones, strict=True))
     return (clips.positions[:, :, child] - clips.positions[:, :, parent]).norm(dim=-1)
 

@@ -7,12 +7,9 @@ from torch import Tensor
 
 from ddpm.clips import Clips
 
-LEAST = 16
-"""Clips in either set that are compared, at least: half of them must have more than 5 neighbours."""
-ENOUGH = 64
-"""Held-out windows that suffice as a reference: half of them has 32."""
-MOST = 1024
-"""Windows of a reference, at most."""
+LEAST = 16  # clips in either set that are compared, at least: half of them must have more than 5 neighbours
+ENOUGH = 64  # held-out windows that suffice as a reference: half of them has 32
+MOST = 1024  # windows of a reference, at most
 
 
 class RealData(Protocol):
@@ -30,17 +27,11 @@ class RealData(Protocol):
 
 
 class Reference(NamedTuple):
-    """Real clips to compare with.
+    """Real clips to compare with."""
 
-    Attributes:
-        motions: the whole windows of the recordings, evenly spread over each.
-        subjects: the person in each, None where one is unknown or all are the same.
-        held_out: whether the model was trained on none of them.
-    """
-
-    motions: Clips
-    subjects: list[str] | None
-    held_out: bool
+    motions: Clips  # the whole windows of the recordings, evenly spread over each
+    subjects: list[str] | None  # the person in each, None where one is unknown or all are the same
+    held_out: bool  # whether the model was trained on none of them
 
 
 def held_out(data: RealData) -> Tensor:

@@ -1,7 +1,7 @@
 """The suite: every metric of generated clips, beside the same metric of real and of degraded clips."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import torch
@@ -10,11 +10,12 @@ from torch import Tensor
 from ddpm.clips import Clips
 from ddpm.metrics import degraded
 from ddpm.metrics.alignment import has_heading
-from ddpm.metrics.classifier import Classification
+from ddpm.metrics.classifier import Classification, classification, classifier_of
 from ddpm.metrics.comparison import Measured, compare, measures
 from ddpm.metrics.features import Projection
-from ddpm.metrics.memorisation import Memorisation
-from ddpm.metrics.reference import LEAST
+from ddpm.metrics.memorisation import Memorisation, memorisation
+from ddpm.metrics.reference import LEAST, RealData, Reference, held_out, whole
+from ddpm.metrics.reference import reference as real_clips
 from ddpm.seeding import derive_seed
 from ddpm.skeleton import Skeleton
 
@@ -30,61 +31,37 @@ class Score:
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric of all sets of clips.
+    """One metric of all sets of clips."""
 
-    Args:
-        unit: of its values, empty for a pure number.
-        better: whether lower or higher values are better, or those closest to ``real``.
-        generated: of the generated clips.
-        real: the floor: one half of the reference against the other.
-        by_subject: the same with disjoint subjects, None where these are unknown or have too few clips to be split.
-        degraded: name of a degraded set -> its score. Empty in a fast evaluation.
-    """
-
-    unit: str
-    better: Literal["lower", "higher", "real"]
-    generated: Score
-    real: Score
-    by_subject: Score | None
-    degraded: dict[str, Score]
+    unit: str  # of its values, empty for a pure number
+    better: Literal["lower", "higher", "real"]  # whether lower or higher values are better, or those closest to real
+    generated: Score  # of the generated clips
+    real: Score  # the floor: one half of the reference against the other
+    by_subject: Score | None  # the same with disjoint subjects, None where these are unknown or have too few clips to be split
+    degraded: dict[str, Score]  # name of a degraded set -> its score; Empty in a fast evaluation
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Result of `evaluate`.
+    """Result of `evaluate`."""
 
-    Args:
-        metrics: name -> metric. ``frechet/pose`` is the Fréchet distance of the pose features; ``physics/...`` are Wasserstein-1
-            distances between the distributions of physical measures.
-        means: name of such a measure -> its mean over the ``generated`` and over the ``reference`` clips.
-        clips: numbers of clips: ``generated``, ``reference``, and of each repeat ``generated_compared``, ``reference_compared``.
-        frames: mean length of the ``generated`` and ``reference`` clips.
-        memorisation: distances to the training clips, None if not computed.
-        classification: predictions of a classifier of actions, None if not computed.
-    """
-
-    metrics: dict[str, Metric]
-    means: dict[str, dict[str, float]]
-    clips: dict[str, int]
-    frames: dict[str, float]
-    memorisation: Memorisation | None = None
-    classification: Classification | None = None
+    metrics: dict[str, Metric]  # by name; physics/... are Wasserstein-1 distances of the distributions of physical measures
+    means: dict[str, dict[str, float]]  # name of such a measure -> its mean over the generated and over the reference clips
+    clips: dict[str, int]  # numbers of clips: generated, reference, and of each repeat generated_compared, reference_compared
+    frames: dict[str, float]  # mean length of the generated and reference clips
+    memorisation: Memorisation | None = None  # distances to the training clips, None if not computed
+    classification: Classification | None = None  # predictions of a classifier of actions, None if not computed
 
     def to_dict(self) -> dict[str, object]:
         """Plain containers for a JSON file, with at most 20 of the samples that look copied."""
-        found: dict[str, object] | None = None
-        if self.memorisation is not None:
-            m = self.memorisation
-            found = {
-                "closer_than_held_out": m.closer_than_held_out,
-                "limit": m.limit,
-                "median": {"generated": float(m.samples.median()), "held_out": float(m.held_out.median())},
-                "n_suspects": len(m.suspects),
-                "suspects": [
-                    {"sample": i, "training": int(m.neighbours[i]), "distance": float(m.samples[i])}
-                    for i in m.suspects[:20].tolist()
-                ],
-            }
+        found = None
+        if (m := self.memorisation) is not None:
+            copies = [
+                {"sample": i, "training": int(m.neighbours[i]), "distance": float(m.samples[i])} for i in m.suspects[:20].tolist()
+            ]
+            median = {"generated": float(m.samples.median()), "held_out": float(m.held_out.median())}
+            found = {"closer_than_held_out": m.closer_than_held_out, "limit": m.limit, "median": median}
+            found |= {"n_suspects": len(m.suspects), "suspects": copies}
         metrics = {name: asdict(metric) for name, metric in self.metrics.items()}
         classifier = {} if self.classification is None else {"classifier": self.classification.to_dict()}
         sizes = {"means": self.means, "clips": self.clips, "frames": self.frames}
@@ -166,27 +143,43 @@ def evaluate(
     metrics = {}
     for name in scores["generated"]:
         unit, better = _meaning(name, reference.skeleton)
-        metrics[name] = Metric(
-            unit=unit,
-            better=better,
-            generated=scores["generated"][name],
-            real=scores["real"][name],
-            by_subject=scores["by_subject"][name] if apart else None,
-            degraded={ceiling: scores[ceiling][name] for ceiling in ceilings},
-        )
+        mine, floor, people = scores["generated"][name], scores["real"][name], scores["by_subject"][name] if apart else None
+        metrics[name] = Metric(unit, better, mine, floor, people, {ceiling: scores[ceiling][name] for ceiling in ceilings})
     means = {
         name: {"generated": float(x.mean()), "reference": float(real.numbers[name].mean())} for name, x in theirs.numbers.items()
     }
-    sizes = {"generated": len(generated), "reference": len(reference)}
-    return Evaluation(
-        metrics=metrics,
-        means=means,
-        clips={**sizes, "generated_compared": compared, "reference_compared": half},
-        frames={
-            "generated": float(generated.lengths.double().mean()),
-            "reference": float(reference.lengths.double().mean()),
-        },
-    )
+    sides = {"generated": generated, "reference": reference}
+    sizes = {name: len(clips) for name, clips in sides.items()}
+    frames = {name: float(clips.lengths.double().mean()) for name, clips in sides.items()}
+    return Evaluation(metrics, means, {**sizes, "generated_compared": compared, "reference_compared": half}, frames)
+
+
+def evaluate_all(
+    generated: Clips, data: RealData, real: Reference, searched: int, *, legacy: bool, fast: bool, seed: int
+) -> tuple[Evaluation, Clips | None]:
+    """`evaluate` with a classifier of the actions of a data module, unless ``fast``, and a search for copies of its recordings.
+
+    Args:
+        real: of the data module, as long as the generated clips.
+        searched: whole training recordings that are searched for copies, at most.
+
+    Returns:
+        The evaluation; and these recordings, None if there are none, or nothing is held out to compare with.
+    """
+    names = data.clips.class_names
+    wanted = None if fast or not names else generated.label_codes(names)
+    classifier = None if fast else classifier_of(data, seed)
+    features = None if classifier is None or not real.held_out else classifier.features
+    found = evaluate(generated, real.motions, subjects=real.subjects, legacy=legacy, fast=fast, seed=seed, classifier=features)
+    if classifier is not None:
+        seen = classification(classifier, data, generated, wanted, seed=seed, in_metrics=real.held_out)
+        found = replace(found, classification=seen)
+    if not searched or not len(held_out(data)):
+        return found, None
+    n = len(data.train_recordings)
+    training = whole(data, data.train_recordings[torch.linspace(0, n - 1, min(n, searched)).round().long()])
+    unseen = real.motions if real.held_out else real_clips(data, "held_out").motions
+    return replace(found, memorisation=memorisation(generated, training, unseen)), training
 
 
 def _summary(values: Tensor) -> Score:

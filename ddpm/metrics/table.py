@@ -68,9 +68,8 @@ def lines(evaluation: Evaluation) -> list[str]:
             beside = f"{'mean of':>11} {'generated':>9} {'real':>9}" if physics else "".join(f" {part:>7}" for part in ceilings)
             found += [""] * bool(found)
             found.append(f"   {'metric':<{33 if physics else 25}}{'generated':>9} {'95 %':>15} {'real':>8} {'95 %':>15}{beside}")
-        found.append(
-            _row(name, evaluation.metrics[name], sizes["generated"], evaluation.means.get(name.removeprefix("physics/")))
-        )
+        means = evaluation.means.get(name.removeprefix("physics/"))
+        found.append(_row(name, evaluation.metrics[name], sizes["generated"], means))
     far = sum(is_far(metric) for metric in evaluation.metrics.values())
     found += [
         "",
@@ -138,9 +137,8 @@ def _classified(j: Classification) -> list[str]:
         f"confidence {confidence['generated']:.2f} generated, {confidence['real']:.2f} real",
     ]
     if j.generated_accuracy is not None and j.asked is not None:
-        found.append(
-            f"  {100 * j.generated_accuracy:.0f} % of {int(j.asked.sum())} labelled generated clips are put where they belong"
-        )
+        share = f"{100 * j.generated_accuracy:.0f} % of {int(j.asked.sum())}"
+        found.append(f"  {share} labelled generated clips are put where they belong")
     if not j.in_metrics:
         found.append("  no frechet/classifier: it learned from clips of the reference; reference=held_out has it")
     for k in (j.generated - j.real).abs().argsort(descending=True, stable=True)[:5].tolist():

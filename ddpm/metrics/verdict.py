@@ -5,15 +5,9 @@ from typing import Any, NamedTuple
 
 from ddpm.metrics.suite import Evaluation, Metric
 
-ENOUGH_STEPS = 100
-"""Training steps below which a model is not judged: its weights still tell of how they were drawn."""
-
-SLOW, WILD = 0.5, 10.0
-"""Ratios to the real mean speed: below the first clips freeze, above the second they explode."""
-
-SMOOTH, SHAKY = 0.6, 2.0
-"""Ratios to the real jerk: below the first they are over-smooth, above the second they jitter."""
-
+ENOUGH_STEPS = 100  # training steps below which a model is not judged: its weights still tell of how they were drawn
+SLOW, WILD = 0.5, 10.0  # ratios to the real mean speed: below the first clips freeze, above the second they explode
+SMOOTH, SHAKY = 0.6, 2.0  # ratios to the real jerk: below the first they are over-smooth, above the second they jitter
 ALIKE, NARROW, SPREAD = 0.4, 0.85, 2.5
 """Ratios to the real mean distance between clips: below the first they collapse, below the second they are too alike, above the
 third they explode."""
@@ -33,7 +27,6 @@ def steps_trained(step: int | None, saved: Mapping[str, Any]) -> int | None:
     """The training steps of a model at this step of its run; None if unknown, as of one that began with a trained model.
 
     Args:
-        step: of the run.
         saved: what its checkpoint keeps of the configuration.
     """
     return None if any(str(override).startswith("finetune=") for override in saved.get("overrides", ())) else step
@@ -64,17 +57,11 @@ def findings(evaluation: Evaluation, steps: int | None = None) -> list[Finding]:
     """The faults of generated motion as a whole; the limits are wide, so that motion can be poor without any finding.
 
     Args:
-        evaluation: of generated clips.
         steps: that their model was trained for, None if unknown. Of a model that was hardly trained nothing else is said.
     """
     if steps is not None and steps < ENOUGH_STEPS:
-        return [
-            Finding(
-                "short",
-                f"too short to judge: the model was trained for {steps} steps, and motion comes after some hundred. Train longer "
-                "(trainer.max_epochs, trainer.max_steps)",
-            )
-        ]
+        short = f"too short to judge: the model was trained for {steps} steps, and motion comes after some hundred. Train longer "
+        return [Finding("short", f"{short}(trainer.max_epochs, trainer.max_steps)")]
     metrics, of_real = evaluation.metrics, ratios(evaluation)
     speed, jerk, spread = of_real["speed"], of_real["jerk"], of_real.get("spread", 1.0)
     still = metrics["freeze"].generated.value
@@ -83,73 +70,52 @@ def findings(evaluation: Evaluation, steps: int | None = None) -> list[Finding]:
         ratio(metrics[f"{kind}/{of}"].generated.value, metrics[f"{kind}/{of}"].real.value) for kind in ("coverage", "precision")
     )
     mine, real = evaluation.frames["generated"], evaluation.frames["reference"]
-    found = []
+    found: dict[str, str] = {}
     frozen = still > 0.5 or speed < SLOW
     if frozen:
-        found.append(
-            Finding(
-                "frozen",
-                f"motion freezes: {100 * still:.0f} % of the clips move less than 99 in 100 real ones, the mean speed is "
-                f"{speed:.2f} of the real one. Likely too few training steps (the average of all motion stands still): train "
-                "longer; else recordings shorter than a clip, which end in a held pose: choose fewer frames",
-            )
+        found["frozen"] = (
+            f"motion freezes: {100 * still:.0f} % of the clips move less than 99 in 100 real ones, the mean speed is "
+            f"{speed:.2f} of the real one. Likely too few training steps (the average of all motion stands still): train "
+            "longer; else recordings shorter than a clip, which end in a held pose: choose fewer frames"
         )
     if (spread > SPREAD or speed > WILD) and not frozen:
-        found.append(
-            Finding(
-                "exploding",
-                f"motion explodes: clips are {spread:.1f} times as far apart as real ones and move {speed:.1f} times as fast. "
-                "Likely numbers that are not normalised or not in metres: check the units of the data and the clips; else "
-                "errors that grow from step to step of the sampler: prediction=x0 or velocity, a lower optimizer.lr, more "
-                "training steps",
-            )
+        found["exploding"] = (
+            f"motion explodes: clips are {spread:.1f} times as far apart as real ones and move {speed:.1f} times as fast. "
+            "Likely numbers that are not normalised or not in metres: check the units of the data and the clips; else "
+            "errors that grow from step to step of the sampler: prediction=x0 or velocity, a lower optimizer.lr, more "
+            "training steps"
         )
     elif jerk > SHAKY:
-        found.append(
-            Finding(
-                "jittering",
-                f"motion jitters: its jerk is {jerk:.1f} times that of real clips. Likely noise that the network does not "
-                "remove: train longer; else too few sampler.steps, a large condition.guidance, a network without "
-                "model.input_amplitude, or prediction=epsilon: use gaussian",
-            )
+        found["jittering"] = (
+            f"motion jitters: its jerk is {jerk:.1f} times that of real clips. Likely noise that the network does not "
+            "remove: train longer; else too few sampler.steps, a large condition.guidance, a network without "
+            "model.input_amplitude, or prediction=epsilon: use gaussian"
         )
     elif jerk < SMOOTH and speed >= SLOW:
         spectrum = metrics["physics/spectrum"]
-        found.append(
-            Finding(
-                "smooth",
-                f"motion is over-smooth: its jerk is {jerk:.2f} of that of real clips at {speed:.2f} of their speed, and its "
-                f"spectrum is {spectrum.generated.value:.1f} dB from theirs (real clips from each other "
-                f"{spectrum.real.value:.1f} dB). Likely the network averages over fine detail: prediction=gaussian, more "
-                "training steps, or a larger cap of the weights (weighting.gamma)",
-            )
+        found["smooth"] = (
+            f"motion is over-smooth: its jerk is {jerk:.2f} of that of real clips at {speed:.2f} of their speed, and its "
+            f"spectrum is {spectrum.generated.value:.1f} dB from theirs (real clips from each other "
+            f"{spectrum.real.value:.1f} dB). Likely the network averages over fine detail: prediction=gaussian, more "
+            "training steps, or a larger cap of the weights (weighting.gamma)"
         )
     if spread < ALIKE or (cover < FEW and precise > PRECISE):
-        found.append(
-            Finding(
-                "collapsed",
-                f"motion collapses to few modes: clips come near {cover:.2f} of the real ones that others of them come near, "
-                f"and lie {spread:.2f} times as far apart. Likely too few training steps, or a model that repeats few "
-                "recordings: train longer, or with more data, or a smaller network; see the nearest training clips",
-            )
+        found["collapsed"] = (
+            f"motion collapses to few modes: clips come near {cover:.2f} of the real ones that others of them come near, "
+            f"and lie {spread:.2f} times as far apart. Likely too few training steps, or a model that repeats few "
+            "recordings: train longer, or with more data, or a smaller network; see the nearest training clips"
         )
     elif spread < NARROW:
-        found.append(
-            Finding(
-                "alike",
-                f"clips are too alike: they lie {spread:.2f} times as far apart as real ones. Likely too few training steps; "
-                "prediction=gaussian and labels as a condition spread them more, and so does a little more guidance",
-            )
+        found["alike"] = (
+            f"clips are too alike: they lie {spread:.2f} times as far apart as real ones. Likely too few training steps; "
+            "prediction=gaussian and labels as a condition spread them more, and so does a little more guidance"
         )
     if real < 0.75 * mine:
-        found.append(
-            Finding(
-                "length",
-                f"lengths differ: generated clips have {mine:.0f} frames, real ones {real:.0f} on average, and metrics that "
-                "depend on length are not comparable. Train and sample with fewer frames",
-            )
+        found["length"] = (
+            f"lengths differ: generated clips have {mine:.0f} frames, real ones {real:.0f} on average, and metrics that "
+            "depend on length are not comparable. Train and sample with fewer frames"
         )
-    return found
+    return [Finding(name, text) for name, text in found.items()]
 
 
 def ratio(generated: float, real: float) -> float:

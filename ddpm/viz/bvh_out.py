@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from ddpm.clips import Clips
 from ddpm.files import write_durably
 from ddpm.skeleton import Skeleton
-from ddpm.viz.camera import canonical
+from ddpm.viz.camera import all_drawable
 
 TWIST = 1e-5  # weight of the identity against the bones: it decides only the rotations that these leave open
 RIGID = 1e-3  # metres by which the child bones of a joint may move against each other and still share its rotation
@@ -96,10 +96,7 @@ def _checked(positions: np.ndarray, skeleton: Skeleton) -> tuple[np.ndarray, lis
     joints = len(skeleton.names)
     if positions.ndim != 3 or positions.shape[1:] != (joints, 3) or len(positions) == 0:
         raise ValueError(f"positions have shape {positions.shape}, expected (frames >= 1, {joints}, 3)")
-    points = canonical(positions, skeleton)
-    if np.isnan(points).any():
-        frame, joint, _ = np.argwhere(np.isnan(points))[0]
-        raise ValueError(f"frame {frame}, joint {skeleton.names[joint]}: {positions[frame, joint]} is not a position")
+    points = all_drawable(positions, skeleton)
     names = [re.sub(r"[\s{}]+", "_", name) for name in skeleton.names]
     if len(set(names)) < joints:
         raise ValueError(f"two joints would have one name in the file: {sorted(n for n in set(names) if names.count(n) > 1)}")

@@ -41,6 +41,14 @@ def canonical(clips: np.ndarray, skeleton: Skeleton) -> np.ndarray:
     return np.stack([points[..., up - 1], sign * points[..., up], sign * points[..., (up + 1) % 3]], axis=-1)
 
 
+def all_drawable(clips: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """`canonical` of ``(frames, joints, coords)``; a ValueError for what is not drawable, with its frame and joint."""
+    points = canonical(clips, skeleton)
+    for frame, joint, _ in np.argwhere(np.isnan(points))[:1]:
+        raise ValueError(f"frame {frame}, joint {skeleton.names[joint]}: {clips[frame, joint]} is not a position")
+    return points
+
+
 def _mean(values: np.ndarray) -> np.ndarray:
     """``(n, frames, joints, 3)`` -> ``(n, 3)``: mean over the finite frames and joints, 0 where there are none."""
     return np.nansum(values, axis=(1, 2)) / np.maximum(np.isfinite(values).sum(axis=(1, 2)), 1)

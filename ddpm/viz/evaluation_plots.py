@@ -11,6 +11,7 @@ from ddpm.clips import Clips, frame_mean
 from ddpm.metrics.classifier import Classification
 from ddpm.metrics.comparison import Measured
 from ddpm.metrics.features import Projection, band_edges
+from ddpm.metrics.physics import bone_lengths
 from ddpm.metrics.suite import Evaluation
 from ddpm.metrics.table import ordered, title
 from ddpm.metrics.verdict import is_far
@@ -94,8 +95,7 @@ def plot_spectrum(generated: Measured, real: Measured, fps: float) -> "Figure":
     figure = new_figure(4.2, 2.9)
     axes = figure.add_subplot()
     x = np.arange(len(names))
-    for k, (data, colour, label) in enumerate(((real, REAL, "real"), (generated, GENERATED, "generated"))):
-        _errorbar(axes, x + 0.14 * (k - 0.5), data.energy.mean(1).numpy() + 1e-7, fmt="o-", color=colour, label=label)
+    _errorbars(axes, x, 0.14, "o-", [sides.energy.mean(1).numpy() + 1e-7 for sides in (real, generated)])
     axes.set_yscale("log")
     axes.set_xticks(x, names, fontsize=8)
     _finish_small(axes, "frequency [Hz]", "squared speed [(m/s)²]")
@@ -106,15 +106,11 @@ def plot_spectrum(generated: Measured, real: Measured, fps: float) -> "Figure":
 def plot_bones(generated: Clips, real: Clips) -> "Figure":
     """Mean length of every bone: median and middle 80 % of the clips."""
     bones, names = generated.skeleton.bones, generated.skeleton.names
-    child, parent = (list(ends) for ends in zip(*bones, strict=True))
     figure = new_figure(8.6, 2.7)
     axes = figure.add_subplot()
     x = np.arange(len(bones))
-    for k, (motions, colour, label) in enumerate(((real, REAL, "real"), (generated, GENERATED, "generated"))):
-        lengths = (motions.positions[:, :, child] - motions.positions[:, :, parent]).norm(dim=-1)
-        values = 100 * frame_mean(lengths, motions.mask).numpy()
-        _errorbar(axes, x + 0.2 * (k - 0.5), values, fmt="o", color=colour, label=label)
-    axes.set_xticks(x, [names[j].replace("_", " ") for j in child], rotation=40, ha="right", fontsize=7)
+    _errorbars(axes, x, 0.2, "o", [100 * frame_mean(bone_lengths(clips), clips.mask).numpy() for clips in (real, generated)])
+    axes.set_xticks(x, [names[child].replace("_", " ") for child, _ in bones], rotation=40, ha="right", fontsize=7)
     axes.set_ylim(0, 1.18 * axes.get_ylim()[1])
     _finish_small(axes, "", "bone length [cm]")
     axes.legend(frameon=False, fontsize=7, loc="upper left", ncols=2)
@@ -153,11 +149,12 @@ def plot_classification(classification: Classification, limit: int = 40) -> "Fig
     return figure
 
 
-def _errorbar(axes: "Axes", x: np.ndarray, values: np.ndarray, *, fmt: str, color: str, label: str) -> None:
-    """Median and middle 80 % of the rows of ``(clips, len(x))``."""
-    low, middle, high = np.quantile(values, [0.1, 0.5, 0.9], axis=0)
-    span = [middle - low, high - middle]
-    axes.errorbar(x, middle, yerr=span, fmt=fmt, color=color, markersize=4, linewidth=1.3, capsize=2, label=label)
+def _errorbars(axes: "Axes", x: np.ndarray, gap: float, fmt: str, sides: Sequence[np.ndarray]) -> None:
+    """Median and middle 80 % of the rows of ``(clips, len(x))`` of real clips, and beside them of generated ones."""
+    for k, (values, color, label) in enumerate(zip(sides, (REAL, GENERATED), ("real", "generated"), strict=True)):
+        low, middle, high = np.quantile(values, [0.1, 0.5, 0.9], axis=0)
+        style = {"fmt": fmt, "color": color, "markersize": 4, "linewidth": 1.3, "capsize": 2, "label": label}
+        axes.errorbar(x + gap * (k - 0.5), middle, yerr=[middle - low, high - middle], **style)
 
 
 def _finish_small(axes: "Axes", xlabel: str, ylabel: str) -> None:

@@ -7,9 +7,9 @@ import numpy as np
 
 from ddpm.files import write_durably
 from ddpm.skeleton import Skeleton
+from ddpm.viz.body import SIDE_COLOURS
 from ddpm.viz.camera import canonical, facing
 from ddpm.viz.plots import picture_bytes
-from ddpm.viz.render import SIDE_COLOURS
 
 GAP = 0.034  # of the figure's height, between two lines of text
 
@@ -47,8 +47,7 @@ def draw_skeleton(path: str | Path, skeleton: Skeleton, poses: np.ndarray) -> No
         axes.plot(*flat[[child, parent]].T, color=colours[child], linewidth=3.2, solid_capstyle="round", zorder=2)
     axes.scatter(*flat.T, s=26, c=colours, edgecolors="white", linewidths=0.9, zorder=3)
     axes.scatter(*flat[skeleton.root], s=95, facecolors="none", edgecolors=colours[skeleton.root], linewidths=1.2, zorder=3)
-    feet = [skeleton.index(name) for name in skeleton.feet]
-    if feet:
+    if feet := [skeleton.index(name) for name in skeleton.feet]:
         reach = middle[0] + 0.21 * width * np.array([-1, 1])
         axes.plot(reach, [flat[feet, 1].min()] * 2, color="0.85", linewidth=1.0, zorder=0)
 

@@ -10,8 +10,8 @@ import numpy as np
 from ddpm.clips import Clips
 from ddpm.files import write_durably
 from ddpm.skeleton import Skeleton
-from ddpm.viz.camera import canonical
-from ddpm.viz.render import SIDE_COLOURS
+from ddpm.viz.body import SIDE_COLOURS
+from ddpm.viz.camera import all_drawable
 
 THICK = 0.08  # half the width of a bone, in median lengths of bones
 BONE = np.array([[0, 0, 0], [1, 0.2, 0], [0, 0.2, 1], [-1, 0.2, 0], [0, 0.2, -1], [0, 1, 0]], dtype=np.float32)
@@ -28,24 +28,15 @@ def write_glb_files(path: str | Path, clips: Clips) -> list[Path]:
 
 
 def glb(positions: np.ndarray, skeleton: Skeleton, fps: float, name: str) -> bytes:
-    """A clip as a binary glTF file in metres, with y up; of two dimensions it is upright in the plane z = 0.
+    """A clip ``(frames, joints, coords)`` in metres as a binary glTF file, y up; of two dimensions it stands in the plane z = 0.
 
     A joint is a node that is moved relative to its parent and does not turn, so that every position is exact whatever bones do.
     From a joint to each of its children stands an octahedron, coloured by side, that turns and stretches.
 
-    Args:
-        positions: ``(frames, joints, coords)`` metres.
-        skeleton: its joints.
-        fps: frames per second.
-        name: of the animation.
-
     Raises:
         ValueError: numbers that are not finite or beyond 10^9 m.
     """
-    points = canonical(positions, skeleton)
-    if np.isnan(points).any():
-        frame, joint, _ = np.argwhere(np.isnan(points))[0]
-        raise ValueError(f"frame {frame}, joint {skeleton.names[joint]}: {positions[frame, joint]} is not a position")
+    points = all_drawable(positions, skeleton)
     content, views, accessors = bytearray(), [], []
 
     def stored(values: np.ndarray, kind: str) -> int:
@@ -86,20 +77,14 @@ def glb(positions: np.ndarray, skeleton: Skeleton, fps: float, name: str) -> byt
         title = f"{skeleton.names[parent]}_to_{skeleton.names[child]}"
         nodes.append(node(title, sides.index(skeleton.side(child)), [], {"rotation": _from_up(ahead), "scale": scale}))
     colours = [[*((np.array(colour) / 255) ** 2.2).round(4).tolist(), 1.0] for colour in SIDE_COLOURS.values()]
+    paint = [{"baseColorFactor": colour, "metallicFactor": 0, "roughnessFactor": 0.8} for colour in colours]
     gltf = {
-        "asset": {"version": "2.0", "generator": "pose-ddpm", "extras": {"fps": fps}},
-        "scene": 0,
-        "scenes": [{"nodes": [skeleton.root]}],
-        "nodes": nodes,
+        **{"asset": {"version": "2.0", "generator": "pose-ddpm", "extras": {"fps": fps}}, "scene": 0},
+        **{"scenes": [{"nodes": [skeleton.root]}], "nodes": nodes},
         "meshes": [{"name": side, "primitives": [{**shape, "material": i}]} for i, side in enumerate(sides)],
-        "materials": [
-            {"name": side, "pbrMetallicRoughness": {"baseColorFactor": colour, "metallicFactor": 0, "roughnessFactor": 0.8}}
-            for side, colour in zip(sides, colours, strict=True)
-        ],
+        "materials": [{"name": side, "pbrMetallicRoughness": own} for side, own in zip(sides, paint, strict=True)],
         "animations": [{"name": name, "samplers": samplers, "channels": channels}],
-        "accessors": accessors,
-        "bufferViews": views,
-        "buffers": [{"byteLength": len(content)}],
+        **{"accessors": accessors, "bufferViews": views, "buffers": [{"byteLength": len(content)}]},
     }
     text = json.dumps(gltf, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 4)

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,20 @@ if TYPE_CHECKING:
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#40444B")
 """Distinct for every common kind of colour blindness (Okabe & Ito)."""
+
+
+PANELS = {
+    "frechet_pose": "Fréchet distance of poses",
+    "frechet_spectrum": "Fréchet distance of spectra",
+    "spread": "spread, of real",
+    "recall_pose": "recall of poses",
+    "bone_variation": "variation of bone lengths",
+    "jerk": "jerk, of real",
+    "frechet_kinetic": "kinetic Fréchet distance",
+}
+"""Columns of the table of samplers that are drawn, and what they are."""
+ALIKE = ("n", "real", "data")
+"""Columns that must be alike in tables that are compared: generated clips, real ones, and of which data these are."""
 
 
 def plot_losses(
@@ -59,19 +73,19 @@ def plot_losses(
     return figure
 
 
-def plot_quality(
-    path: str | Path, curves: Mapping[str, Sequence[Mapping[str, float]]], panels: Mapping[str, str], title: str = ""
-) -> "Figure":
-    """Draw quality against network calls and time for some samplers, write it as a PNG and return the figure.
+def plot_quality(path: str | Path, rows: Sequence[Mapping[str, Any]], title: str = "") -> "Figure":
+    """Draw quality against network calls and time by sampler, write it as a PNG and return the figure.
 
-    Args:
-        curves: sampler -> rows with ``calls``, ``seconds_per_clip`` and by the name of a panel the value, ``NAME_low`` and
-            ``NAME_high`` its interval, ``NAME_real`` that of real clips; what is absent or not finite is not drawn.
-        panels: name -> label of what is drawn against the calls; the first also against the seconds.
+    For the rows see `ddpm.metrics.sampler_table.row`; what is absent or not finite is not drawn. Of `PANELS` the first that is
+    drawn is so also against the seconds.
     """
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter  # as all of it, slow to import
 
-    rows = [row for runs in curves.values() for row in runs]
+    curves: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        curves.setdefault(row["sampler"], []).append(row)
+    n = f", n={rows[0]['n']}"  # of which distances depend
+    panels = {name: label + n * name.startswith("frechet") for name, label in PANELS.items()}
     drawn = [name for name in panels if any(np.isfinite(row.get(name, np.nan)) for row in rows)]
     places = [("calls", "network calls", name) for name in drawn]
     places.insert(1, ("seconds_per_clip", "seconds per clip", drawn[0]))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from ddpm.clips import Clips
 from ddpm.files import write_durably
@@ -54,12 +55,10 @@ def write_report(
     training: Clips | None,
     about: Mapping[str, Any],
 ) -> None:
-    """Write the page, whole or not at all.
+    """Write the page of what is called ``name``, whole or not at all.
 
     Args:
-        name: of what was evaluated.
         lead: one sentence on both sets.
-        wrong: findings of the verdict.
         training: whole training recordings, None if copies were not searched for.
         about: origin of everything, for the last section.
     """
@@ -115,11 +114,10 @@ SCALE = (
     "as a scale. What is beyond 1000 is drawn there. Kernel distances are left out, since theirs between real clips is about 0."
 )
 TABLE = (
-    "↓ lower is better, ↑ higher, ≈ as close to real as can be. <b>Real</b>: one half of the real clips against the other, "
-    "what a perfect model would reach. <b>People</b>: the same with disjoint subjects. Grey: real clips, degraded. "
-    "Brackets: 95 % over random halves; orange where those of generated lie beyond those of both "
-    "floors. Features are computed from positions, without a trained network, except those of the "
-    "classifier where there is one."
+    "↓ lower is better, ↑ higher, ≈ as close to real as can be. <b>Real</b>: one half of the real clips against the other, what "
+    "a perfect model would reach. <b>People</b>: the same with disjoint subjects. Grey: real clips, degraded. Brackets: 95 % "
+    "over random halves; orange where those of generated lie beyond those of both floors. Features are computed from positions, "
+    "without a trained network, except those of the classifier where there is one."
 )
 NUMBERS = (
     "Each clip is one number. A good model has the distribution of real clips; low values are not better, since a frozen clip "
@@ -195,11 +193,8 @@ def _copies(found: Memorisation, generated: Clips, training: Clips) -> str:
         window = windows[int(nearest(cut, Clips.whole(windows, sample.fps, sample.skeleton))[1])]
         pairs += [cut.positions[0], window]
         titles += [f"sample {i}", f"{100 * float(found.samples[i]):.1f} cm"]
-    frames = max(len(p) for p in pairs)
-    clips = torch.stack([torch.cat([p, p[-1:].expand(frames - len(p), -1, -1)]) for p in pairs]).float().numpy()
-    drawn = draw_clips(
-        clips, generated.skeleton, titles=titles, columns=6, size=140, lengths=[len(p) for p in pairs], fps=generated.fps
-    )
+    lengths, clips = [len(p) for p in pairs], pad_sequence(pairs, batch_first=True).float().numpy()
+    drawn = draw_clips(clips, generated.skeleton, titles=titles, columns=6, size=140, lengths=lengths, fps=generated.fps)
     text = (
         f"The 6 samples closest to training, each with the training motion beside it and their distance. {len(found.suspects)} "
         f"of {len(found.samples)} samples are closer than {100 * found.limit:.1f} cm, which one in a hundred held-out real "
@@ -210,9 +205,8 @@ def _copies(found: Memorisation, generated: Clips, training: Clips) -> str:
 
 
 def _clips(clips: Clips, caption: str) -> str:
-    drawn = draw_clips(
-        clips.positions.numpy(), clips.skeleton, columns=3, size=160, lengths=clips.lengths.tolist(), fps=clips.fps
-    )
+    positions, lengths = clips.positions.numpy(), clips.lengths.tolist()
+    drawn = draw_clips(positions, clips.skeleton, columns=3, size=160, lengths=lengths, fps=clips.fps)
     return _figure(gif_bytes(drawn, clips.fps), "gif", caption)
 
 

@@ -35,8 +35,7 @@ COLUMNS = {
 GROUPS = ("metrics/", "physics/")
 SAME_LOSS = ("model", "optimizer", "lr_scheduler", "trainer", "callbacks", "seed", "loader.batch_size", "loader.steps_per_epoch")
 """Keys between whose values losses can be compared; others change what is summed up."""
-EMBEDDED = 16 * 2**20
-"""Bytes of all GIFs together up to which they are part of the page."""
+EMBEDDED = 16 * 2**20  # bytes of all GIFs together up to which they are part of the page
 LOOK = """
 tr.best td { background: #e2f0f8; font-weight: 600; } td.text { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(340px, 100%), 1fr)); gap: 1em; }
@@ -63,8 +62,6 @@ def write_sweep(sweep: Path, jobs: Sequence[Job], monitor: str = LOSS, mode: str
     """Write table and page.
 
     Args:
-        sweep: directory of the sweep.
-        jobs: one at least.
         monitor: the best job has the least of it, with ``mode`` max the greatest.
 
     Returns:
@@ -114,7 +111,11 @@ def _page(sweep: Path, jobs: Sequence[Job], keys: Sequence[str], best: Job | Non
     name = escape(sweep.absolute().name)
     parts = [f"<h1>Sweep, compared</h1><p class='note'>{name}</p><p>{escape(said)}.</p>", _table(jobs, keys, best)]
     if stopped := [job for job in jobs if job.status != "finished"]:
-        rows = "".join(f"<tr><td>{_link(job)}</td><td>{job.status}</td><td class='text'>{_why(job)}</td></tr>" for job in stopped)
+        why = [escape(escaped(job.error)) or "stopped before its end" for job in stopped]
+        cells = [
+            f"<td>{_link(job)}</td><td>{job.status}</td><td class='text'>{w}</td>" for job, w in zip(stopped, why, strict=True)
+        ]
+        rows = "".join(f"<tr>{row}</tr>" for row in cells)
         parts.append(f"<h2>Not finished</h2><table><tbody>{rows}</tbody></table>")
     curves = {job.folder.name + (" ★" if job is best else ""): _curve(job.folder) for job in jobs}
     if any(steps for steps, _ in curves.values()):
@@ -149,10 +150,6 @@ def _cell(job: Job, name: str) -> str:
         return ""
     shown = f"{value:.0f}" if name in ("n", "steps", "seconds") else number(value)
     return shown if real is None else f"{shown} ({number(real)})"
-
-
-def _why(job: Job) -> str:
-    return escape(escaped(job.error)) or "stopped before its end"
 
 
 def _link(job: Job, text: str = "") -> str:

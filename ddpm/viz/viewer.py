@@ -13,16 +13,14 @@ import numpy as np
 
 from ddpm.clips import Clips
 from ddpm.errors import escaped
-from ddpm.viz import camera, render
+from ddpm.viz import body, camera
 
-MISSING = -(2**15)
-"""Stands for a coordinate that is not finite; the others are numbers of steps from -32767 to 32767."""
-MOST = 30_000_000
-"""Coordinates of a page: 80 MB, which a browser still opens."""
+MISSING = -(2**15)  # stands for a coordinate that is not finite; the others are numbers of steps from -32767 to 32767
+MOST = 30_000_000  # coordinates of a page: 80 MB, which a browser still opens
 COLOURS = {
-    **{**render.SIDE_COLOURS, "made": render.MADE_CENTRE, "given": render.GIVEN, "ghost": render.GHOST, "real": (160, 120, 190)},
-    **{"paper": render.PAPER, "floor": render.FLOOR, "line": render.FLOOR_LINE, "shadow": render.SHADOW, "trail": render.TRAIL},
-    **{"ink": render.INK, "warning": render.WARNING},
+    **{**body.SIDE_COLOURS, "made": body.MADE_CENTRE, "given": body.GIVEN, "ghost": body.GHOST, "real": (160, 120, 190)},
+    **{"paper": body.PAPER, "floor": body.FLOOR, "line": body.FLOOR_LINE, "shadow": body.SHADOW, "trail": body.TRAIL},
+    **{"ink": body.INK, "warning": body.WARNING},
 }
 
 
@@ -33,7 +31,6 @@ def viewer(clips: Clips, titles: Sequence[str] | None = None, real: Clips | None
         clips: to show; what is not finite is left out, and said.
         titles: a line for each clip; None for seed and label.
         real: as many clips of the same skeleton and frame rate, each to stand beside its clip, or to be laid over it.
-        name: of the page.
 
     Raises:
         ValueError: titles or real clips that do not fit, or more than `MOST` coordinates.

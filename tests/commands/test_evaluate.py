@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-import compare
 import evaluate as evaluate_script
 import sample  # noqa: F401
 import train as train_script
@@ -18,7 +17,7 @@ from datamodules.sets.synthetic import synthetic
 from ddpm.clips import Clips
 from ddpm.errors import ConfigError, DataError
 from ddpm.files import write_json
-from ddpm.metrics import degraded, suite
+from ddpm.metrics import degraded, sampler_table, suite
 from ddpm.metrics.reference import held_out, reference, whole
 from ddpm.metrics.table import lines, number
 from ddpm.metrics.verdict import findings, floors, is_far, steps_trained
@@ -165,7 +164,7 @@ def test_one_joint_is_measured_and_reported(tmp_path: Path) -> None:
     assert any("kinetic" in line for line in lines(found))
     write_report(tmp_path / "report.html", "point", "lead", found, findings(found), mine, real, None, {})
     assert "<html" in (tmp_path / "report.html").read_text()
-    row = compare.Run("ddim", 5, 5, 0.1, mine, found, "digest").row()
+    row = sampler_table.row("ddim", 5, 0.1, found, "digest")
     assert math.isnan(row["bone_variation"]) and math.isfinite(row["jerk"])
 
 
@@ -182,7 +181,7 @@ def test_units_and_names_of_anybodys_clips_change_nothing(skeleton: Skeleton, tm
 
 def test_files_that_cannot_be_judged_are_named(skeleton: Skeleton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = real_clips(skeleton)
-    monkeypatch.setattr(evaluate_script, "classifier_of", lambda *_: pytest.fail("the classifier is trained"))
+    monkeypatch.setattr(suite, "classifier_of", lambda *_: pytest.fail("the classifier is trained"))
     (tmp_path / "text.npz").write_text("no archive")
     np.savez(tmp_path / "poses.npz", poses=np.zeros(3))
     for clips, named in (

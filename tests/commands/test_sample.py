@@ -26,9 +26,9 @@ from ddpm.process.editing import vary
 from ddpm.process.samplers import cost, ddim, ddpm, heun, progress_bar, unipc
 from ddpm.process.schedules import cosine
 from ddpm.viz import render
+from ddpm.viz.body import GIVEN
 from ddpm.viz.bvh_out import write_bvh
 from ddpm.viz.plots import plot_quality
-from ddpm.viz.render import GIVEN
 from tests.commands.doors import command
 from tests.commands.test_train import SMALL
 from tests.configs import compose

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from datamodules.readers.keypoints2d import JOINTS, read, read_frames, sequences
+from datamodules.readers.keypoints2d import read, read_frames, sequences
+from datamodules.readers.people import JOINTS
 from datamodules.sets.folder import folder
 from ddpm.config import construct
 from ddpm.errors import DataError

@@ -6,7 +6,8 @@ import torch
 from omegaconf import OmegaConf
 
 from datamodules.clip_set import ClipSet
-from datamodules.sets.synthetic import ACTIONS, PERSONS, TOE_HEIGHT, synthetic
+from datamodules.sets.synthetic import ACTIONS, PERSONS, synthetic
+from datamodules.sets.synthetic_body import TOE_HEIGHT
 from ddpm.skeleton import Skeleton
 
 FPS = 20.0

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from PIL import Image, ImageSequence
 
 from ddpm.skeleton import Skeleton
-from ddpm.viz import camera, plots, render
+from ddpm.viz import body, camera, plots, render
 
 
 def kinect(**changes: object) -> Skeleton:
@@ -175,7 +175,7 @@ def test_grid_shape_and_one_figure_per_cell() -> None:
     clips = np.stack([person()] * 5)
     frames = render.draw_clips(clips, SKELETON, size=80, columns=3)
     assert frames.shape == (8, 160, 240, 3) and frames.dtype == np.uint8
-    painted = close_to(frames[0], render.SIDE_COLOURS["left"]).reshape(2, 80, 3, 80).sum(axis=(1, 3))
+    painted = close_to(frames[0], body.SIDE_COLOURS["left"]).reshape(2, 80, 3, 80).sum(axis=(1, 3))
     assert (painted.ravel()[:5] > 20).all() and painted.ravel()[5] == 0
     assert len(set(painted.ravel()[:5])) == 1  # equal clips, equal cells
     assert render.draw_clips(clips, SKELETON, size=80).shape == (8, 80, 400, 3)
@@ -219,14 +219,14 @@ def test_left_is_painted_in_the_colour_of_the_left() -> None:
     clip = person(6)
     frames = render.draw_clips(clip[None], SKELETON, size=160)
     view = camera.project(clip[None], SKELETON, 160)
-    assert render.SIDE_COLOURS["left"][2] > 150 and render.SIDE_COLOURS["right"][0] > 150  # blue, and a red
+    assert body.SIDE_COLOURS["left"][2] > 150 and body.SIDE_COLOURS["right"][0] > 150  # blue, and a red
     for side in ("left", "right"):
         elbow, wrist = (view.joints[0, :, SKELETON.index(f"{side}_{part}")] for part in ("elbow", "wrist"))
         for t, (x, y) in enumerate(((elbow + wrist) / 2).astype(int)):
             patch = frames[t, y - 2 : y + 3, x - 2 : x + 3]
             other = "right" if side == "left" else "left"
-            assert close_to(patch, render.SIDE_COLOURS[side]).any()
-            assert not close_to(patch, render.SIDE_COLOURS[other]).any()
+            assert close_to(patch, body.SIDE_COLOURS[side]).any()
+            assert not close_to(patch, body.SIDE_COLOURS[other]).any()
 
 
 def test_what_was_given_is_grey_and_its_nearest_frames_are_ghosts() -> None:
@@ -236,16 +236,16 @@ def test_what_was_given_is_grey_and_its_nearest_frames_are_ghosts() -> None:
     arm = [SKELETON.index(f"left_{part}") for part in ("elbow", "wrist", "hand")]
     given[0, 0], given[0, :, arm], given[2, :, SKELETON.root, ::2] = True, True, True
     frames = render.draw_clips(clips, SKELETON, size=200, columns=3, given=given)[:, :-2]
-    colours = [*render.SIDE_COLOURS.values(), render.GIVEN, render.GHOST]
+    colours = [*body.SIDE_COLOURS.values(), body.GIVEN, body.GHOST]
     ink = {c: close_to(frames, c, 3).reshape(8, -1, 3, 200).sum(axis=(1, 3)) for c in colours}
-    left, right = render.SIDE_COLOURS["left"], render.SIDE_COLOURS["right"]
-    assert ink[left][0, 0] == ink[right][0, 0] == 0 and ink[render.GHOST][0, 0] < 50 and ink[render.GIVEN][0, 0] > 200
-    assert (ink[render.GHOST][4:, 0] > 100).all(), "it stands where the body was"
+    left, right = body.SIDE_COLOURS["left"], body.SIDE_COLOURS["right"]
+    assert ink[left][0, 0] == ink[right][0, 0] == 0 and ink[body.GHOST][0, 0] < 50 and ink[body.GIVEN][0, 0] > 200
+    assert (ink[body.GHOST][4:, 0] > 100).all(), "it stands where the body was"
     assert (ink[left][1:, 0] < ink[left][1:, 1] - 30).all() and (ink[right][1:, 0] > 0.8 * ink[right][1:, 1]).all()
     view = camera.project(clips, SKELETON, 200)
     x, y = view.joints[0, 5, arm[:2]].mean(axis=0).astype(int)
-    assert close_to(frames[5, y - 2 : y + 3, x - 2 : x + 3], render.GIVEN).any()
-    assert ink[render.GIVEN][0, 2] > ink[render.GIVEN][0, 1] + 50, "the way ahead"
+    assert close_to(frames[5, y - 2 : y + 3, x - 2 : x + 3], body.GIVEN).any()
+    assert ink[body.GIVEN][0, 2] > ink[body.GIVEN][0, 1] + 50, "the way ahead"
     plain = render.draw_clips(clips, SKELETON, size=200, columns=3)[:, :-2]
     assert np.array_equal(plain[:, :, 200:400], frames[:, :, 200:400])
 
@@ -262,7 +262,7 @@ def test_two_dimensions(up: str) -> None:
         np.diff(clip[:, [head, foot]], axis=1)[:, 0] * view.scale[0] * (1, 1 if up == "-y" else -1),
         atol=1e-4,
     )
-    ink = close_to(render.draw_clips(clip[None], skeleton, size=100)[0], render.SIDE_COLOURS["left"])
+    ink = close_to(render.draw_clips(clip[None], skeleton, size=100)[0], body.SIDE_COLOURS["left"])
     assert ink.sum() > 30
 
 
@@ -276,12 +276,12 @@ def test_what_is_not_finite_spoils_only_itself(bad: float) -> None:
         frames = render.draw_clips(clips, SKELETON, columns=3, size=96)
     expected = render.draw_clips(good, SKELETON, columns=3, size=96)
     assert np.array_equal(frames[:, :-2, :96], expected[:, :-2, :96])  # the last rows are the time
-    left = render.SIDE_COLOURS["left"]
+    left = body.SIDE_COLOURS["left"]
     assert close_to(frames[-1, :, 96:192], left).sum() > 50  # the rest of the body is still drawn
     assert not close_to(frames[:, :, 192:], left).any()
     for cell in (1, 2):
-        assert close_to(frames[0, :, 96 * cell : 96 * cell + 96], render.WARNING, 40).any()
-    assert not close_to(frames[:, :, :96], render.WARNING, 40).any()
+        assert close_to(frames[0, :, 96 * cell : 96 * cell + 96], body.WARNING, 40).any()
+    assert not close_to(frames[:, :, :96], body.WARNING, 40).any()
 
 
 def test_an_exploding_clip_does_not_shrink_the_others() -> None:
@@ -301,7 +301,7 @@ def test_the_camera_follows_who_travels() -> None:
     assert seen.min() >= 0 and seen.max() <= 100 and not view.way[0].any()
     metres = np.ptp(view.way[1], axis=0) / view.scale[1]
     assert 3 < np.hypot(*metres) <= 8, "he comes towards the camera"
-    first, last = render._floor(view, 1, 100, 0), render._floor(view, 1, 100, 39)
+    first, last = body._floor(view, 1, 100, 0), body._floor(view, 1, 100, 39)
     assert np.asarray(first).tobytes() != np.asarray(last).tobytes()
 
 
@@ -318,7 +318,7 @@ def test_a_clip_that_has_ended_holds_its_last_pose_faded() -> None:
     assert np.array_equal(frames[:5, :, 96:], full[:, :, 96:])
     held = frames[5:, :, 96:]
     assert (held == held[0]).all() and held.mean() > frames[4, :, 96:].mean()
-    assert not close_to(held, render.SIDE_COLOURS["left"]).any() and held.min() < 220
+    assert not close_to(held, body.SIDE_COLOURS["left"]).any() and held.min() < 220
     assert held[0, :12, :24].min() < 200 < frames[4, :12, 96:120].min(), "it says that it ended"
 
 
@@ -332,14 +332,14 @@ def test_a_clip_that_has_ended_holds_its_last_pose_faded() -> None:
     ],
 )
 def test_heads_are_found_by_name(names: dict[str, str | None], expected: tuple[int | None, int | None]) -> None:
-    assert render._head(Skeleton(names)) == expected
+    assert body._head(Skeleton(names)) == expected
 
 
 def test_a_trunk_without_a_middle_is_closed_at_shoulders_and_hips() -> None:
     coco = instantiate(OmegaConf.load("conf/skeleton/coco17.yaml"))
-    added = render._lines(coco)[len(coco.bones) :]
+    added = body._lines(coco)[len(coco.bones) :]
     assert [{coco.names[j] for j in line} for line in added] == [{"left_hip", "right_hip"}, {"left_shoulder", "right_shoulder"}]
-    assert render._lines(SKELETON) == list(SKELETON.bones)
+    assert body._lines(SKELETON) == list(SKELETON.bones)
 
 
 @pytest.mark.parametrize("turn", [0.0, 0.7, 2.0])
@@ -356,18 +356,18 @@ def test_an_animal_is_seen_from_its_broadest_side(turn: float) -> None:
 def test_fingers_differ_in_colour() -> None:
     parts = {"palm": ["wrist"], "t": ["thumb"], "i": ["index"]}
     hand = Skeleton({"wrist": None, "thumb": "wrist", "index": "wrist"}, parts=parts)
-    assert render._bone_colours(hand, render.SIDE_COLOURS) == list(render.PART_COLOURS[1:3])
+    assert body._bone_colours(hand, body.SIDE_COLOURS) == list(body.PART_COLOURS[1:3])
 
 
 def test_a_line_below_has_a_bar_as_long_as_it_says_and_the_seconds() -> None:
     clip = person()[None]
     plain, ruled = (render.draw_clips(clip, SKELETON, size=200, fps=fps) for fps in (None, 4.0))
     assert ruled.shape == (8, 226, 200, 3) and np.array_equal(ruled[:, :198], plain[:, :198])
-    bar = close_to(ruled[0, 200:224], render.INK)[:, :72].sum(1).max()
+    bar = close_to(ruled[0, 200:224], body.INK)[:, :72].sum(1).max()
     assert bar / camera.project(clip, SKELETON, 200).scale[0] == pytest.approx(0.5, abs=0.02), "the number beside it is 0.5 m"
     assert not np.array_equal(ruled[0, 200:224, 120:], ruled[7, 200:224, 120:]), "0.0 s and 1.8 s"
     pixels = render.draw_clips(clip[..., :2], kinect(coords=2, units="px"), fps=4.0)
-    assert not close_to(pixels[0, 200:224, :100], render.INK).any(), "pixels are no metres"
+    assert not close_to(pixels[0, 200:224, :100], body.INK).any(), "pixels are no metres"
 
 
 @pytest.mark.parametrize(

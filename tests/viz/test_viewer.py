@@ -14,8 +14,8 @@ import torch
 
 from ddpm.clips import Clips
 from ddpm.skeleton import Skeleton
+from ddpm.viz.body import SIDE_COLOURS
 from ddpm.viz.camera import canonical
-from ddpm.viz.render import SIDE_COLOURS
 from ddpm.viz.viewer import embedded, viewer
 from tests.conftest import walk
 from tests.skeletons import people, shipped
