@@ -8,6 +8,7 @@ from datamodules.cleaning import set_floor
 from datamodules.clip_set import ClipSet
 from datamodules.prepare import Floor, prepare
 from datamodules.sets.folder import read_file
+from datamodules.windows import Windows
 from ddpm.clips import Clips
 from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
@@ -23,8 +24,6 @@ def read_source(path: str, skeleton: Skeleton, fps: float, frames: int, first: i
     Raises:
         DataError: a file that cannot be read, joints that the skeleton has and the file has not, or no clip of that number.
     """
-    from datamodules.pose import Windows  # which imports Lightning
-
     found = _read(path, skeleton, fps, first)
     used = torch.arange(len(found))[first : first + n]
     frames = min([frames, *found.lengths[used].tolist()])

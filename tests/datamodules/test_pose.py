@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from datamodules.clip_set import ClipSet, Recording
-from datamodules.pose import PoseDataModule, RandomWindows, Windows
+from datamodules.pose import PoseDataModule, RandomWindows
+from datamodules.windows import Windows
 from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 
