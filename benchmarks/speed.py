@@ -268,10 +268,15 @@ class Beside(pl.Callback):
     """Times blocks of steps of the Trainer, and between them as many of a bare loop over a copy of the same module."""
 
     BLOCK = 10
+    last: "Beside"
 
-    def __init__(self, module: MotionDiffusion) -> None:
-        self.module, self.optimizer = module, FUSED(module.parameters())
-        self.block, self.trained, self.bare = 0.0, [], []
+    def __init__(self) -> None:
+        Beside.last, self.block, self.trained, self.bare = self, 0.0, [], []
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: MotionDiffusion) -> None:  # pyright: ignore
+        """Copy the module."""
+        self.module = copy.deepcopy(pl_module)
+        self.optimizer = FUSED(self.module.parameters())
 
     def bare_step(self, batch: Any) -> None:
         """What cannot be left out."""
@@ -285,27 +290,23 @@ class Beside(pl.Callback):
         if (k + 1) % self.BLOCK:
             return
         if self.block:
-            self.trained.append((time.perf_counter() - self.block) / self.BLOCK)
-        began = time.perf_counter()
+            self.trained.append((time.process_time() - self.block) / self.BLOCK)
+        began = time.process_time()
         for _ in range(self.BLOCK):
             self.bare_step(batch)
-        self.bare.append((time.perf_counter() - began) / self.BLOCK)
-        self.block = time.perf_counter()
+        self.bare.append((time.process_time() - began) / self.BLOCK)
+        self.block = time.process_time()
 
 
 def overhead(rounds: int) -> Iterator[Row]:
-    """The default run's step in the Trainer, with batches, average of the weights, logging and callbacks, over a bare loop's."""
-    module, data = default_module()
-    beside = Beside(copy.deepcopy(module))
-    averages = construct({"_target_": "callbacks.ema.EMA"}, "callbacks.ema")
+    """A step of the default run, with batches, average of the weights, logging and callbacks, over a bare loop's, in CPU seconds."""
+    n_steps = Beside.BLOCK * (rounds + 1)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = pl.Trainer(
-            accelerator="cpu", max_steps=Beside.BLOCK * (rounds + 1), callbacks=[averages, beside], log_every_n_steps=20,
-            default_root_dir=folder, enable_model_summary=False, enable_progress_bar=False, enable_checkpointing=False,
-            limit_val_batches=0,
-        )  # fmt: skip
-        trainer.fit(module, data)
-    trained, bare = statistics.median(beside.trained), statistics.median(beside.bare)
+        train_script.train(composed(
+            f"out={folder}/run", "cache=null", "trainer=cpu", f"trainer.max_steps={n_steps}", f"loader.steps_per_epoch={n_steps}",
+            f"+callbacks.beside._target_={__name__}.Beside", "~callbacks.motion_metrics", "~callbacks.skeleton_gif",
+        ))  # fmt: skip
+    trained, bare = statistics.median(Beside.last.trained), statistics.median(Beside.last.bare)
     yield {"bare loop ms": 1000 * bare, "Trainer ms": 1000 * trained, "overhead": trained / bare - 1}
 
 
