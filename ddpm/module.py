@@ -146,7 +146,8 @@ class MotionDiffusion(pl.LightningModule):
 
     def _log_step(self, name: str, value: Tensor, prog_bar: bool = False, sync_dist: bool = False) -> None:
         """Log at the steps that a logger or the progress bar shows, and at the last ones; elsewhere it would only take time."""
-        trainer = self.trainer
+        if (trainer := self._trainer) is None:
+            return
         done = trainer.fit_loop.epoch_loop.batch_idx + 1
         ends = trainer.is_last_batch or trainer.global_step + 1 == trainer.max_steps
         if ends or done % SHOW_EVERY == 0 or trainer._logger_connector.should_update_logs:
