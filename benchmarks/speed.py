@@ -1,8 +1,8 @@
 """Seconds on a CPU beside a plain UNet, other projects and the machine's own limit: ``python benchmarks/speed.py [PART ...]``.
 
-Parts: steps, sizes, samples, overhead, commands; all without a name. What is compared runs in turns in one process, and medians
-count; only ratios carry over to other machines. ``--out FILE`` also writes the numbers as JSON. benchmarks/peers.py says what the
-other projects need; without them their rows are left out.
+Parts: steps, sizes, samples, drawing, overhead, commands; all without a name. What is compared runs in turns in one process, and
+medians count; only ratios carry over to other machines. ``--out FILE`` also writes the numbers as JSON. benchmarks/peers.py says
+what the other projects need; without them their rows are left out.
 """
 
 import argparse
@@ -31,9 +31,10 @@ from torch.utils.flop_counter import FlopCounterMode
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import train as train_script  # noqa: E402, F401  registers the configuration's schema
+import train as train_script  # noqa: E402  registers the configuration's schema
 from benchmarks.peers import lucidrains_library  # noqa: E402
 from benchmarks.plain import PlainUNet  # noqa: E402
+from benchmarks.scale import anonymous  # noqa: E402
 from ddpm.command import plain  # noqa: E402
 from ddpm.config import construct  # noqa: E402
 from ddpm.files import write_json  # noqa: E402
@@ -43,6 +44,7 @@ from ddpm.networks.unet import MDM_UNetModel  # noqa: E402
 from ddpm.process.samplers import cost, ddpm, unipc  # noqa: E402
 from ddpm.runs import versions  # noqa: E402
 from ddpm.training import fitted_module  # noqa: E402
+from ddpm.viz.render import draw_clips, gif_bytes  # noqa: E402
 
 CHANNELS = 60
 
@@ -244,34 +246,61 @@ def samples(rounds: int) -> Iterator[Row]:
         yield {"sampler": name, "calls": calls, "seconds": taken[name], "x": taken["ancestral, 1000 steps"] / taken[name]}
 
 
+def drawing(rounds: int) -> Iterator[Row]:
+    """Drawing 16 clips, and writing them as a GIF, against the time in which they play."""
+    module, data = default_module()
+    clips = data.statistics_batch(16)["clips"][:16].permute(0, 3, 1, 2).numpy()
+    frames = draw_clips(clips, module.skeleton, fps=module.fps)
+    actions: dict[str, Callable[[], object]] = {
+        "drawn s": lambda: draw_clips(clips, module.skeleton, fps=module.fps),
+        "GIF s": lambda: gif_bytes(frames, module.fps),
+    }
+    taken = alternate(actions, max(rounds // 4, 1))
+    plays = clips.shape[1] / module.fps
+    yield {"MB": len(gif_bytes(frames, module.fps)) / 1e6, **taken, "of playing": sum(taken.values()) / plays}
+
+
 class Clock(pl.Callback):
-    """Notes in CLOCK when the first step began, and how long all steps took: from its batch to the next wait for one."""
+    """Notes in CLOCK when the first step began, how long all steps took, each with the wait for its batch, and the memory."""
 
     def __init__(self) -> None:
-        self.first, self.began, self.steps = 0.0, 0.0, []
+        self.first, self.began, self.steps, self.memory = 0.0, 0.0, [], []
+
+    def on_train_epoch_start(self, *args: object) -> None:
+        """The first batch is asked for."""
+        self.began = time.perf_counter()
 
     def on_train_batch_start(self, *args: object) -> None:
         """The batch is there."""
-        self.began = time.perf_counter()
         self.first = self.first or time.time()
 
     def on_train_batch_end(self, *args: object) -> None:
         """The weights are changed and averaged."""
         self.steps.append(time.perf_counter() - self.began)
+        self.began = time.perf_counter()
+
+    def on_train_epoch_end(self, *args: object) -> None:
+        """Validated, and drawn where it was time."""
+        self.memory.append(anonymous())
 
     def on_fit_end(self, *args: object) -> None:
         """Leave the numbers."""
-        write_json(Path(os.environ["CLOCK"]), {"first": self.first, "steps": self.steps})
+        write_json(Path(os.environ["CLOCK"]), {"first": self.first, "steps": self.steps, "memory": self.memory})
 
 
 class Beside(pl.Callback):
     """Times blocks of steps of the Trainer, and between them as many of a bare loop over a copy of the same module."""
 
     BLOCK = 10
+    last: "Beside"
 
-    def __init__(self, module: MotionDiffusion) -> None:
-        self.module, self.optimizer = module, FUSED(module.parameters())
-        self.block, self.trained, self.bare = 0.0, [], []
+    def __init__(self) -> None:
+        Beside.last, self.block, self.trained, self.bare = self, 0.0, [], []
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: MotionDiffusion) -> None:  # pyright: ignore
+        """Copy the module."""
+        self.module = copy.deepcopy(pl_module)
+        self.optimizer = FUSED(self.module.parameters())
 
     def bare_step(self, batch: Any) -> None:
         """What cannot be left out."""
@@ -285,28 +314,25 @@ class Beside(pl.Callback):
         if (k + 1) % self.BLOCK:
             return
         if self.block:
-            self.trained.append((time.perf_counter() - self.block) / self.BLOCK)
-        began = time.perf_counter()
+            self.trained.append((time.process_time() - self.block) / self.BLOCK)
+        began = time.process_time()
         for _ in range(self.BLOCK):
             self.bare_step(batch)
-        self.bare.append((time.perf_counter() - began) / self.BLOCK)
-        self.block = time.perf_counter()
+        self.bare.append((time.process_time() - began) / self.BLOCK)
+        self.block = time.process_time()
 
 
 def overhead(rounds: int) -> Iterator[Row]:
-    """The default run's step in the Trainer, with batches, average of the weights, logging and callbacks, over a bare loop's."""
-    module, data = default_module()
-    beside = Beside(copy.deepcopy(module))
-    averages = construct({"_target_": "callbacks.ema.EMA"}, "callbacks.ema")
+    """CPU seconds of a step of the default run, with batches, average of the weights, logging, callbacks, over a bare loop's."""
+    n_steps = Beside.BLOCK * (rounds + 1)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = pl.Trainer(
-            accelerator="cpu", max_steps=Beside.BLOCK * (rounds + 1), callbacks=[averages, beside], log_every_n_steps=20,
-            default_root_dir=folder, enable_model_summary=False, enable_progress_bar=False, enable_checkpointing=False,
-            limit_val_batches=0,
-        )  # fmt: skip
-        trainer.fit(module, data)
-    trained, bare = statistics.median(beside.trained), statistics.median(beside.bare)
-    yield {"bare loop ms": 1000 * bare, "Trainer ms": 1000 * trained, "overhead": trained / bare - 1}
+        train_script.train(composed(
+            f"out={folder}/run", "cache=null", "trainer=cpu", f"trainer.max_steps={n_steps}", f"loader.steps_per_epoch={n_steps}",
+            f"+callbacks.beside._target_={__name__}.Beside", "~callbacks.motion_metrics", "~callbacks.skeleton_gif",
+        ))  # fmt: skip
+    pairs = list(zip(Beside.last.bare, Beside.last.trained, strict=False))
+    bare, trained, ratio = (statistics.median(values) for values in zip(*((b, t, t / b) for b, t in pairs), strict=True))
+    yield {"bare loop ms": 1000 * bare, "Trainer ms": 1000 * trained, "overhead": ratio - 1}
 
 
 def commands(rounds: int) -> Iterator[Row]:
@@ -327,13 +353,14 @@ def commands(rounds: int) -> Iterator[Row]:
         whole = shell(str(ROOT / "train.py"), f"out={run}", "+callbacks.clock._target_=benchmarks.speed.Clock")
         found = json.loads(clock.read_text())
         yield {"command": "python train.py, to the first step", "seconds": found["first"] - began}
-        yield {"command": "python train.py", "seconds": whole, "not training": 1 - sum(found["steps"]) / whole}
+        memory = {"MB, epoch 1": found["memory"][0], "MB, last": found["memory"][-1]}
+        yield {"command": "python train.py", "seconds": whole, "not training": 1 - sum(found["steps"]) / whole, **memory}
         taken = statistics.median(shell(str(ROOT / "sample.py"), f"ckpt={run}", "n=16", f"out={folder}/{k}") for k in range(3))
         yield {"command": "python sample.py n=16, with its GIF", "seconds": taken}
 
 
 PARTS: dict[str, Callable[[int], Iterator[Row]]] = {
-    "steps": steps, "sizes": sizes, "samples": samples, "overhead": overhead, "commands": commands,
+    "steps": steps, "sizes": sizes, "samples": samples, "drawing": drawing, "overhead": overhead, "commands": commands,
 }  # fmt: skip
 
 

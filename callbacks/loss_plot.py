@@ -34,7 +34,7 @@ class LossPlot(Callback):
         ValueError: every below 1.
     """
 
-    def __init__(self, every: int = 5) -> None:
+    def __init__(self, every: int = 7) -> None:
         if every < 1:
             raise ValueError(f"callbacks.loss_plot.every={every} must be at least 1")
         self.every = every

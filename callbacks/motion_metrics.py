@@ -40,7 +40,7 @@ class MotionMetrics(Callback):
         ValueError: every below 1, or n below 32.
     """
 
-    def __init__(self, every: int = 8, n: int = 64, seed: int = 0) -> None:
+    def __init__(self, every: int = 7, n: int = 64, seed: int = 0) -> None:
         if every < 1 or n < 2 * LEAST:
             raise ValueError(f"callbacks.motion_metrics: every={every} must be at least 1 and n={n} at least {2 * LEAST}")
         self.every, self.n, self.seed = every, n, seed

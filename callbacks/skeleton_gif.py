@@ -30,7 +30,7 @@ class SkeletonGIF(Callback):
         ValueError: every or n below 1, or size below 32.
     """
 
-    def __init__(self, every: int = 5, n: int = 16, seed: int = 0, size: int = 160) -> None:
+    def __init__(self, every: int = 7, n: int = 16, seed: int = 0, size: int = 160) -> None:
         if every < 1 or n < 1 or size < 32:
             raise ValueError(f"callbacks.skeleton_gif: every={every} and n={n} must be at least 1, size={size} at least 32")
         self.every, self.n, self.seed, self.size = every, n, seed, size
