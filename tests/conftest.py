@@ -1,5 +1,7 @@
 """Fixtures that several test files share."""
 
+import copy
+import functools
 import gc
 import shutil
 from collections.abc import Iterator
@@ -40,10 +42,33 @@ def garbage_is_collected_between_files() -> Iterator[None]:
     gc.collect()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def shipped_configurations_are_parsed_once() -> Iterator[None]:
+    """Hydra would parse the same files for every command that a test calls."""
+    load = OmegaConf.load
+
+    @functools.cache
+    def parsed(path: str, changed: int) -> Any:
+        return OmegaConf.to_container(load(path))
+
+    def loaded(file: Any) -> Any:
+        path = Path(getattr(file, "name", file))
+        return OmegaConf.create(parsed(str(path), path.stat().st_mtime_ns)) if CONF.parent in path.parents else load(file)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OmegaConf, "load", loaded)
+        yield
+
+
 @pytest.fixture
 def skeleton_config() -> dict[str, Any]:
     """The shipped skeleton of 20 joints as plain containers, with its ``_target_``."""
-    config = OmegaConf.to_container(OmegaConf.load(Path(__file__).parents[1] / "conf" / "skeleton" / "kinect20.yaml"))
+    return copy.deepcopy(_skeleton_config())
+
+
+@functools.cache
+def _skeleton_config() -> dict[str, Any]:
+    config = OmegaConf.to_container(OmegaConf.load(CONF / "kinect20.yaml"))
     assert isinstance(config, dict)
     return {str(key): value for key, value in config.items()}
 

@@ -55,6 +55,8 @@ def test_the_benchmark_of_gpus_runs_without_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "gpu.json"
+    quiet = [*(o.replace("epoch=20", "epoch=10") for o in gpu.QUIET), "loader.split=sequence", "+trainer.limit_val_batches=1"]
+    monkeypatch.setattr(gpu, "QUIET", quiet)
     monkeypatch.setattr(sys, "argv", ["gpu.py", "--device", "cpu", "--small", "--out", str(out)])
     gpu.main()
     rows = json.loads(out.read_text())["rows"]

@@ -78,7 +78,12 @@ def test_picture_and_metrics_of_one_epoch_share_their_clips(tmp_path: Path, monk
     monkeypatch.setattr(MotionDiffusion, "sample", counting)
     logger = Recorder()
     monkeypatch.setattr(train_script, "make_loggers", lambda *_: [logger])
-    every = ["callbacks.motion_metrics.every=1", "callbacks.motion_metrics.n=32", f"out={tmp_path}"]
+    every = [
+        "callbacks.motion_metrics.every=1",
+        "callbacks.motion_metrics.n=32",
+        "callbacks.loss_plot.every=1",
+        f"out={tmp_path}",
+    ]
     train_script.train(compose("config", [*SMALL, "T=7", *every]))
     assert sampled == [(3, range(32)), (6, range(32))]
     for name in ("samples/epoch_0001.gif", "samples/final.gif", "loss.png", "noise_levels.png"):

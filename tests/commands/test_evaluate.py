@@ -43,7 +43,7 @@ def judged(out: Path, *overrides: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")
-    train_script.train(small(out, "trainer.max_epochs=1", "data.n=64"))
+    train_script.train(small(out, "trainer.max_epochs=1", "data.n=64", "loader.split=subject"))
     return out
 
 

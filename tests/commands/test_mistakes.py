@@ -278,8 +278,9 @@ def bases() -> dict[str, DictConfig]:
 
 
 @pytest.fixture
-def module(tiny_config: dict[str, Any]) -> MotionDiffusion:
-    return build_module(tiny_config, fps=20.0, class_names=("walk", "run"))
+def module(tiny_config: dict[str, Any]) -> Callable[..., MotionDiffusion]:
+    """Builds a model once it is loaded, which most commands do not come to."""
+    return lambda *_: build_module(tiny_config, fps=20.0, class_names=("walk", "run"))
 
 
 def typed(base: DictConfig, words: list[str]) -> DictConfig:
@@ -300,7 +301,7 @@ def typed(base: DictConfig, words: list[str]) -> DictConfig:
 
 @pytest.fixture
 def refused(
-    bases: dict[str, DictConfig], module: MotionDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bases: dict[str, DictConfig], module: Callable[..., MotionDiffusion], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[str, str], str]]:
     """Ask a command for something that must be refused before data are read; gives the message."""
     monkeypatch.chdir(tmp_path)
@@ -308,8 +309,8 @@ def refused(
     for name in ("train", "evaluate", "compare", "sample"):
         monkeypatch.setattr(DOORS[name], "through_cache", lambda *_: pytest.fail("data are read"))
     for name in ("sample", "compare"):
-        monkeypatch.setattr(DOORS[name], "load_run", lambda *_: (module, {"frames": 8}))
-    monkeypatch.setattr(export, "load_module", lambda *_: module)
+        monkeypatch.setattr(DOORS[name], "load_run", lambda *_: (module(), {"frames": 8}))
+    monkeypatch.setattr(export, "load_module", module)
     monkeypatch.setattr(inspect_data, "summarise", lambda *_: pytest.fail("data are read"))
     monkeypatch.setattr(MotionDiffusion, "sample", lambda *_, **__: pytest.fail("sampling began"))
     works: dict[str, Callable[[DictConfig, list[str]], Any]] = {

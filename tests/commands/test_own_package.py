@@ -35,6 +35,7 @@ def test_it_trains_samples_and_resumes_where_it_is_trusted(tmp_path: Path) -> No
     (tmp_path / "my_package.py").write_text(MY_PACKAGE)
     done = command(
         "train.py", *SMALL, "T=7", "out=run", "logger=none", "~callbacks.motion_metrics", "~callbacks.skeleton_gif",
+        "~callbacks.loss_plot",
         "model._target_=my_package.MyNet", "+callbacks.note={_target_: my_package.Note, path: note.txt}", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -19,10 +19,10 @@ from ddpm.runs import locked, new_if_used, run_directory
 from tests.configs import compose
 
 SMALL = [
-    "T=20", "frames=8", "data.n=40", "loader.batch_size=4", "loader.steps_per_epoch=4", "trainer=cpu", "trainer.max_epochs=3",
-    "model.model_channels=8", "model.channel_mult=[1]", "model.attention_resolutions=[1]", "model.dropout=0.1",
-    "callbacks.last.every_n_steps=1", "logger=none", "~callbacks.skeleton_gif", "~callbacks.motion_metrics",
-    "~callbacks.progress_bar", "lr_scheduler.warmup=2", "+trainer.limit_val_batches=4",
+    "T=20", "frames=8", "data.n=12", "loader.split=sequence", "loader.batch_size=4", "loader.steps_per_epoch=4", "trainer=cpu",
+    "trainer.max_epochs=3", "model.model_channels=8", "model.channel_mult=[1]", "model.attention_resolutions=[1]",
+    "model.num_res_blocks=1", "model.dropout=0.1", "callbacks.last.every_n_steps=1", "logger=none", "~callbacks.skeleton_gif",
+    "~callbacks.motion_metrics", "~callbacks.progress_bar", "lr_scheduler.warmup=2", "+trainer.limit_val_batches=4",
 ]  # fmt: skip
 
 
@@ -128,7 +128,7 @@ def test_stop_at_any_step_and_resume(
 
 def test_what_is_remembered_of_the_losses_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """timesteps=importance draws by the losses of the past: stopped in an epoch and cut by its number of steps."""
-    remembering = ("timesteps=importance", "timesteps.bins=3", "lr_scheduler=warmup_constant")
+    remembering = ("timesteps=importance", "timesteps.bins=3", "lr_scheduler=warmup_constant", "trainer.max_epochs=2")
     losses = run(tmp_path / "whole", monkeypatch, Spy(), *remembering)
     whole = state(tmp_path / "whole")
     for name in ("state_dict", "current_model_state"):
@@ -138,7 +138,7 @@ def test_what_is_remembered_of_the_losses_goes_on(tmp_path: Path, monkeypatch: p
     run(tmp_path / "cut", monkeypatch, Spy(), *remembering, "trainer.max_steps=7")
     for out in ("stopped", "cut"):
         resumed = run(tmp_path / out, monkeypatch, Spy(), *remembering, "resume=auto", "trainer.max_steps=-1")
-        assert resumed == {k: losses[k] for k in range(min(resumed), 13)}, out
+        assert resumed == {k: losses[k] for k in range(min(resumed), 9)}, out
         for key in COMPARED:
             assert_equal(whole[key], state(tmp_path / out)[key], key)
 
@@ -158,24 +158,8 @@ def test_stop_in_validation_and_resume(
     assert (whole / "loss.csv").read_text() == (tmp_path / "loss.csv").read_text()
 
 
-@pytest.mark.parametrize("limit", [pytest.param(1, marks=pytest.mark.slow), 4, 6, pytest.param(11, marks=pytest.mark.slow)])
-def test_a_run_cut_by_its_number_of_steps_can_go_on(limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a learning rate that does not depend on the length of the run, the longer run is the uninterrupted one."""
-    constant = ["lr_scheduler=warmup_constant", "lr_scheduler.warmup=2"]
-    overrides = [o for o in SMALL if not o.startswith("lr_scheduler")]
-    monkeypatch.setitem(globals(), "SMALL", [*overrides, *constant])
-    losses = run(tmp_path / "whole", monkeypatch, Spy())
-    run(tmp_path / "cut", monkeypatch, Spy(), f"trainer.max_steps={limit}")
-    assert state(tmp_path / "cut")["global_step"] == limit
-    resumed = run(tmp_path / "cut", monkeypatch, Spy(), "resume=auto", "trainer.max_steps=-1")
-    assert resumed == {k: losses[k] for k in range(limit + 1, 13)}
-    for key in COMPARED:
-        assert_equal(state(tmp_path / "whole")[key], state(tmp_path / "cut")[key], key)
-    assert (tmp_path / "whole" / "loss.csv").read_text() == (tmp_path / "cut" / "loss.csv").read_text()
-
-
 CONSTANT = ("lr_scheduler=warmup_constant", "lr_scheduler.warmup=2")
-RULES = ("trainer.max_epochs=2", "trainer.max_steps=8", "trainer.max_steps=6")
+LONGER = ("trainer.max_steps=12", "trainer.max_steps=-1")
 
 
 class Logged(pl.Callback):
@@ -210,32 +194,44 @@ def run_logged(
 
 
 @pytest.fixture(scope="module")
-def logged_whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[int]]]:
-    out = tmp_path_factory.mktemp("logged")
+def logged_whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, float], dict[str, list[int]]]:
+    """With a learning rate that does not depend on the length of the run: its losses, and the steps that were logged."""
+    out, spy = tmp_path_factory.mktemp("logged"), Spy()
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(globals(), "SMALL", [o for o in SMALL if not o.startswith("lr_scheduler")])
-        return out, run_logged(out, patch)
+        return out, spy.losses, run_logged(out, patch, spy=spy)
 
 
-@pytest.mark.parametrize("second", [pytest.param("trainer.max_steps=-1", marks=pytest.mark.slow), "trainer.max_steps=12"])
+QUICK_PAIRS = (
+    (False, "trainer.max_epochs=2", LONGER[0]),
+    (False, "trainer.max_steps=8", LONGER[1]),
+    (False, "trainer.max_steps=6", LONGER[1]),
+    (True, "trainer.max_steps=6", LONGER[0]),
+)
+PAIRS = (
+    *((False, f"trainer.{rule}", second) for rule in ("max_epochs=2", "max_steps=8", "max_steps=6") for second in LONGER),
+    (True, "trainer.max_steps=6", LONGER[0]),  # others are killed before their rule counts
+    *((False, f"trainer.max_steps={limit}", LONGER[1]) for limit in (1, 4, 11)),
+)
+
+
 @pytest.mark.parametrize(
-    ("killed", "first"),
-    [
-        *((False, rule) for rule in RULES),
-        *(pytest.param(True, rule, marks=pytest.mark.slow) for rule in RULES[:-1]),  # killed before its rule counts
-        (True, RULES[-1]),
-    ],
+    ("killed", "first", "second"),
+    [pair if pair in QUICK_PAIRS else pytest.param(*pair, marks=pytest.mark.slow) for pair in PAIRS],
 )
 def test_any_two_stopping_rules_take_the_steps_of_one_run(
-    first: str, second: str, killed: bool, logged_whole: tuple[Path, dict[str, list[int]]], tmp_path: Path,
+    killed: bool, first: str, second: str, logged_whole: tuple[Path, dict[int, float], dict[str, list[int]]], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Lengthened, or killed at the end of an epoch and lengthened: the same steps, logged at the same steps, to the bit."""
-    whole, expected = logged_whole
+    whole, losses, expected = logged_whole
     monkeypatch.setitem(globals(), "SMALL", [o for o in SMALL if not o.startswith("lr_scheduler")])
     run_logged(tmp_path, monkeypatch, first, stop_after=4 if killed else None)
     at = state(tmp_path)["global_step"]
-    steps = run_logged(tmp_path, monkeypatch, "resume=auto", "trainer.max_epochs=3", second)
+    assert at == 3 if killed else first.endswith(("max_epochs=2", f"={at}"))
+    spy = Spy()
+    steps = run_logged(tmp_path, monkeypatch, "resume=auto", "trainer.max_epochs=3", second, spy=spy)
+    assert spy.losses == {step: losses[step] for step in range(at + 1, 13)}
     assert steps == {name: [s for s in all_steps if s >= at] for name, all_steps in expected.items()}
     assert state(tmp_path)["global_step"] == 12
     for key in COMPARED:
@@ -252,20 +248,20 @@ def test_a_longer_run_has_its_own_learning_rates_at_once_and_says_so(
         def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
             rates[trainer.global_step] = trainer.optimizers[0].param_groups[0]["lr"]
 
-    run(tmp_path / "whole", monkeypatch, Rates())
+    run(tmp_path / "whole", monkeypatch, Rates(), "~callbacks.loss_plot")
     whole = dict(rates)
     rates.clear()
-    run(tmp_path / "ext", monkeypatch, Rates(), "trainer.max_epochs=2")
+    run(tmp_path / "ext", monkeypatch, Rates(), "~callbacks.loss_plot", "trainer.max_epochs=2")
     rates.clear()
     caplog.clear()
     with caplog.at_level("INFO"):
-        run(tmp_path / "ext", monkeypatch, Rates(), "resume=auto")
+        run(tmp_path / "ext", monkeypatch, Rates(), "~callbacks.loss_plot", "resume=auto")
     assert rates == {step: whole[step] for step in range(8, 12)}
     said = [line for line in caplog.messages if line.startswith("learning rate:")]
     assert said == [f"learning rate: schedule stretched over 12 steps, not 8; rate from 4e-05 to {whole[8]:.3g} at step 8"]
     caplog.clear()
     with caplog.at_level("INFO"):
-        run(tmp_path / "ext", monkeypatch, Rates(), "resume=auto", "trainer.max_steps=12")
+        run(tmp_path / "ext", monkeypatch, Rates(), "~callbacks.loss_plot", "resume=auto", "trainer.max_steps=12")
     assert not [line for line in caplog.messages if line.startswith("learning rate:")]
 
 
@@ -297,10 +293,11 @@ def test_runs_from_before_there_were_keys_go_on_and_a_changed_list_is_noticed(mo
 @pytest.mark.parametrize("every", [2, 1])
 def test_a_divergence_keeps_what_was_good(every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where a checkpoint is of the very step at which it shows."""
+    shorter = ("~callbacks.loss_plot", "trainer.max_epochs=2")
     with pytest.raises(FloatingPointError):
-        run(tmp_path, monkeypatch, Diverge(), f"callbacks.last.every_n_steps={every}")
+        run(tmp_path, monkeypatch, Diverge(), *shorter, f"callbacks.last.every_n_steps={every}")
     assert state(tmp_path)["global_step"] == 2
-    assert run(tmp_path, monkeypatch, Spy(), "resume=auto").keys() == set(range(3, 13))
+    assert run(tmp_path, monkeypatch, Spy(), *shorter, "resume=auto").keys() == set(range(3, 9))
 
 
 @pytest.mark.parametrize("lost", [("last.ckpt",), ("last.ckpt", "previous.ckpt")])
@@ -384,22 +381,33 @@ class StopAt(Spy):
             raise Stop
 
 
+ACCUMULATED = (
+    "trainer.accumulate_grad_batches=2", "trainer.max_epochs=2", "loader.steps_per_epoch=5", "callbacks.last.every_n_steps=1000",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def accumulated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[int]]]:
+    out = tmp_path_factory.mktemp("accumulated")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(globals(), "SMALL", [o for o in SMALL if not o.startswith("lr_scheduler")])
+        return out, run_logged(out, patch, *ACCUMULATED)
+
+
 @pytest.mark.parametrize(("spy", "saved"), [(TimeIsUp(), 4), (StopAt(7), 4), (StopAt(8), 3)])
 def test_accumulated_batches_are_in_the_weights_or_not_counted(
-    spy: Spy, saved: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spy: Spy, saved: int, accumulated: tuple[Path, dict[str, list[int]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped in the middle of an epoch: the steps, what is logged at which, and the validations are of the uninterrupted run."""
     monkeypatch.setitem(globals(), "SMALL", [o for o in SMALL if not o.startswith("lr_scheduler")])
-    options = ("trainer.accumulate_grad_batches=2", "trainer.max_epochs=2", "loader.steps_per_epoch=5")
-    options = (*options, "callbacks.last.every_n_steps=1000")
-    whole = run_logged(tmp_path / "whole", monkeypatch, *options)
-    stopped = run_logged(tmp_path / "cut", monkeypatch, *options, spy=spy)
-    assert state(tmp_path / "cut")["global_step"] == saved
-    resumed = run_logged(tmp_path / "cut", monkeypatch, *options, "resume=auto")
+    whole, logged = accumulated
+    stopped = run_logged(tmp_path, monkeypatch, *ACCUMULATED, spy=spy)
+    assert state(tmp_path)["global_step"] == saved
+    resumed = run_logged(tmp_path, monkeypatch, *ACCUMULATED, "resume=auto")
     if saved == 4:
-        assert {name: steps + resumed[name] for name, steps in stopped.items()} == whole
+        assert {name: steps + resumed[name] for name, steps in stopped.items()} == logged
     for key in COMPARED:
-        assert_equal(state(tmp_path / "whole")[key], state(tmp_path / "cut")[key], key)
+        assert_equal(state(whole)[key], state(tmp_path)[key], key)
 
 
 def test_a_schedule_that_cannot_be_stretched_is_named(
@@ -520,7 +528,7 @@ MISTAKES = (
 
 
 def mistaken(out: Path, mistake: str) -> Any:
-    options = [o for o in SMALL if not o.startswith("lr_scheduler") and not (o == "data.n=40" and "data=" in mistake)]
+    options = [o for o in SMALL if not o.startswith("lr_scheduler") and not (o == "data.n=12" and "data=" in mistake)]
     options += [o for o in QUICK if not (o.startswith("lr_scheduler") and "lr_scheduler=" in mistake)]
     return compose("config", [*options, "trainer.max_epochs=1", f"out={out}", *mistake.split()])
 
@@ -529,7 +537,7 @@ REFUSED = (
     "",
     "locked",
     "resume=auto T=21",
-    "resume=auto data.n=39",
+    "resume=auto data.n=11",
     "resume=auto optimizer.lr=-1",
     "resume=auto sampler.steps=0",
 )
