@@ -70,7 +70,7 @@ def train_ours(args: argparse.Namespace) -> Trained:
     time, which does not count, finds out how many there will be.
     """
     given = ["data=msr_action3d", f"data.root='{args.root}'", f"seed={args.seed}", "loader.seed=0", "cache=null", "trainer=cpu"]
-    quiet = ["logger=none", "trainer.max_epochs=-1", "+trainer.limit_val_batches=0", "+trainer.enable_progress_bar=false"]
+    quiet = ["logger=none", "trainer.max_epochs=-1", "+trainer.limit_val_batches=0"]
     quiet += [f"~callbacks.{name}" for name in UNUSED]
 
     def run(out: Path, seconds: float, *last: str) -> tuple[int, float]:
