@@ -218,8 +218,8 @@ class SelfAttention(nn.Module):
 
 def frequencies(n: int) -> Tensor:
     """``(n,)`` float32: from 1 down towards 1/10000 in even ratios, of sinusoids and of rotations."""
-    # Not by torch.arange, which on the meta device loads torch's compiler: a second of every start.
-    return torch.tensor([math.exp(-math.log(10000) * k / n) for k in range(n)], dtype=torch.float64).float()
+    # torch.arange and torch.exp would load torch's compiler on the meta device: a second of every start.
+    return torch.logspace(0, -4, n + 1, dtype=torch.float64)[:n].float()
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, tokens: int, mask: Tensor | None) -> Tensor:
