@@ -290,14 +290,19 @@ def my_schedule(T: int, power: float = 2.0):
 @pytest.fixture
 def my_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """my_package.net with a class and a function, which notes that it was imported."""
+
+    def forget() -> None:
+        for name in [name for name in sys.modules if name.split(".")[0] == "my_package"]:
+            del sys.modules[name]
+
+    forget()  # that of another test
     folder = tmp_path / "my_package"
     folder.mkdir()
     (folder / "__init__.py").write_text("from my_package.net import MyNet\n")
     (folder / "net.py").write_text(MY_NET)
     monkeypatch.syspath_prepend(tmp_path)
     yield folder
-    for name in [name for name in sys.modules if name.split(".")[0] == "my_package"]:
-        del sys.modules[name]
+    forget()
 
 
 @pytest.mark.parametrize("trust", [None, ("my_package",), ("other", "my_package")], ids=str)

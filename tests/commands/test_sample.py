@@ -612,25 +612,22 @@ def test_compare_names_bad_values(run: Path, tmp_path: Path, overrides: list[str
 
 
 def test_plot_quality_shows_every_curve(tmp_path: Path) -> None:
-    def row(calls: int, value: float) -> dict[str, float]:
-        interval = {"d_low": value - 0.5, "d_high": value + 0.5, "d_real": 0.3, "d_real_low": 0.2, "d_real_high": 0.4}
-        return {
-            "calls": calls,
-            "seconds_per_clip": calls / 100,
-            "d": value,
-            **interval,
-            "jerk": 1.1,
-            "jerk_real": 1.0,
-            "gone": float("nan"),
-        }
+    def row(sampler: str, calls: int, value: float) -> dict[str, Any]:
+        ends = {"": value, "_low": value - 0.5, "_high": value + 0.5, "_real": 0.3, "_real_low": 0.2, "_real_high": 0.4}
+        distance = {f"frechet_pose{end}": number for end, number in ends.items()}
+        others = {"jerk": 1.1, "jerk_real": 1.0, "recall_pose": float("nan")}
+        return {"sampler": sampler, "n": 64, "calls": calls, "seconds_per_clip": calls / 100, **distance, **others}
 
-    curves = {"a": [row(10, 2.0), row(5, 3.0)], "b": [row(1000, 1.9)]}
-    figure = plot_quality(tmp_path / "q.png", curves, {"d": "distance", "jerk": "jerk, of real", "gone": "nowhere"})
+    figure = plot_quality(tmp_path / "q.png", [row("a", 10, 2.0), row("a", 5, 3.0), row("b", 1000, 1.9)])
     calls, seconds, jerk = (axes for axes in figure.axes if axes.get_visible())
     assert [line.get_label() for line in calls.lines] == ["real clips", "a", "b"]
     assert calls.lines[1].get_xydata().tolist() == [[5, 3], [10, 2]], "sorted by calls"
     assert seconds.lines[1].get_xydata().tolist() == [[0.05, 3], [0.1, 2]]
-    assert (calls.get_ylabel(), calls.get_xlabel(), jerk.get_ylabel()) == ("distance", "network calls", "jerk, of real")
+    assert (calls.get_ylabel(), calls.get_xlabel(), jerk.get_ylabel()) == (
+        "Fréchet distance of poses, n=64",
+        "network calls",
+        "jerk, of real",
+    )
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
         "95 % of real clips",
