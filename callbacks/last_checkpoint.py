@@ -81,7 +81,7 @@ class LastCheckpoint(Checkpoint):
         if trainer.training and trainer.global_step > self._saved_step and not diverged and _is_between_steps(trainer):
             batches = trainer.fit_loop.epoch_loop.batch_progress
             for tracker in (batches.total, batches.current):  # Lightning would log all that follows a step too late
-                tracker.ready = tracker.started = tracker.processed
+                tracker.ready = tracker.started = tracker.processed  # pyright: ignore[reportAttributeAccessIssue]
             try:
                 self._save_within_epoch(trainer)
             except (RuntimeError, OSError) as error:  # do not hide the exception under way
@@ -110,7 +110,8 @@ def _is_between_steps(trainer: pl.Trainer) -> bool:
     """Whether all batches of this epoch are in the weights: none half, none in gradients that no checkpoint holds."""
     loop = trainer.fit_loop.epoch_loop
     steps = loop.automatic_optimization.optim_progress.optimizer.step.current
-    complete, rest = divmod(loop.batch_progress.current.processed, trainer.accumulate_grad_batches)
+    processed: int = loop.batch_progress.current.processed  # pyright: ignore[reportAttributeAccessIssue]
+    complete, rest = divmod(processed, trainer.accumulate_grad_batches)
     return steps.ready == steps.completed == complete + (rest > 0) and (rest == 0 or not _batches_are_left(trainer))
 
 

@@ -46,8 +46,6 @@ PUBLIC = {
 }
 """Name -> module, imported at first use, so that ``import ddpm`` loads neither torch nor Lightning."""
 
-__all__ = [*PUBLIC, "load"]
-
 
 def load(path: str | Path, trust: Sequence[str] = ()) -> "MotionModel":
     """The trained model of a checkpoint file, or of the last one in the directory of a run, ready to sample, on the CPU.

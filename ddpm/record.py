@@ -33,7 +33,7 @@ def record_start(out: Path, data: Mapping[str, Any]) -> None:
         data: what the data are, such as number of recordings and their hash.
     """
     starts = _starts(out)
-    now = {
+    now: dict[str, Any] = {
         **{"command": [Path(sys.argv[0]).name, *sys.argv[1:]], "started": _time(), "ended": None},
         **{"versions": versions(), "commit": _commit(), "data": dict(data), "machine": _machine()},
     }

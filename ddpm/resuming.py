@@ -246,7 +246,8 @@ def _misfit(content: Mapping[str, Any], module: MotionDiffusion, trainer: pl.Tra
     parts += [("lr_schedulers", fresh, {**fresh, **s}) for s, fresh in zip(content["lr_schedulers"], schedules, strict=True)]
     loops, states, fresh = content["loops"]["fit_loop"], {**content["callbacks"]}, trainer.fit_loop.state_dict()
     parts += [("loops.fit_loop", fresh, {**fresh, **loops})]  # an earlier version may have had fewer keys
-    ours = [c for c in trainer.callbacks if isinstance(c, ModelCheckpoint) or type(c).__module__.startswith("callbacks.")]
+    every: list[pl.Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+    ours = [c for c in every if isinstance(c, ModelCheckpoint) or type(c).__module__.startswith("callbacks.")]
     parts += [(f"callbacks.{c.state_key}", c.state_dict(), states[c.state_key]) for c in ours if c.state_key in states]
     for name, fresh, state in parts:
         if where := _unlike(state, fresh, name):

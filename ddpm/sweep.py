@@ -1,5 +1,8 @@
 """Sweeps: where their jobs go, what became of each, and a table and a page of all when the last has ended."""
 
+# pyright: reportIncompatibleMethodOverride=false
+# Hydra's own methods have **kwargs, which swallow what is misspelt.
+
 import contextlib
 import json
 import logging

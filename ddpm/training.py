@@ -173,10 +173,10 @@ def _count_steps_in_epochs(trainer: pl.Trainer) -> None:
     loop = trainer.fit_loop.epoch_loop
     is_due = loop._should_check_val_fx
 
-    def is_due_anyway(fetcher: Any) -> bool:
+    def is_due_anyway(data_fetcher: Any) -> bool:
         stops, trainer.should_stop = trainer.should_stop, False
         try:
-            return is_due(fetcher)
+            return is_due(data_fetcher)
         finally:
             trainer.should_stop = stops
 

@@ -71,7 +71,9 @@ class Gaussian(nn.Module, Prediction):
             self.register_buffer("class_power", self.log_power[: len(travel)].expand(classes, -1, -1).clone())
             self.register_buffer("class_mean", self.log_power.new_zeros(classes, len(travel)))
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+    def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, state_dict: dict[str, Any], prefix: str, *rest: Any
+    ) -> None:
         """Checkpoints of earlier versions have variances of actions without their means, which were 0."""
         if self.class_mean is not None:
             state_dict.setdefault(f"{prefix}class_mean", torch.zeros_like(self.class_mean))
@@ -102,7 +104,7 @@ class Gaussian(nn.Module, Prediction):
         )
         self.basis.copy_(basis)
         self.log_power.copy_(self._log_power(clips, lengths, basis))
-        if self.class_power is not None and cond is not None:
+        if self.class_power is not None and self.class_mean is not None and cond is not None:
             self.class_power.copy_(self.log_power[:n_steps].expand_as(self.class_power))
             for k, mine in enumerate(cond.T > 0):
                 if (n := int(mine.sum())) == 0:
@@ -161,7 +163,7 @@ class GaussianModes(Prediction):
         dtype = torch.promote_types(like.dtype, torch.float32)
         low, share = gaussian.place(lengths, like.shape[-1])
         table = gaussian.log_power.to(dtype)[None]
-        if gaussian.class_power is not None and cond is not None:
+        if gaussian.class_power is not None and gaussian.class_mean is not None and cond is not None:
             n_steps = gaussian.class_power.shape[1]
             own = torch.einsum("bk,kcf->bcf", cond.to(dtype), gaussian.class_power.to(dtype) - table[:, :n_steps])
             table = torch.cat([table[:, :n_steps] + own, table[:, n_steps:].expand(own.shape[0], -1, -1)], dim=1)

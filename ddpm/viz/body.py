@@ -79,8 +79,8 @@ def _bone_colours(skeleton: Skeleton, sides: Mapping[str, tuple[int, int, int]])
 def figure_frames(view: View, i: int, skeleton: Skeleton, size: int, length: int, given: np.ndarray) -> np.ndarray:
     """``(length, size, size, 3)`` uint8: the moving picture of clip ``i``, of which coordinates may be ``given``."""
     bones = np.array(_lines(skeleton), dtype=np.int64).reshape(-1, 2)
-    held, on_path = given.all(-1), given[:, skeleton.root][:, list(skeleton.ground_axes)].all(-1)
-    whole = held.all(1).nonzero()[0]
+    held, on_path = np.all(given, -1), np.all(given[:, skeleton.root][:, list(skeleton.ground_axes)], -1)
+    whole = np.all(held, 1).nonzero()[0]
     palette = {**SIDE_COLOURS, "centre": MADE_CENTRE} if given.any() else SIDE_COLOURS
     colours = _bone_colours(skeleton, palette)
     lengths = np.linalg.norm(view.points[i][:, bones[:, 0]] - view.points[i][:, bones[:, 1]], axis=-1)
@@ -93,7 +93,7 @@ def figure_frames(view: View, i: int, skeleton: Skeleton, size: int, length: int
     head_radius = 1.9 * thick * OVERSAMPLE
 
     joints, shadows = view.joints[i] * OVERSAMPLE, view.shadows[i] * OVERSAMPLE
-    drawable = np.isfinite(joints).all(-1)
+    drawable = np.all(np.isfinite(joints), -1)
     start, end = joints[:, bones[:, 0]], joints[:, bones[:, 1]]
     cut = np.minimum(1.2 * limb / np.maximum(np.linalg.norm(end - start, axis=-1, keepdims=True), 1e-9), 0.5)
     rims = np.concatenate([start + cut * (end - start), end + cut * (start - end)], axis=-1)

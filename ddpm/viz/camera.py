@@ -140,7 +140,7 @@ def front(points: np.ndarray, skeleton: Skeleton) -> np.ndarray:
 
 def _path(root: np.ndarray) -> np.ndarray:
     """``(frames, 3)`` the way of a root over the ground, smooth, and known in every frame if in any."""
-    known = np.isfinite(root).all(-1).nonzero()[0]
+    known = np.all(np.isfinite(root), -1).nonzero()[0]
     if len(known) == 0:
         return np.zeros_like(root)
     path = np.stack([np.interp(np.arange(len(root)), known, root[known, axis]) for axis in range(3)], axis=-1)
