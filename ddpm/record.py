@@ -39,7 +39,9 @@ def record_start(out: Path, data: Mapping[str, Any]) -> None:
     }
     for key in COMPARED if starts else ():
         before = starts[-1].get(key)
-        for name in now[key] if isinstance(before, dict) else ():
+        if not isinstance(before, dict):
+            continue
+        for name in now[key]:
             if before.get(name) != now[key][name]:
                 log.warning("%s.%s=%s now, %s at the last start", key, name, now[key][name], before.get(name))
     write_json(out / NAME, {"starts": [*starts, now]})
