@@ -80,7 +80,7 @@ def sample(composed: DictConfig) -> Path:
         except ValueError as error:
             raise ConfigError(f"vector={cfg.vector}: {str(error).removeprefix('condition: ')}") from error
     turned = (run.get("loader") or {}).get("facing", False)
-    source = None if cfg.source is None else source_of(cfg.source, cfg, model, run, turned).positions.float()
+    source = None if cfg.source is None else source_of(cfg, model, run, turned).positions.float()
     seeds, arrays, drawn, titles, cells = range(cfg.seed, cfg.seed + cfg.n), {}, None, None, cfg.gif_clips
     project = {"none": None, None: ""}.get(cfg.project, cfg.project)  # the empty string is the model's own
     guidance = cfg.guidance
@@ -125,7 +125,7 @@ def sample(composed: DictConfig) -> Path:
         drawn.take(slice(cells)).save(out / "clips.gif", titles=titles and titles[:cells])
         log.info("%s: %d of them", out / "clips.gif", min(cfg.gif_clips, len(clips)))
     if cfg.export == "mp4":
-        first = cells or len(drawn)
+        first = cells if cfg.gif_clips > 0 else len(drawn)
         log.info("%s: the picture as a film", *drawn.take(slice(first)).save(out / "clips.mp4", titles=titles and titles[:first]))
     if cfg.export == "html":
         log.info("%s: all of them; open it in a browser", *drawn.save(out / "clips.html", titles=titles))
@@ -140,8 +140,9 @@ def sample(composed: DictConfig) -> Path:
     return path
 
 
-def source_of(source: str, cfg: Request, model: MotionModel, run: dict[str, Any], turned: bool) -> Clips:
+def source_of(cfg: Request, model: MotionModel, run: dict[str, Any], turned: bool) -> Clips:
     """The clips that ``source`` names, from number ``source_clip`` on; of held-out recordings windows as in training."""
+    source = str(cfg.source)
     if source != "val":
         n = 1 if cfg.vary is not None else cfg.n
         return read_source(source, model.skeleton, model.fps, model.frames, cfg.source_clip, n, turned)

@@ -29,8 +29,7 @@ from ddpm.clips import Clips  # noqa: E402
 from ddpm.metrics.classifier import classifier_of  # noqa: E402
 from ddpm.metrics.reference import reference  # noqa: E402
 from ddpm.metrics.suite import evaluate  # noqa: E402
-from ddpm.model import Autoguidance  # noqa: E402
-from ddpm.module import MotionDiffusion  # noqa: E402
+from ddpm.model import Autoguidance, MotionModel  # noqa: E402
 from ddpm.viz.plots import PALETTE, finish, new_figure, save  # noqa: E402
 
 WEIGHTS = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0)
@@ -41,7 +40,7 @@ Row = tuple[str, float, list[float]]
 """Kind of guidance, weight, and the values of `COLUMNS`."""
 
 
-def guidance(model: MotionDiffusion, data: PoseDataModule, n: int, guide: MotionDiffusion | None) -> Iterator[Row]:
+def guidance(model: MotionModel, data: PoseDataModule, n: int, guide: MotionModel | None) -> Iterator[Row]:
     """A row for every weight, of the same seeds and actions."""
     real, classifier = reference(data, "all").motions, classifier_of(data)
     labels = model.labels(range(n))
@@ -85,7 +84,7 @@ def plot(path: Path, rows: list[Row]) -> None:
     save(path, figure)
 
 
-def seams(model: MotionDiffusion, data: PoseDataModule, n: int) -> Iterator[str]:
+def seams(model: MotionModel, data: PoseDataModule, n: int) -> Iterator[str]:
     """Changes of long clips at seams and elsewhere, over the mean of real clips."""
     real = changes(reference(data, "all").motions.positions)
     unit, tail = real.mean(), real.flatten().quantile(0.95)

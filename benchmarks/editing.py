@@ -37,6 +37,7 @@ from ddpm.clips import Clips  # noqa: E402
 from ddpm.metrics.distances import frechet  # noqa: E402
 from ddpm.metrics.features import pose  # noqa: E402
 from ddpm.metrics.reference import held_out  # noqa: E402
+from ddpm.model import MotionModel  # noqa: E402
 from ddpm.module import MotionDiffusion, build_module  # noqa: E402
 from ddpm.process.constraints import Known  # noqa: E402
 from ddpm.process.diffusion import ClipLosses, DenoiseDiffusion  # noqa: E402
@@ -45,19 +46,19 @@ from ddpm.process.prediction import X0, Prediction  # noqa: E402
 from ddpm.process.samplers import Denoise, Observer, Sampler, batch_of, dpmpp_2m_sde  # noqa: E402
 from ddpm.process.spacing import levels  # noqa: E402
 
-Rule = Callable[[MotionDiffusion, Tensor, Tensor], dict]
-"""(model, clip, given), both ``(joint, coord, frame)`` -> arguments of `MotionDiffusion.generate`; ``model`` for another one."""
+Rule = Callable[[MotionModel, Tensor, Tensor], dict]
+"""(model, clip, given), both ``(joint, coord, frame)`` -> arguments of `MotionModel.generate`; ``model`` for another one."""
 
 
 def explained(
-    model: MotionDiffusion, clip: Tensor, given: Tensor, prediction: Prediction | None = None, sampler: Sampler | None = None
+    model: MotionModel, clip: Tensor, given: Tensor, prediction: Prediction | None = None, sampler: Sampler | None = None
 ) -> dict:
     """The rule of this project: the mean of the Gaussian given the coordinates; of another prediction, they are written over."""
     prediction = prediction or model.diffusion.prediction
     return {"known": Known(clip.double(), given, model.normalizer, prediction, model.skeleton), "sampler": sampler}
 
 
-def reconstructed(model: MotionDiffusion, clip: Tensor, given: Tensor, weight: float) -> dict:
+def reconstructed(model: MotionModel, clip: Tensor, given: Tensor, weight: float) -> dict:
     """Reconstruction guidance (Ho et al. 2022, arXiv 2204.03458, section 3.1): down the slope of the error of what is given."""
     values = model.normalizer(clip[None])
 
@@ -78,7 +79,7 @@ def reconstructed(model: MotionDiffusion, clip: Tensor, given: Tensor, weight: f
     return {"sampler": sampler}
 
 
-def repainted(model: MotionDiffusion, clip: Tensor, given: Tensor, steps: int, repeats: int) -> dict:
+def repainted(model: MotionModel, clip: Tensor, given: Tensor, steps: int, repeats: int) -> dict:
     """RePaint (Lugmayr et al. 2022, algorithm 1): given values of as much noise, and every step taken several times."""
     values = model.normalizer(clip[None])
 
@@ -144,7 +145,7 @@ class MaskedDiffusion(DenoiseDiffusion):
         return losses
 
 
-def masked(path: Path, config: dict, data: PoseDataModule, like: MotionDiffusion, steps: int) -> MotionDiffusion:
+def masked(path: Path, config: dict, data: PoseDataModule, like: MotionModel, steps: int) -> MotionDiffusion:
     """The model of `Masked`, trained unless the file is there."""
     width = 3 * config["model"]["in_channels"]
     config = {**config, "model": {**config["model"], "in_channels": width, "out_channels": width}}
@@ -165,13 +166,13 @@ def masked(path: Path, config: dict, data: PoseDataModule, like: MotionDiffusion
     return model.eval()
 
 
-def filled(model: MotionDiffusion, clip: Tensor, given: Tensor, other: MotionDiffusion) -> dict:
+def filled(model: MotionModel, clip: Tensor, given: Tensor, other: MotionModel) -> dict:
     """The rule of `Masked`."""
     other.diffusion.eps_model.given = model.normalizer(clip[None]), given.float()
     return {"model": other}
 
 
-def kept(model: MotionDiffusion) -> dict[str, list[str | int]]:
+def kept(model: MotionModel) -> dict[str, list[str | int]]:
     """What is given; all hold what the normalised values of given joints depend on."""
     frames, root = model.frames, model.skeleton.names[model.skeleton.root]
     half, few = frames // 2, frames // 4
@@ -213,7 +214,7 @@ def main() -> None:
             print(line, flush=True)
 
 
-def compared(model: MotionDiffusion, batch: dict, given: Tensor, each: int, rules: dict[str, Rule]) -> list[str]:
+def compared(model: MotionModel, batch: dict, given: Tensor, each: int, rules: dict[str, Rule]) -> list[str]:
     """A row for every rule; see the head for the columns."""
     real = batch["clips"].permute(0, 3, 1, 2)
     held = Clips.whole(real, model.fps, model.skeleton)

@@ -55,7 +55,7 @@ class Augment:
         return self.frames + math.ceil((self.frames - 1) * self.speed)
 
     def __call__(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Any]:
-        """The batch (see `datamodules.pose.Windows`) with ``clips`` and ``mask`` of ``frames`` instead of ``span`` frames.
+        """The batch (see `datamodules.clip_windows`) with ``clips`` and ``mask`` of ``frames`` instead of ``span`` frames.
 
         All randomness comes from the generator, which is on the device of the clips.
         """

@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, Sampler
 
 from datamodules.augment import Augment
 from datamodules.clip_set import ClipSet
+from datamodules.clip_windows import Batch, Windows
 from datamodules.split import scenes, split_in_time, split_recordings
-from datamodules.windows import Batch, Windows
 from ddpm.seeding import derive_seed
 from ddpm.skeleton import Skeleton
 

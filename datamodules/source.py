@@ -6,9 +6,9 @@ import torch
 
 from datamodules.cleaning import set_floor
 from datamodules.clip_set import ClipSet
+from datamodules.clip_windows import Windows
 from datamodules.prepare import Floor, prepare
 from datamodules.sets.folder import read_file
-from datamodules.windows import Windows
 from ddpm.clips import Clips
 from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton

@@ -52,7 +52,8 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> "MotionModel":
 
     ``pretrained`` is the small one of the procedural clips that comes with the project; a ``.safetensors`` of
     `MotionModel.export` is read too. Averaged weights are used if there are any. ``trust=("my_package",)`` names packages of
-    your own that the checkpoint may use.
+    your own that the checkpoint may use. Its configuration is ``model.configuration``. To train it on, load it with
+    `MotionDiffusion.load_from_checkpoint`.
     Raises CheckpointError and ConfigError, see `ddpm.checkpoint.load_run`.
     """
     from ddpm.checkpoint import load_module

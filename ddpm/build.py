@@ -4,7 +4,7 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from ddpm.normalizer import Normalizer
 from ddpm.process.condition import LabelCondition, VectorCondition
 from ddpm.process.diffusion import DenoiseDiffusion
 from ddpm.skeleton import Skeleton
+
+Made = TypeVar("Made", bound=MotionModel)
 
 LIMITS = {"T": "in [2, 100000]", "frames": f"in [1, {LONGEST}]"}
 """What a configuration may ask for, see `ddpm.errors.outside`; joints: `ddpm.skeleton.MAX_JOINTS`, networks: see theirs."""
@@ -67,7 +69,8 @@ def build_model(
     trust: Sequence[str] | None = None,
     device: str | None = None,
     numbers: float = math.inf,
-) -> MotionModel:
+    make: Callable[..., Made] = MotionModel,
+) -> Made:
     """The untrained model that a configuration describes.
 
     Args:
@@ -79,24 +82,11 @@ def build_model(
         trust: see `construct`.
         device: that the network is made on; "meta" for one without weights.
         numbers: that there are to fill it with; a model of more is refused before it is built.
+        make: `MotionModel`, or what takes the same arguments by name.
 
     Raises:
         ConfigError: see `check`; or a model that needs more memory than there is.
     """
-    return MotionModel(**parts_of_model(config, fps, class_names, label_counts, vectors, trust, device, numbers))
-
-
-def parts_of_model(
-    config: Mapping[str, Any],
-    fps: float,
-    class_names: Sequence[str],
-    label_counts: Sequence[int],
-    vectors: Mapping[str, Tensor] | None,
-    trust: Sequence[str] | None,
-    device: str | None,
-    numbers: float,
-) -> dict[str, Any]:
-    """What `MotionModel` is made of, by the names of its arguments; for the rest see `build_model`."""
 
     def part(name: str) -> Any:
         return construct_part(config[name], name, trust)
@@ -148,17 +138,17 @@ def parts_of_model(
         timesteps=part("timesteps"),
         variance=part("variance"),
     )
-    return {
-        "diffusion": diffusion,
-        "normalizer": Normalizer(len(skeleton.names), skeleton.coords, skeleton.root, ground),
-        "skeleton": skeleton,
-        "fps": fps,
-        "frames": config["frames"],
-        "sampler": part("sampler"),
-        "condition": condition,
-        "project": project if skeleton.coords == 3 and project != "none" else None,
-        "class_names": class_names,
-    }
+    return make(
+        diffusion=diffusion,
+        normalizer=Normalizer(len(skeleton.names), skeleton.coords, skeleton.root, ground),
+        skeleton=skeleton,
+        fps=fps,
+        frames=config["frames"],
+        sampler=part("sampler"),
+        condition=condition,
+        project=project if skeleton.coords == 3 and project != "none" else None,
+        class_names=class_names,
+    )
 
 
 @contextlib.contextmanager

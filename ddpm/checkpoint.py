@@ -1,4 +1,4 @@
-"""Checkpoints that survive a full disk and a power cut, and that are looked at before they are trusted."""
+"""Checkpoints, which are looked at before they are trusted."""
 
 import logging
 import re
@@ -139,7 +139,7 @@ def load_run(
     Args:
         path: the file, a .ckpt or a .safetensors; or the directory of a run, for its last checkpoint; or ``pretrained``.
         trust: packages of your own whose classes and functions the checkpoint may name, beside `ddpm.config.PARTS`.
-        build: `ddpm.build.build_model`, or `build_module` for one that can be trained on.
+        build: `ddpm.build.build_model`, or `ddpm.module.build_module` for one that can be trained on.
 
     Raises:
         CheckpointError: see `read_checkpoint`; or a file of another project; or weights that do not fit the configuration.

@@ -54,7 +54,7 @@ def guided_network(
     return estimate
 
 
-def of_clips(estimate: Estimate, cond: Tensor | None, windows: Windows | None) -> Denoiser:
+def whole_clips(estimate: Estimate, cond: Tensor | None, windows: Windows | None) -> Denoiser:
     """Estimates of whole clips; of longer ones than those of training window by window."""
     if windows is None:
         return lambda xt, t: estimate(xt, t, cond)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ddpm.bones import rigid_bones
 from ddpm.clips import Clips
-from ddpm.denoiser import Denoiser, guided_network, moved_by, of_clips, with_rigid_bones
+from ddpm.denoiser import Denoiser, guided_network, moved_by, whole_clips, with_rigid_bones
 from ddpm.errors import ConfigError
 from ddpm.memory import refuse_beyond_memory
 from ddpm.normalizer import Normalizer
@@ -71,9 +71,8 @@ class MotionModel(nn.Module):
         self.condition = condition
         self.project = project
         self.class_names = tuple(class_names)
-        self.configuration: Mapping[str, Any] = {}
-        """Of the run, and the optimiser's steps: known of a model from a checkpoint."""
-        self.trained_steps: int | None = None
+        self.configuration: Mapping[str, Any] = {}  # of its run; empty if it was built by hand
+        self.trained_steps: int | None = None  # of the optimiser; None if unknown
 
     @property
     def device(self) -> torch.device:
@@ -359,7 +358,7 @@ class MotionModel(nn.Module):
         network = guided_network(
             self.diffusion, self.normalizer, self.condition, weight, None if worse is None else worse.diffusion
         )
-        alpha_bar, denoise = self.diffusion.alpha_bar, of_clips(network, cond, windows)
+        alpha_bar, denoise = self.diffusion.alpha_bar, whole_clips(network, cond, windows)
         if project is not None:
             denoise = with_rigid_bones(denoise, alpha_bar, self.normalizer, self.skeleton)
         return moved_by(denoise, alpha_bar, moves) if moves else denoise

@@ -1,5 +1,6 @@
 """MotionDiffusion: the LightningModule that trains a MotionModel."""
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ddpm.build import parts_of_model
+from ddpm.build import build_model
 from ddpm.checkpoint import load_run
 from ddpm.config import construct_part
 from ddpm.model import Batch, MotionModel, evaluating
@@ -27,9 +28,6 @@ from ddpm.skeleton import Skeleton
 
 CHECK_EVERY = 50
 """Steps between two looks at the gradient on a GPU, each of which makes the processor wait for the device."""
-
-SHOW_EVERY = 10
-"""Batches of an epoch between two values on the progress bar."""
 
 NOISE_BINS = 10
 """Parts of the diffusion steps in which validation is reported."""
@@ -101,12 +99,14 @@ class MotionDiffusion(MotionModel, pl.LightningModule):
         return loss
 
     def _log_step(self, name: str, value: Tensor, prog_bar: bool = False, sync_dist: bool = False) -> None:
-        """Log at the steps that a logger or the progress bar shows, and at the last ones; elsewhere it would only take time."""
+        """Log at the steps that a logger or the progress bar shows, at the last ones, and at all if a callback monitors it."""
         if (trainer := self._trainer) is None:
             return
         done = trainer.fit_loop.epoch_loop.batch_idx + 1
         ends = trainer.is_last_batch or trainer.global_step + 1 == trainer.max_steps
-        if ends or done % SHOW_EVERY == 0 or trainer._logger_connector.should_update_logs:
+        rate = getattr(trainer.progress_bar_callback, "refresh_rate", 0)
+        shown = trainer._logger_connector.should_update_logs or (rate > 0 and done % rate == 0)
+        if ends or shown or any(getattr(callback, "monitor", None) == name for callback in trainer.callbacks):  # pyright: ignore
             self.log(name, value, prog_bar=prog_bar, sync_dist=sync_dist)
 
     def loss(self, batch: Batch, eps: Tensor | None = None, t: Tensor | None = None) -> Tensor:
@@ -217,14 +217,15 @@ class MotionDiffusion(MotionModel, pl.LightningModule):
 
     @classmethod
     def load_from_checkpoint(  # pyright: ignore[reportIncompatibleMethodOverride]
-        cls, checkpoint_path: str | Path, map_location: torch.device | str | None = None
+        cls, checkpoint_path: str | Path, map_location: torch.device | str | None = None, trust: Sequence[str] = ()
     ) -> "MotionDiffusion":
         """The trained module of a checkpoint, ready to sample; nothing in the file can run code.
 
         ``checkpoint_path`` is the file, or the directory of a run, for its last checkpoint; ``map_location`` the device, None for
-        the CPU. Raises CheckpointError and ConfigError, see `ddpm.checkpoint.load_run`.
+        the CPU; ``trust`` packages of your own that the checkpoint may use. Raises CheckpointError and ConfigError, see
+        `ddpm.checkpoint.load_run`.
         """
-        module, config = load_run(checkpoint_path, build=build_module)
+        module, config = load_run(checkpoint_path, trust, build_module)
         module.save_hyperparameters(config, logger=False)
         return module.to(map_location or "cpu")
 
@@ -243,14 +244,16 @@ def build_module(
     """The untrained module that a configuration describes; ``trainable`` with optimiser and learning rate schedule, which
     sampling does not need. For the rest see `ddpm.build.build_model`.
     """
-    parts = parts_of_model(config, fps, class_names, label_counts, vectors, trust, device, numbers)
-    motion_loss = construct_part(config["motion_loss"], "motion_loss", trust) if config["motion_loss"] else None
-    return MotionDiffusion(
-        **parts,
-        motion_loss=None if motion_loss is None else motion_loss(parts["skeleton"], fps),
-        optimizer=construct_part(config["optimizer"], "optimizer", trust) if trainable else None,
-        lr_scheduler=(
-            construct_part(config["lr_scheduler"], "lr_scheduler", trust) if trainable and config["lr_scheduler"] else None
-        ),
+
+    def part(name: str) -> Any:
+        return construct_part(config[name], name, trust)
+
+    motion_loss = part("motion_loss") if config["motion_loss"] else None
+    make = functools.partial(
+        MotionDiffusion,
+        motion_loss=None if motion_loss is None else motion_loss(part("skeleton"), fps),
+        optimizer=part("optimizer") if trainable else None,
+        lr_scheduler=part("lr_scheduler") if trainable and config["lr_scheduler"] else None,
         seed=config["seed"],
     )
+    return build_model(config, fps, class_names, label_counts, vectors, trust, device, numbers, make)

@@ -81,7 +81,7 @@ def skeleton(skeleton_config: dict[str, Any]) -> Skeleton:
 
 @pytest.fixture
 def tiny_config(skeleton_config: dict[str, Any]) -> dict[str, Any]:
-    """Everything that `ddpm.build.build_module` reads, for the smallest network that has all its parts."""
+    """Everything that `ddpm.module.build_module` reads, for the smallest network that has all its parts."""
     return {
         "T": 8,
         "frames": 8,

@@ -51,7 +51,7 @@ LAZY = {
     "ddpm.clips": {"ddpm.viz", "datamodules.readers.arrays"},
     "ddpm.model": {"ddpm.exporting"},
 }
-"""What lies above and is imported inside functions, so that clips save and load themselves, and a module its checkpoint."""
+"""What lies above and is imported inside functions, so that clips save and load themselves, and a model exports itself."""
 
 ONLY = {
     "matplotlib": {"ddpm.viz.plots", "ddpm.viz.figure"},
@@ -127,6 +127,7 @@ def test_the_core_imports_downwards_only(number: int) -> None:
     [
         ("ddpm", ["torch", "pytorch_lightning", "datamodules", "callbacks"]),
         ("ddpm.clips", ["pytorch_lightning", "datamodules", "callbacks"]),
+        ("ddpm; ddpm.load('pretrained').sample(1, steps=2)", ["pytorch_lightning", "lightning_fabric", "torch._dynamo"]),
         ("sample, export", ["pytorch_lightning", "lightning_fabric", "callbacks", "matplotlib"]),
     ],
 )

@@ -84,17 +84,28 @@ def test_a_compiled_network_is_the_same_network(tiny_config: dict[str, Any], mon
     assert "_compiled_call_impl" not in vars(copy.deepcopy(module).diffusion.eps_model), "the average of the weights copies it"
 
 
-@pytest.mark.parametrize(("every", "expected"), [(1, [*range(12)]), (4, [3, 7, 9, 11]), (50, [9, 11])])
+@pytest.mark.parametrize(
+    ("every", "rate", "monitor", "steps", "expected"),
+    [
+        (1, 10, None, -1, [*range(12)]),
+        (4, 10, None, -1, [3, 7, 9, 11]),
+        (50, 10, None, 7, [6, 9, 11]),
+        (50, 0, "val/loss", -1, [11]),
+        (50, 0, "train/loss", -1, [*range(12)]),
+    ],
+)
 def test_a_step_logs_what_is_shown(
-    every: int, expected: list[int], tiny_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """To a logger, on the progress bar, and at the end of an epoch of 12 batches."""
+    every: int, rate: int, monitor: str | None, steps: int, expected: list[int], tiny_config: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """To a logger, on the progress bar, to who monitors it, at the end of a run, and of an epoch of 12 batches."""
     module, logged = build_module(tiny_config, fps=20.0), []
     loop = SimpleNamespace(batch_idx=0)
     monkeypatch.setattr(module, "log", lambda *_, **__: logged.append(loop.batch_idx))
     for loop.batch_idx in range(12):
         connector = SimpleNamespace(should_update_logs=(loop.batch_idx + 1) % every == 0)
-        places = {"global_step": loop.batch_idx, "max_steps": -1, "is_last_batch": loop.batch_idx == 11}
+        places = {"global_step": loop.batch_idx, "max_steps": steps, "is_last_batch": loop.batch_idx == 11}
+        places |= {"progress_bar_callback": SimpleNamespace(refresh_rate=rate), "callbacks": [SimpleNamespace(monitor=monitor)]}
         module._trainer = SimpleNamespace(fit_loop=SimpleNamespace(epoch_loop=loop), _logger_connector=connector, **places)  # type: ignore[assignment]
         module._log_step("train/loss", torch.zeros(()))
     assert logged == expected

@@ -38,7 +38,7 @@ class Metric:
     generated: Score  # of the generated clips
     real: Score  # the floor: one half of the reference against the other
     by_subject: Score | None  # the same with disjoint subjects, None where these are unknown or have too few clips to be split
-    degraded: dict[str, Score]  # name of a degraded set -> its score; Empty in a fast evaluation
+    degraded: dict[str, Score]  # name of a degraded set -> its score; empty in a fast evaluation
 
 
 @dataclass(frozen=True)

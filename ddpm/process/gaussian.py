@@ -60,7 +60,7 @@ class Gaussian(nn.Module, Prediction):
         self.travel: list[int] = []
         self.class_power: Tensor | None = None
         self.class_mean: Tensor | None = None
-        self.register_buffer("basis", torch.zeros(channels, channels).fill_diagonal_(1.0))
+        self.register_buffer("basis", torch.zeros(channels, channels).fill_diagonal_(1.0))  # as in `frequencies`
         self.register_buffer("log_power", torch.zeros(channels, frames))
 
     def prepare(self, travel: Sequence[int], classes: int) -> None:

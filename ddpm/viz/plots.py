@@ -27,8 +27,6 @@ PANELS = {
     "frechet_kinetic": "kinetic Fréchet distance",
 }
 """Columns of the table of samplers that are drawn, and what they are."""
-ALIKE = ("n", "real", "data")
-"""Columns that must be alike in tables that are compared: generated clips, real ones, and of which data these are."""
 
 
 def plot_losses(

@@ -485,6 +485,9 @@ def test_a_film_is_the_picture(run: Path, tmp_path: Path, monkeypatch: pytest.Mo
     sampled(run, tmp_path, "n=2", "gif_clips=1", "export=mp4")
     with Image.open(tmp_path / "clips.gif") as picture:
         assert (tmp_path / "clips.mp4").read_text() == f"{(picture.n_frames, picture.height, picture.width, 3)} 20.0"
+    sampled(run, tmp_path / "v", f"source={tmp_path / 'clips.npz'}", "vary=0.5", "n=3", "gif_clips=0", "export=mp4")
+    sampled(run, tmp_path / "w", f"source={tmp_path / 'clips.npz'}", "vary=0.5", "n=3", "gif_clips=3", "export=mp4")
+    assert (tmp_path / "v" / "clips.mp4").read_text() == (tmp_path / "w" / "clips.mp4").read_text(), "all, and the source"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"export=mp4 needs imageio-ffmpeg: pip install 'pose-ddpm\[video\]'"):
         sampled(run, tmp_path, "n=2", "export=mp4")

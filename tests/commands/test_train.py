@@ -359,7 +359,7 @@ def test_the_table_under_accumulation_and_without_validation(tmp_path: Path) -> 
 FIXED = """
 import pytorch_lightning as pl
 import torch
-from ddpm.module import MotionDiffusion, build_module
+from ddpm.module import MotionDiffusion
 
 class Fixed(pl.Callback):
     def on_fit_start(self, trainer, module):

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from datamodules.clip_set import ClipSet, Recording
+from datamodules.clip_windows import Windows
 from datamodules.pose import PoseDataModule, RandomWindows
-from datamodules.windows import Windows
 from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 

@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader
 
 from datamodules.cache import cache_key, through_cache
 from datamodules.clip_set import ClipSet, Names, Recording
+from datamodules.clip_windows import Windows
 from datamodules.pose import PoseDataModule, _already_collated
 from datamodules.sets.store import FRAMES, META, SOURCES, StoredClips, open_store, store, write_store
-from datamodules.windows import Windows
 from ddpm.config import construct
 from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from datamodules.clip_set import ClipSet
+from datamodules.clip_windows import Windows
 from datamodules.sets.synthetic import synthetic
-from datamodules.windows import Windows
 from ddpm.clips import Clips
 from ddpm.metrics.memorisation import memorisation
 from ddpm.metrics.suite import Evaluation, evaluate

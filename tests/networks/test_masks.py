@@ -129,6 +129,11 @@ def test_means_of_pairs(length: int, frames: int) -> None:
                 torch.testing.assert_close(got[0, :, k], sum(pair) / len(pair))
 
 
+def test_a_masked_norm_loses_no_digits_far_from_0() -> None:
+    norm, x = GroupNorm(16), 100 + torch.randn(3, 16, 20)
+    torch.testing.assert_close(norm(x, torch.ones(3, 1, 20)), norm(x), rtol=0, atol=1e-4)
+
+
 def test_a_masked_norm_is_the_norm_of_the_real_frames() -> None:
     norm = GroupNorm(16).double()
     nn.init.normal_(norm.weight)
