@@ -19,7 +19,7 @@ from ddpm.build import own_clips, own_split
 from ddpm.checkpoint import load_run
 from ddpm.clips import Clips
 from ddpm.command import command
-from ddpm.config import construct, construct_data
+from ddpm.config import construct, construct_data, construct_part
 from ddpm.errors import DataError, outside, refuse, refuse_split
 from ddpm.files import write_json
 from ddpm.metrics import suite
@@ -128,7 +128,7 @@ def measured(config: Mapping[str, Any]) -> tuple[Clips, Any, Reference, dict[str
         raise DataError(why)
     if generated is None:
         node = config["sampler"] or run["sampler"]
-        sampler = construct(node, "sampler") if config["sampler"] else model.sampler
+        sampler = construct_part(node, "sampler", None) if config["sampler"] else model.sampler
         cost(sampler, model.diffusion.alpha_bar)
         seeds, size = range(config["seed"], config["seed"] + config["n"]), config["batch_size"]
         generated = model.sample(seeds, frames=frames, sampler=sampler, batch_size=size, device=config["device"], progress=True)

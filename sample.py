@@ -23,7 +23,7 @@ from ddpm.build import own_data
 from ddpm.checkpoint import load_run
 from ddpm.clips import Clips
 from ddpm.command import command
-from ddpm.config import construct, construct_data
+from ddpm.config import construct_data, construct_part
 from ddpm.errors import ConfigError, outside, printable, refuse
 from ddpm.files import refuse_unwritable
 from ddpm.model import LONGEST, Autoguidance, MotionModel, choose_device
@@ -67,7 +67,7 @@ def sample(composed: DictConfig) -> Path:
     refuse([(cfg.export == "html" and values > MOST, f"n={cfg.n}: a page of {values} numbers, at most {MOST} are possible")])
     sampler = model.sampler
     if cfg.sampler is not None:
-        sampler = construct(cfg.sampler, "sampler")
+        sampler = construct_part(cfg.sampler, "sampler", None)
     if cfg.steps is not None:
         refuse(outside({"steps": cfg.steps}, {"steps": f"in [1, {model.diffusion.n_steps}]"}))
         sampler = partial(sampler, steps=cfg.steps)

@@ -266,8 +266,9 @@ class Clock(pl.Callback):
     def __init__(self) -> None:
         self.first, self.began, self.steps, self.memory = 0.0, 0.0, [], []
 
-    def on_train_epoch_start(self, *args: object) -> None:
-        """The first batch is asked for."""
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: MotionDiffusion) -> None:  # pyright: ignore
+        """The first batch is asked for; the module logs as it does without a callback of others."""
+        pl_module._watched = False
         self.began = time.perf_counter()
 
     def on_train_batch_start(self, *args: object) -> None:
@@ -301,6 +302,10 @@ class Beside(pl.Callback):
         """Copy the module."""
         self.module = copy.deepcopy(pl_module)
         self.optimizer = FUSED(self.module.parameters())
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: MotionDiffusion) -> None:  # pyright: ignore
+        """Let the module log as it does without a callback of others."""
+        pl_module._watched = False
 
     def bare_step(self, batch: Any) -> None:
         """What cannot be left out."""

@@ -209,7 +209,8 @@ def message(error: BaseException, keys: Sequence[str] = ()) -> str:
     if isinstance(error, OmegaConfBaseException) and error.full_key:  # its other lines are about its own types
         return printable(f"ConfigError: {error.full_key}: {str(error.msg or error).splitlines()[0]}")
     if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):
-        group = next((a for a in sys.argv[1:] if re.fullmatch(r"\w*=(null|None|[\d.]*)", a)), "a group")
+        numbers = [a for a in sys.argv[1:] if re.fullmatch(r"\w*=(null|None|[\d.]*)", a)]
+        group = next((a for a in numbers if (CONF / a.partition("=")[0]).is_dir()), "a group")
         return printable(f"ConfigError: {group}: a group takes the name of a file of conf/{group.partition('=')[0]}")
     return printable(f"{type(error).__name__}: {error}")
 

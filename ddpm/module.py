@@ -73,12 +73,22 @@ class MotionDiffusion(MotionModel, pl.LightningModule):
         self.lr_scheduler = lr_scheduler
         self.seed = seed
         self.noise_levels: NoiseLevels | None = None
+        self._watched = True  # whether every loss is logged
 
     def on_fit_start(self) -> None:
         """Raise a RuntimeError if normaliser or prediction was not fitted."""
         for name, fitted in (("normalizer", self.normalizer.fitted), ("prediction", self.diffusion.prediction.fitted)):
             if not fitted:
                 raise RuntimeError(f"the {name} is not fitted: call module.fit(batch), or load a checkpoint, first")
+
+    def on_train_start(self) -> None:
+        """See whether a callback may look at every loss: one of others, or one that monitors it."""
+        callbacks: list[pl.Callback] = self.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+        own = ("callbacks.", "pytorch_lightning.")
+        self._watched = any(
+            not type(callback).__module__.startswith(own) or str(getattr(callback, "monitor", None)).startswith("train/")
+            for callback in callbacks
+        )
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed t, noise and dropout by the number of the batch, so that a resumed run draws what the uninterrupted one does."""
@@ -99,14 +109,14 @@ class MotionDiffusion(MotionModel, pl.LightningModule):
         return loss
 
     def _log_step(self, name: str, value: Tensor, prog_bar: bool = False, sync_dist: bool = False) -> None:
-        """Log at the steps that a logger or the progress bar shows, at the last ones, and at all if a callback monitors it."""
+        """Log at steps that a logger or the progress bar shows, and at the last ones; at all if a callback may look at it."""
         if (trainer := self._trainer) is None:
             return
         done = trainer.fit_loop.epoch_loop.batch_idx + 1
         ends = trainer.is_last_batch or trainer.global_step + 1 == trainer.max_steps
         rate = getattr(trainer.progress_bar_callback, "refresh_rate", 0)
         shown = trainer._logger_connector.should_update_logs or (rate > 0 and done % rate == 0)
-        if ends or shown or any(getattr(callback, "monitor", None) == name for callback in trainer.callbacks):  # pyright: ignore
+        if ends or shown or self._watched:
             self.log(name, value, prog_bar=prog_bar, sync_dist=sync_dist)
 
     def loss(self, batch: Batch, eps: Tensor | None = None, t: Tensor | None = None) -> Tensor:

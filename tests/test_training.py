@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -85,28 +86,31 @@ def test_a_compiled_network_is_the_same_network(tiny_config: dict[str, Any], mon
 
 
 @pytest.mark.parametrize(
-    ("every", "rate", "monitor", "steps", "expected"),
+    ("every", "rate", "callback", "steps", "expected"),
     [
         (1, 10, None, -1, [*range(12)]),
         (4, 10, None, -1, [3, 7, 9, 11]),
         (50, 10, None, 7, [6, 9, 11]),
-        (50, 0, "val/loss", -1, [11]),
-        (50, 0, "train/loss", -1, [*range(12)]),
+        (50, 0, ModelCheckpoint(monitor="val/loss"), -1, [11]),
+        (50, 0, ModelCheckpoint(monitor="train/loss"), -1, [*range(12)]),
+        (50, 0, SimpleNamespace(), -1, [*range(12)]),
     ],
 )
 def test_a_step_logs_what_is_shown(
-    every: int, rate: int, monitor: str | None, steps: int, expected: list[int], tiny_config: dict[str, Any],
+    every: int, rate: int, callback: Any, steps: int, expected: list[int], tiny_config: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """To a logger, on the progress bar, to who monitors it, at the end of a run, and of an epoch of 12 batches."""
+    """To a logger, on the progress bar, to callbacks that may look at it, at the end of a run, and of an epoch of 12 batches."""
     module, logged = build_module(tiny_config, fps=20.0), []
     loop = SimpleNamespace(batch_idx=0)
     monkeypatch.setattr(module, "log", lambda *_, **__: logged.append(loop.batch_idx))
     for loop.batch_idx in range(12):
         connector = SimpleNamespace(should_update_logs=(loop.batch_idx + 1) % every == 0)
         places = {"global_step": loop.batch_idx, "max_steps": steps, "is_last_batch": loop.batch_idx == 11}
-        places |= {"progress_bar_callback": SimpleNamespace(refresh_rate=rate), "callbacks": [SimpleNamespace(monitor=monitor)]}
+        places |= {"progress_bar_callback": SimpleNamespace(refresh_rate=rate), "callbacks": [callback] if callback else []}
         module._trainer = SimpleNamespace(fit_loop=SimpleNamespace(epoch_loop=loop), _logger_connector=connector, **places)  # type: ignore[assignment]
+        if loop.batch_idx == 0:
+            module.on_train_start()
         module._log_step("train/loss", torch.zeros(()))
     assert logged == expected
 

@@ -59,9 +59,9 @@ def earlier_rows(path: str, ours: Mapping[str, int | str]) -> list[dict[str, Any
     try:
         rows: list[dict[str, Any]] = list(csv.DictReader(io.StringIO(file.read_text())))
         rows = [{key: value if key in ("sampler", "data") else float(value) for key, value in row.items()} for row in rows]
-        theirs = {key: [row[key] for row in rows] for key in (*ALIKE, "calls", "seconds_per_clip")}
+        theirs = {key: [row[key] for row in rows] for key in (*ALIKE, "sampler", "calls", "seconds_per_clip")}
         n = int(next((n for n in theirs["n"] if n != ours["n"]), rows[0]["n"]))
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+    except (OSError, ValueError, KeyError, IndexError, TypeError, OverflowError) as error:
         raise ConfigError(f"beside={path}: no table of this version of compare.py ({error!r}); measure it anew") from error
     refuse([
         (

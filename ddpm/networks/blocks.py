@@ -101,15 +101,13 @@ class GroupNorm(nn.GroupNorm):
         """``(batch, channels, frame)`` -> the same shape."""
         if mask is None:
             return super().forward(x)
-        # Statistics by group, but all that is as large as the clips by channel: half as many passes as by group.
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
-        each = self.num_channels // self.num_groups
-        count = mask.to(x).sum(dim=-1) * each
-        mean = masked(x, mask).sum(dim=2).unflatten(1, (self.num_groups, -1)).sum(dim=2) / count
-        centred = masked(x - mean.repeat_interleave(each, dim=1)[:, :, None], mask)
-        var = centred.flatten(1).unflatten(1, (self.num_groups, -1)).square().sum(dim=2) / count
-        scale = (var + self.eps).rsqrt()[:, :, None] * self.weight.unflatten(0, (self.num_groups, -1))
-        return torch.addcmul(self.bias[:, None], centred, scale.flatten(1)[:, :, None])
+        groups = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(1, (self.num_groups, -1))
+        real = mask.to(groups)[:, None]
+        count = real.sum(dim=3, keepdim=True) * groups.shape[2]
+        centred = groups - (groups * real).sum(dim=(2, 3), keepdim=True) / count
+        var = (centred.square() * real).sum(dim=(2, 3), keepdim=True) / count
+        out = (centred * (var + self.eps).rsqrt()).flatten(1, 2)
+        return torch.addcmul(self.bias[:, None], out, self.weight[:, None])
 
 
 class Downsample(nn.Module):

@@ -306,7 +306,7 @@ def invert(model: MotionModel, clips: Tensor, steps: int, batch_size: int = 64) 
         "%.2f (1 is what the model draws clips from; more is detail that it cannot explain)",
         100 * off, 100 * errors.max(), noise.std(),
     )  # fmt: skip
-    if off > NEAR:
+    if not off <= NEAR:  # also nan
         log.warning(
             "invert: %d calls are too few: clips sampled again are off by %.0f cm on average, their noise is of no use; try %d",
             steps, 100 * off, 5 * steps,

@@ -165,10 +165,13 @@ class GaussianModes(Prediction):
         table = gaussian.log_power.to(dtype)[None]
         if gaussian.class_power is not None and gaussian.class_mean is not None and cond is not None:
             n_steps = gaussian.class_power.shape[1]
-            own = torch.einsum("bk,kcf->bcf", cond.to(dtype), gaussian.class_power.to(dtype) - table[:, :n_steps])
+            knowing = cond.to(dtype)
+            with torch.autocast(like.device.type, enabled=False):
+                own = torch.einsum("bk,kcf->bcf", knowing, gaussian.class_power.to(dtype) - table[:, :n_steps])
+                means = knowing @ gaussian.class_mean.to(dtype)
             table = torch.cat([table[:, :n_steps] + own, table[:, n_steps:].expand(own.shape[0], -1, -1)], dim=1)
             real = torch.arange(like.shape[-1], device=like.device) < lengths[:, None]
-            steps = (cond.to(dtype) @ gaussian.class_mean.to(dtype))[..., None] * real[:, None]
+            steps = means[..., None] * real[:, None]
             self.mean = flat.new_zeros(steps.shape[0], *flat.shape[1:], dtype=dtype)
             self.mean[:, gaussian.travel] = steps
         high = (low + 1).clamp(max=table.shape[2] - 1)

@@ -794,6 +794,14 @@ def mean_of(fitted: Gaussian, cond: Tensor) -> Tensor:
     return steps.unflatten(1, (2, 3))
 
 
+def test_half_precision_stays_out_of_actions_too() -> None:
+    fitted, clips, cond = (part.float() for part in labelled())
+    plain = fitted.for_clips(clips, None, cond)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = fitted.for_clips(clips, None, cond.bfloat16())
+    assert torch.equal(cast.power, plain.power) and torch.equal(cast.mean, plain.mean) and cast.mean.dtype == torch.float32
+
+
 def test_steps_have_a_mean_for_each_action() -> None:
     """As far as its clips count beside the one of the prior, which is 0, the mean of all."""
     fitted, clips, _ = labelled()
