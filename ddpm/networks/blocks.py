@@ -101,13 +101,19 @@ class GroupNorm(nn.GroupNorm):
         """``(batch, channels, frame)`` -> the same shape."""
         if mask is None:
             return super().forward(x)
-        groups = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(1, (self.num_groups, -1))
-        real = mask.to(groups)[:, None]
-        count = real.sum(dim=3, keepdim=True) * groups.shape[2]
-        centred = groups - (groups * real).sum(dim=(2, 3), keepdim=True) / count
-        var = (centred.square() * real).sum(dim=(2, 3), keepdim=True) / count
-        out = (centred * (var + self.eps).rsqrt()).flatten(1, 2)
-        return torch.addcmul(self.bias[:, None], out, self.weight[:, None])
+        # One factor and one summand a channel, around the first frame, so that the variance keeps its digits far from 0: half as
+        # many passes over the clips as to centre and to scale them.
+        x, parts = x.to(torch.promote_types(x.dtype, torch.float32)), (self.num_groups, -1)
+        each = self.num_channels // self.num_groups
+        near = x[:, :, 0].detach().unflatten(1, parts).mean(dim=2).repeat_interleave(each, dim=1)
+        x = x - near[:, :, None]
+        real = masked(x, mask).flatten(1).unflatten(1, parts)
+        count = mask.to(x).sum(dim=-1) * each
+        mean = real.sum(dim=2) / count
+        var = (real.square().sum(dim=2) / count - mean.square()).clamp(min=0)
+        scale = (var + self.eps).rsqrt()[:, :, None] * self.weight.unflatten(0, parts)
+        shift = self.bias.unflatten(0, parts) - mean[:, :, None] * scale
+        return torch.addcmul(shift.flatten(1)[:, :, None], x, scale.flatten(1)[:, :, None])
 
 
 class Downsample(nn.Module):

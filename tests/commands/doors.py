@@ -29,6 +29,7 @@ def command(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProc
     out, err = io.StringIO(), io.StringIO()
     with (
         logging_as_it_was(),
+        forgotten(cwd),
         pytest.MonkeyPatch.context() as patch,
         contextlib.chdir(cwd),
         contextlib.redirect_stdout(out),
@@ -47,6 +48,19 @@ def command(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProc
             status = end.code if isinstance(end.code, int) else 1
         assert FULL not in os.environ
     return subprocess.CompletedProcess([script, *arguments], status, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def forgotten(folder: Path) -> Iterator[None]:
+    """What is imported from a directory inside this context is not there for other tests, whose packages have the same names."""
+    before = set(sys.modules)
+    try:
+        yield
+    finally:
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file is not None and Path(file).is_relative_to(folder):
+                del sys.modules[name]
 
 
 @contextlib.contextmanager
