@@ -382,8 +382,8 @@ def test_ones_own_network_is_loaded_only_if_it_is_trusted(my_network: Path) -> N
             load(my_network, trust=trust)
     assert "my_package" not in sys.modules
     for trust in (("my_package",), "my_package", ["my_package", "other"]):
-        module = load(my_network, trust=trust)
-        assert type(module.diffusion.eps_model).__name__ == "MyNet" and module.sample(2).finite.shape == (2,)
+        for module in (load(my_network, trust=trust), MotionDiffusion.load_from_checkpoint(my_network, trust=trust)):
+            assert type(module.diffusion.eps_model).__name__ == "MyNet" and module.sample(2).finite.shape == (2,)
 
 
 @pytest.mark.parametrize("name", ["my_package.os.system", "os.system", "my_package.nn.Linear"])
