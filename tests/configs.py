@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
@@ -19,5 +20,5 @@ def compose(name: str, overrides: Sequence[str] = ()) -> DictConfig:
 
 @functools.cache
 def _composed(name: str, overrides: tuple[str, ...]) -> DictConfig:
-    with hydra.initialize(version_base="1.3", config_path="../conf"):
+    with hydra.initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
         return hydra.compose(name, overrides=list(overrides))

@@ -40,6 +40,7 @@ def garbage_is_collected_between_files() -> Iterator[None]:
     yield
     gc.enable()
     gc.collect()
+    gc.freeze()  # what is left are modules, which no later collection has to look through
 
 
 @pytest.fixture(autouse=True, scope="session")
