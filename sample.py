@@ -23,31 +23,25 @@ from ddpm.build import own_data
 from ddpm.checkpoint import load_run
 from ddpm.clips import Clips
 from ddpm.command import command
-from ddpm.config import construct_data, construct_part
-from ddpm.errors import ConfigError, outside, printable, refuse
+from ddpm.config import construct_data
+from ddpm.errors import ConfigError, refuse
 from ddpm.files import refuse_unwritable
+from ddpm.metrics.reference import windows_at
 from ddpm.model import LONGEST, Autoguidance, MotionModel, choose_device
 from ddpm.process.condition import LabelCondition
 from ddpm.process.editing import edit, given_by, interpolate, invert, vary
-from ddpm.process.samplers import cost
-from ddpm.request import Request, refuse_request, script_of
-from ddpm.viz.bvh_out import write_bvh_files
+from ddpm.request import Request, refuse_request, sampler_of, script_of
+from ddpm.viz.bvh_out import RoundTrip, write_bvh_files
 from ddpm.viz.viewer import MOST
 
 log = logging.getLogger("sample")
 
 
 def sample(composed: DictConfig) -> Path:
-    """Write ``clips.npz``, ``clips.gif`` and what ``export`` names; but for ``source=val`` no data set is needed.
+    """Write ``clips.npz``, ``clips.gif`` and what ``export`` names; return the path of the first; a ProjectError for wrong input.
 
-    Returns:
-        The path of clips.npz, see `ddpm.clips.Clips.save`; with ``noise`` float32 (n, joints, coords, frames) of inverted clips.
-
-    Raises:
-        ConfigError: a value outside its limits.
-        CheckpointError: see `ddpm.checkpoint.load_run`.
-        DataError: clips of ``source`` that cannot be used.
-        WriteError: the clips find no room in ``out``, found before they are sampled.
+    Inverted clips have their noise in the file, ``noise`` float32 (n, joints, coords, frames). No data set is needed, but for
+    ``source=val``.
     """
     cfg: Request = OmegaConf.to_object(composed)  # type: ignore[assignment]
     refuse_request(cfg)
@@ -65,13 +59,7 @@ def sample(composed: DictConfig) -> Path:
     values = cfg.n * frames * len(model.skeleton.names) * model.skeleton.coords
     refuse_unwritable(cfg.out, 4 * values)
     refuse([(cfg.export == "html" and values > MOST, f"n={cfg.n}: a page of {values} numbers, at most {MOST} are possible")])
-    sampler = model.sampler
-    if cfg.sampler is not None:
-        sampler = construct_part(cfg.sampler, "sampler", None)
-    if cfg.steps is not None:
-        refuse(outside({"steps": cfg.steps}, {"steps": f"in [1, {model.diffusion.n_steps}]"}))
-        sampler = partial(sampler, steps=cfg.steps)
-    cost(sampler, model.diffusion.alpha_bar)
+    sampler = sampler_of(cfg, model)
     wanted = cfg.action if cfg.action is None or isinstance(cfg.action, list) else [cfg.action]
     labels = None if wanted is None else model.find_labels([str(name) for name in wanted], cfg.n)
     if cfg.vector is not None:
@@ -133,10 +121,7 @@ def sample(composed: DictConfig) -> Path:
         log.info("%s: %d files", out / f"clip_*.{cfg.export}", len(clips.save(out / f"clip.{cfg.export}")))
     if cfg.export == "bvh":
         trips = write_bvh_files(out / "clip.bvh", clips).values()
-        log.info("%s: %d files", out / "clip_*.bvh", len(trips))
-        for joint in clips.skeleton.names:
-            mean, worst = sum(trip.mean[joint] for trip in trips) / len(trips), max(trip.worst[joint] for trip in trips)
-            log.info("  %-20s %7.2f mm off on average, %7.2f mm at most", printable(joint), mean, worst)
+        log.info("\n  ".join([f"{out / 'clip_*.bvh'}: {len(trips)} files", *RoundTrip.lines(trips)]))
     return path
 
 
@@ -150,8 +135,7 @@ def source_of(cfg: Request, model: MotionModel, run: dict[str, Any], turned: boo
     whole = data.val_recordings[data.clips.lengths[data.val_recordings] >= model.frames]
     index = data.whole_windows(whole)
     refuse_beyond(cfg.source_clip, len(index), "val")
-    batch = data.windows.__getitems__(index[cfg.source_clip :][: cfg.n])
-    return Clips.from_batch(batch["clips"], None, fps=model.fps, skeleton=model.skeleton)
+    return windows_at(data, index[cfg.source_clip :][: cfg.n])
 
 
 @command("sample", Request)

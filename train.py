@@ -7,34 +7,31 @@ if __name__ == "__main__":
 
 import logging
 import math
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import hydra
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LearningRateMonitor
 
 from callbacks.interrupt import StopBetweenBatches
-from callbacks.motion_metrics import MotionMetrics
 from datamodules.cache import through_cache
 from datamodules.pose import PoseDataModule
 from datamodules.split import list_digest
 from ddpm import resuming, runs, sweep
-from ddpm.command import command, message, plain
+from ddpm.command import command, composed, plain
 from ddpm.config import RESUMED, construct
-from ddpm.errors import CheckpointError, ConfigError, typed
+from ddpm.errors import ConfigError
 from ddpm.files import write_durably
 from ddpm.fine_tuning import Origin, validation_loss
 from ddpm.limits import Config, checked, refuse_processes, refuse_too_small, refuse_unknown_monitor
-from ddpm.record import record_end, record_start
+from ddpm.record import record_start
 from ddpm.training import (
     compile_network,
     description,
+    fit,
     fitted_module,
     log_configuration,
     make_loggers,
@@ -121,31 +118,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
         if runs.is_first_process():
             digest = clips.fingerprint() if clips.frames.numel() < 2**28 else None  # more takes longer than it is worth
             record_start(out, {"recordings": len(clips), "frames": len(clips.frames), "sha256": digest})
-        began = time.monotonic()
-        try:
-            trainer.fit(module, data, ckpt_path=resume, weights_only=True)
-        except (KeyboardInterrupt, SystemExit):  # SIGTERM is one of the latter
-            log.info("\nstopped after step %d; continue with %s", trainer.global_step, typed("resume", str(out)))
-            raise
-        finally:
-            if runs.is_first_process():
-                record_end(out, trainer.global_step, results(trainer))
-        if trainer.is_global_zero:
-            log.info("%d steps in %.0f s; everything is in %s", trainer.global_step, time.monotonic() - began, out)
-            for callback in callbacks:
-                if isinstance(callback, MotionMetrics) and callback.summary:
-                    log.info("  %s", callback.summary)
-            log.info("%s", runs.products(out))
-        return results(trainer).get(config["callbacks"].get("best", {}).get("monitor", "val/loss"), math.nan)
-
-
-def results(trainer: pl.Trainer) -> dict[str, float]:
-    """What a training measured last: its losses, and its motion with the number ``n`` of generated clips."""
-    found = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
-        if isinstance(callback, MotionMetrics):
-            found |= callback.state_dict()["values"] | {"n": callback.n}
-    return found
+        results = fit(trainer, module, data, resume, out)
+        return results.get(config["callbacks"].get("best", {}).get("monitor", "val/loss"), math.nan)
 
 
 @command("config", Config, ended=sweep.report)
@@ -166,10 +140,7 @@ def main(cfg: DictConfig) -> float:
         begun = resuming.checkpoint_to_resume(resume, Path(out))
         if begun is not None:
             overrides = resuming.overrides_of(begun, overrides)
-            try:
-                cfg = hydra.compose("config", overrides=[o for o in overrides if resuming.override_key(o) not in resuming.OWN])
-            except CompactHydraException as error:  # what was typed now is composed already
-                raise CheckpointError(f"{begun}: its command line is not that of this version: {message(error)}") from error
+            cfg = composed("config", [o for o in overrides if resuming.override_key(o) not in resuming.OWN], begun)
         cfg.out, cfg.resume, cfg.cache, cfg.trust = out, resume if begun is None else str(begun), cache, trust
         # The command line in a checkpoint names no code but ours and that of trusted packages.
         return train(cfg, overrides, None if begun is None else (*RESUMED, *trust))

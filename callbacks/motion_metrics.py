@@ -70,6 +70,10 @@ class MotionMetrics(Callback):
         if not trainer.fast_dev_run and self._step != trainer.global_step:  # pyright: ignore[reportAttributeAccessIssue]
             self._values = self._measure(trainer, pl_module)
 
+    def results(self) -> dict[str, float]:
+        """The last values, and the number ``n`` of clips they are of."""
+        return self._values | {"n": self.n}
+
     def state_dict(self) -> dict[str, Any]:
         """The last values, for a resumed run."""
         return {"values": dict(self._values), "step": self._step}

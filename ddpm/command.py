@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from ddpm.config import check, construct_part, located
-from ddpm.errors import ConfigError, ProjectError, meant, of_lightning, printable, typed
+from ddpm.errors import CheckpointError, ConfigError, ProjectError, meant, of_lightning, printable, typed
 from ddpm.files import refuse_place, remove_strays
 from ddpm.skeleton import Skeleton
 from ddpm.startup import loaded
@@ -129,6 +129,14 @@ def command(
         return main
 
     return decorate
+
+
+def composed(name: str, overrides: Sequence[str], checkpoint: Path) -> DictConfig:
+    """The configuration of a command line that a checkpoint holds; a CheckpointError if this version does not take it."""
+    try:
+        return hydra.compose(name, overrides=list(overrides))
+    except CompactHydraException as error:  # what was typed now is composed already
+        raise CheckpointError(f"{checkpoint}: its command line is not that of this version: {message(error)}") from error
 
 
 PATHS = ("ckpt", "resume", "clips", "source", "edit", "vector", "data.root")

@@ -1,12 +1,16 @@
 """What sample.py can be asked for: its keys, their limits, and which of them exclude each other."""
 
+import functools
 import importlib.util
 import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from ddpm.clips import FASTEST, TEMPO
+from ddpm.config import construct_part
 from ddpm.errors import ConfigError, outside, refuse
+from ddpm.model import MotionModel
+from ddpm.process.samplers import Sampler, cost
 
 EXPORTS = ("bvh", "csv", "glb", "html", "mp4")
 """Formats beside .npz and .gif."""
@@ -95,6 +99,16 @@ def refuse_request(cfg: Request) -> None:
         (cfg.vector and (cfg.script or cfg.action), "vector cannot be combined with action or script: give one of them"),
         (cfg.source != "val" and any(cfg.data.values()), f"data={cfg.data}: data are looked at for source=val only"),
     ])  # fmt: skip
+
+
+def sampler_of(cfg: Request, model: MotionModel) -> Sampler:
+    """The sampler that is asked for, by default the model's own; a ConfigError or ValueError for arguments it does not take."""
+    sampler = model.sampler if cfg.sampler is None else construct_part(cfg.sampler, "sampler", None)
+    if cfg.steps is not None:
+        refuse(outside({"steps": cfg.steps}, {"steps": f"in [1, {model.diffusion.n_steps}]"}))
+        sampler = functools.partial(sampler, steps=cfg.steps)
+    cost(sampler, model.diffusion.alpha_bar)
+    return sampler
 
 
 def script_of(script: Any) -> list[tuple[str, float]]:

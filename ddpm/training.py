@@ -1,12 +1,13 @@
-"""What comes before a training: the module fitted and tried once, loggers made, libraries quietened."""
+"""A training and what comes before it: the module fitted and tried once, loggers made, libraries quietened."""
 
 import logging
 import os
 import shutil
+import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pytorch_lightning as pl
 import torch
@@ -16,13 +17,14 @@ from torch.utils.tensorboard.summary import hparams
 
 from ddpm.checkpoint_io import DurableCheckpointIO
 from ddpm.config import blaming, construct
-from ddpm.errors import ConfigError
+from ddpm.errors import ConfigError, typed
 from ddpm.fine_tuning import Origin
 from ddpm.model import evaluating
 from ddpm.module import MotionDiffusion, build_module
 from ddpm.process.condition import several, vector_statistics
+from ddpm.record import record_end
 from ddpm.resuming import OWN, flat, override_key
-from ddpm.runs import is_first_process
+from ddpm.runs import is_first_process, products
 
 log = logging.getLogger(__name__)
 
@@ -161,6 +163,49 @@ def make_trainer(node: Mapping[str, Any], callbacks: list[pl.Callback], loggers:
         )  # fmt: skip
     _count_steps_in_epochs(trainer)
     return trainer
+
+
+@runtime_checkable
+class Measuring(Protocol):
+    """A callback that measures generated motion; the record of a run has its results, and what is said last its summary."""
+
+    summary: str
+
+    def results(self) -> dict[str, float]:
+        """The values by the names they are logged with."""
+        ...
+
+
+def fit(
+    trainer: pl.Trainer, module: MotionDiffusion, data: pl.LightningDataModule, resume: Path | None, out: Path
+) -> dict[str, float]:
+    """Train, and note in the record of the run in ``out`` how it ended, whatever ended it.
+
+    Returns:
+        What was measured last: the losses, and the results of every callback that is `Measuring`.
+    """
+    began = time.monotonic()
+    callbacks: list[pl.Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+    measuring = [callback for callback in callbacks if isinstance(callback, Measuring)]
+    results: dict[str, float] = {}
+    try:
+        trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+    except (KeyboardInterrupt, SystemExit):  # SIGTERM is one of the latter
+        log.info("\nstopped after step %d; continue with %s", trainer.global_step, typed("resume", str(out)))
+        raise
+    finally:
+        results |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+        for callback in measuring:
+            results |= callback.results()
+        if is_first_process():
+            record_end(out, trainer.global_step, results)
+    if trainer.is_global_zero:
+        log.info("%d steps in %.0f s; everything is in %s", trainer.global_step, time.monotonic() - began, out)
+        for callback in measuring:
+            if callback.summary:
+                log.info("  %s", callback.summary)
+        log.info("%s", products(out))
+    return results
 
 
 def _count_steps_in_epochs(trainer: pl.Trainer) -> None:

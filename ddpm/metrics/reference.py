@@ -71,8 +71,13 @@ def too_little(data: RealData, real: Reference) -> str | None:
 def windows(data: RealData, recordings: Tensor, most: int) -> tuple[Clips, Tensor]:
     """The whole windows of ``(n,)`` recordings, at most ``most``, and the ``(windows,)`` int64 recording of each."""
     index = data.whole_windows(recordings, most)
+    return windows_at(data, index), index[:, 0]
+
+
+def windows_at(data: RealData, index: Tensor) -> Clips:
+    """The windows at ``(windows, 2)`` int64 recordings and first frames, as a model is trained on them."""
     batch = data.windows.__getitems__(index)
-    return Clips.from_batch(batch["clips"], batch["mask"], fps=data.clips.fps, skeleton=data.clips.skeleton), index[:, 0]
+    return Clips.from_batch(batch["clips"], batch["mask"], fps=data.clips.fps, skeleton=data.clips.skeleton)
 
 
 def whole(data: RealData, recordings: Tensor) -> Clips:

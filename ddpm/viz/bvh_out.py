@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ddpm.clips import Clips
+from ddpm.errors import printable
 from ddpm.files import write_durably
 from ddpm.skeleton import Skeleton
 from ddpm.viz.camera import all_drawable
@@ -26,11 +27,12 @@ class RoundTrip:
     mean: dict[str, float]
     worst: dict[str, float]
 
-    def summary(self) -> str:
-        """One line."""
-        name = max(self.worst, key=lambda joint: self.worst[joint])
-        mean = sum(self.mean.values()) / len(self.mean)
-        return f"{mean:.2g} mm from the positions on average, {self.worst[name]:.2g} mm at most ({name})"
+    @staticmethod
+    def lines(trips: Collection["RoundTrip"]) -> Iterator[str]:
+        """Of several files together, a line a joint."""
+        for joint in next(iter(trips)).mean:
+            mean, worst = sum(trip.mean[joint] for trip in trips) / len(trips), max(trip.worst[joint] for trip in trips)
+            yield f"{printable(joint):<20} {mean:7.2f} mm off on average, {worst:7.2f} mm at most"
 
 
 @dataclass(frozen=True)
