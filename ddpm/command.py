@@ -230,6 +230,7 @@ WANTED = {
     "not Optional": "must have a value",
     "not a ListConfig": "must be a list, [a,b]",
     "not a subclass": "must hold keys",
+    "to Dict[": "must hold keys",
 }
 """What OmegaConf says of a value of the wrong type, and what it says here."""
 
@@ -253,6 +254,8 @@ def _composition(error: CompactHydraException, keys: Sequence[str]) -> str:
         node = getattr(cause, "parent_node", None)
         inside = {} if node is None else OmegaConf.to_container(node._get_root(), resolve=False)
         known = [name for name in _dotted(inside, "") if not name.startswith("hydra") and "._" not in name] or list(keys)
+        if named[1] in known:
+            return f"{argument}: {named[1]} holds keys, give {named[1]}.KEY=VALUE; --cfg job prints all"
         prefix = named[1].rpartition(".")[0]
         beside = [name.rpartition(".")[2] for name in known if prefix and name.rpartition(".")[0] == prefix]
         where = f"{prefix} has {', '.join(beside)}; +{argument} adds one" if beside else "--cfg job prints all"

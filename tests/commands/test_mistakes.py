@@ -387,6 +387,8 @@ train | --multirum | did you mean --multirun?
 train | -x | options are
 train | --cfg | job, hydra or all
 train | model=null | conf/model
+sample | data=x | data=x: data holds keys, give data.KEY=VALUE
+evaluate | loader=x | loader=x must hold keys
 train | data=folder data.root=nosuch cache=null | nosuch: no such file or directory
 train | data=folder data.root=null | data.root=None
 train | data=store data.root=FILE | FILE: no usable store
