@@ -228,5 +228,5 @@ def refuse_processes(devices: Any, strategy: str) -> None:
     if devices != 1 and "spawn" not in strategy:
         raise ConfigError(
             f"trainer.devices={devices} under --multirun: every process would run the whole sweep again. Use "
-            "trainer.devices=1, trainer.strategy=ddp_spawn, or a launcher that starts a job a process (hydra/launcher=joblib)"
+            "trainer.devices=1, +trainer.strategy=ddp_spawn, or a launcher that starts a job a process (hydra/launcher=joblib)"
         )

@@ -1,5 +1,6 @@
 """A training and what comes before it: the module fitted and tried once, loggers made, libraries quietened."""
 
+import functools
 import logging
 import os
 import shutil
@@ -15,9 +16,10 @@ from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
+from ddpm.checkpoint import checkpoint_of, read_checkpoint
 from ddpm.checkpoint_io import DurableCheckpointIO
 from ddpm.config import blaming, construct
-from ddpm.errors import ConfigError, typed
+from ddpm.errors import CheckpointError, ConfigError, typed
 from ddpm.fine_tuning import Origin
 from ddpm.model import evaluating
 from ddpm.module import MotionDiffusion, build_module
@@ -197,15 +199,24 @@ def fit(
         results |= {name: float(value) for name, value in trainer.callback_metrics.items()}
         for callback in measuring:
             results |= callback.results()
+        steps = trainer.global_step or _saved_step(out)  # processes that were spawned took the count with them
         if is_first_process():
-            record_end(out, trainer.global_step, results)
+            record_end(out, steps, results)
     if trainer.is_global_zero:
-        log.info("%d steps in %.0f s; everything is in %s", trainer.global_step, time.monotonic() - began, out)
+        log.info("%d steps in %.0f s; everything is in %s", steps, time.monotonic() - began, out)
         for callback in measuring:
             if callback.summary:
                 log.info("  %s", callback.summary)
         log.info("%s", products(out))
     return results
+
+
+def _saved_step(out: Path) -> int:
+    """The optimiser step of the last checkpoint of a run, 0 if there is none."""
+    try:
+        return int(read_checkpoint(checkpoint_of(out))["global_step"])
+    except CheckpointError:
+        return 0
 
 
 def _count_steps_in_epochs(trainer: pl.Trainer) -> None:
@@ -214,18 +225,22 @@ def _count_steps_in_epochs(trainer: pl.Trainer) -> None:
     Lightning would take every start with ``max_steps`` for one within an epoch, and end an epoch that is complete a second time.
     It would validate where ``max_time`` ends a run within an epoch, and the resumed run again at the end of the epoch.
     """
-    trainer.fit_loop._iteration_based_training = lambda: False  # pyright: ignore[reportAttributeAccessIssue]
+    # No closures: with strategy=ddp_spawn the trainer is pickled.
+    trainer.fit_loop._iteration_based_training = _never  # pyright: ignore[reportAttributeAccessIssue]
+    trainer.fit_loop.epoch_loop._should_check_val_fx = functools.partial(_is_due_anyway, trainer)
+
+
+def _never() -> bool:
+    return False
+
+
+def _is_due_anyway(trainer: pl.Trainer, data_fetcher: Any) -> bool:
     loop = trainer.fit_loop.epoch_loop
-    is_due = loop._should_check_val_fx
-
-    def is_due_anyway(data_fetcher: Any) -> bool:
-        stops, trainer.should_stop = trainer.should_stop, False
-        try:
-            return is_due(data_fetcher)
-        finally:
-            trainer.should_stop = stops
-
-    loop._should_check_val_fx = is_due_anyway
+    stops, trainer.should_stop = trainer.should_stop, False
+    try:
+        return type(loop)._should_check_val_fx(loop, data_fetcher)
+    finally:
+        trainer.should_stop = stops
 
 
 def description(module: MotionDiffusion) -> str:

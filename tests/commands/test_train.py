@@ -1,6 +1,7 @@
 """The commands, end to end, on small runs."""
 
 import csv
+import json
 import math
 import os
 import socket
@@ -393,6 +394,23 @@ def test_two_processes_train_the_model_of_one_with_their_batches_together(tmp_pa
     assert done.stdout.count("everything is in") == 1
     assert command("train.py", *DISTRIBUTED, "loader.batch_size=8", "out=one", cwd=tmp_path).returncode == 0
     same_curve(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_processes_that_are_spawned_share_a_cached_set_and_leave_a_whole_run(tmp_path: Path) -> None:
+    """Trainer, module and data are pickled; the second start takes the set from the cache."""
+    (tmp_path / "walks").mkdir()
+    walks = np.cumsum(np.random.default_rng(0).normal(scale=0.01, size=(8, 20, 20, 3)), axis=1)
+    for i, walk in enumerate(walks):
+        np.savez(tmp_path / "walks" / f"s{i}.npz", clips=walk[None], fps=20.0)
+    data = ["data=folder", "data.root=walks", "data.on_outlier=keep", "cache=cache"]
+    small = [*(given for given in SMALL if not given.startswith("data.")), "T=7", "condition=none"]
+    for out, taken in (("one", False), ("two", True)):
+        spawn = ["trainer.devices=2", "+trainer.strategy=ddp_spawn", f"out={out}"]
+        done = process("train.py", *small, *data, *spawn, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert ("taken from" in done.stdout) == taken and "\n6 steps in" in done.stdout
+        assert json.loads((tmp_path / out / "run.json").read_text())["starts"][-1]["steps"] == 6
 
 
 @pytest.mark.slow
