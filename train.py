@@ -20,13 +20,13 @@ from callbacks.interrupt import StopBetweenBatches
 from datamodules.cache import through_cache
 from datamodules.pose import PoseDataModule
 from datamodules.split import list_digest
-from ddpm import resuming, runs, sweep
+from ddpm import limits, resuming, runs, sweep
 from ddpm.command import command, composed, plain
 from ddpm.config import RESUMED, construct
 from ddpm.errors import ConfigError
 from ddpm.files import write_durably
 from ddpm.fine_tuning import Origin, validation_loss
-from ddpm.limits import Config, checked, refuse_processes, refuse_too_small, refuse_unknown_monitor
+from ddpm.limits import Config
 from ddpm.record import record_start
 from ddpm.training import (
     compile_network,
@@ -72,7 +72,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
         cfg = cfg.copy()
         for key, value in ({} if origin is None else origin.settings(cfg, overrides)).items():
             OmegaConf.update(cfg, key, value, merge=False)
-        config = checked(plain(cfg, trust), given)
+        config = limits.checked(plain(cfg, trust), given)
         if trust is not None:
             resuming.refuse_outside(config, out)
         averages = config["callbacks"].get("ema")
@@ -83,12 +83,11 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
             resumed_step = resuming.refuse_another_run(resume, saved)
         pl.seed_everything(config["seed"], workers=True, verbose=False)
         quiet_lightning()
-
         loggers = make_loggers(config["logger"], resumed_step)
         callbacks = [construct(node, f"callbacks.{name}") for name, node in config["callbacks"].items()]
         # It refuses to run without a logger, and logger=none is a legitimate wish.
         callbacks = [c for c in callbacks if loggers or not isinstance(c, LearningRateMonitor)]
-        refuse_unknown_monitor(callbacks)
+        limits.refuse_unknown_monitor(callbacks)
         trainer = make_trainer(config["trainer"], [*callbacks, StopBetweenBatches()], loggers, out)
 
         clips = through_cache(construct, config["cache"])(config["data"], "data")
@@ -96,6 +95,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
             log.warning("data: %s", flaw)
         clips = clips if origin is None else origin.relabelled(clips)
         data: PoseDataModule = construct(config["loader"], "loader")(clips=clips)
+        limits.refuse_unheld_monitor(callbacks, data)
         module = fitted_module(config, data, origin)
         if resume is not None:
             resuming.refuse_incomplete(resume, module, trainer, averages is not None)
@@ -107,7 +107,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
         module.save_hyperparameters(module.configuration, logger=False)
         if runs.is_first_process():  # from here on there is a run
             runs.remove_what_was_left(out)
-            refuse_too_small(out / "checkpoints", module, trainer.checkpoint_callbacks)
+            limits.refuse_too_small(out / "checkpoints", module, trainer.checkpoint_callbacks)
             write_durably(out / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)).encode())
         begin()
         log.info("%s, on %s in %s", description(module), trainer.strategy.root_device, trainer.precision)
@@ -129,7 +129,7 @@ def main(cfg: DictConfig) -> float:
     out, resume, cache, trust = context.runtime.output_dir, cfg.resume, cfg.cache, cfg.trust
     with runs.new_if_used(Path(out)):
         if context.mode == RunMode.MULTIRUN:
-            refuse_processes(cfg.trainer.devices, cfg.trainer.get("strategy", ""))
+            limits.refuse_processes(cfg.trainer.devices, cfg.trainer.get("strategy", ""))
             if (value := sweep.finished(Path(out), list(context.overrides.task))) is not None:
                 log.info("%s: finished before, left as it is", out)
                 return value

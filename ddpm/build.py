@@ -124,11 +124,13 @@ def build_model(
     ground = skeleton.ground_axes if travel == "steps" else ()
     steps = [skeleton.root * skeleton.coords + axis for axis in ground]
     classes = len(class_names) if isinstance(condition, LabelCondition) else 0
-    _refuse_large({"model": model, **{key: config[key] for key in ("prediction", "timesteps")}}, (steps, classes), trust, numbers)
+    parts = {"model": model, **{key: config[key] for key in ("prediction", "timesteps")}}
+    network = _refuse_large(parts, (steps, classes), trust, numbers).get("model")
     prediction = part("prediction")
     prediction.prepare(steps, classes)
-    with contextlib.nullcontext() if device is None else torch.device(device):
-        network = construct_part(model, "model", trust)
+    if network is None or device != "meta":
+        with contextlib.nullcontext() if device is None else torch.device(device):
+            network = construct_part(model, "model", trust)
     diffusion = DenoiseDiffusion(
         network,
         config["T"],
@@ -163,15 +165,15 @@ def sketching(node: Mapping[str, Any], key: str) -> Iterator[None]:
 
 def _refuse_large(
     nodes: Mapping[str, Any], classes: tuple[Sequence[int], int], trust: Sequence[str] | None, numbers: float
-) -> None:
-    """Build the project's own parts without memory, and refuse them if they hold too much; for the rest see `build_model`."""
-    held = 0
+) -> dict[str, Any]:
+    """The project's own parts without memory, refused if they hold too much; for the rest see `build_model`."""
+    held, sketches = 0, {}
     for key, node in nodes.items():
         check(node, key, trust)
         if not isinstance(node, Mapping) or node.get("_target_") not in PARTS:
             continue
         with sketching(node, key):
-            sketch = construct_part(node, key, trust)
+            sketch = sketches[key] = construct_part(node, key, trust)
             if key == "prediction":
                 sketch.prepare(*classes)
         if isinstance(sketch, nn.Module):
@@ -179,6 +181,7 @@ def _refuse_large(
         if held > 2 * numbers + 10**6:  # what is a little short is named where the weights are loaded
             raise ConfigError(f"{key}: needs {held} numbers, there are only {numbers}; it is of another run, or damaged")
         refuse_beyond_memory(f"{key}: its {held} numbers", 4 * held, f"make it smaller: {node}")
+    return sketches
 
 
 def with_channels(config: Mapping[str, Any]) -> dict[str, Any]:

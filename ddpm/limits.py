@@ -13,11 +13,12 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from ddpm.build import LIMITS as MOST
-from ddpm.build import sketching, with_channels
+from ddpm.build import with_channels
 from ddpm.config import blaming, check, construct
 from ddpm.errors import ConfigError, outside, refuse, refuse_split
 from ddpm.files import refuse_unwritable
 from ddpm.memory import refuse_beyond_memory, training_memory
+from ddpm.metrics.reference import ENOUGH, RealData, holds_out_enough
 from ddpm.module import MotionDiffusion, build_module
 from ddpm.process.condition import vector_statistics
 from ddpm.process.samplers import cost
@@ -163,16 +164,14 @@ def _try_parts(config: Mapping[str, Any]) -> None:
     frames, batch = config["frames"], loader.get("batch_size", 1)
     width = model.get("clip_dim") or 2
     numbers = vector_statistics(torch.arange(2.0)[:, None].expand(2, width))
+    module = build_module({**config, "model": model}, 20.0, ("a", "b"), (1, 1, 0), numbers, trainable=True, device="meta")
     if model["_target_"].startswith("ddpm."):
-        with sketching(model, "model"):
-            network = construct({**model, "clip_dim": None}, "model")
         channels = config["model"]["in_channels"]
         inputs = {"xt": torch.empty(2, channels, frames, device="meta"), "t": torch.zeros(2, dtype=torch.long, device="meta")}
-        needed = training_memory(network, inputs, batch)
+        needed = training_memory(module.diffusion.eps_model, inputs, batch)  # pyright: ignore[reportArgumentType]
         sizes = [f"model.{key}={model[key]}" for key in ("model_channels", "channel_mult", "depth") if key in model]
         what = f"training with loader.batch_size={batch}, frames={frames}, {', '.join(sizes)}"
         refuse_beyond_memory(what, needed, "give less of these", config["trainer"]["accelerator"])
-    module = build_module({**config, "model": model}, 20.0, ("a", "b"), (1, 1, 0), numbers, trainable=True, device="meta")
     cost(module.sampler, module.diffusion.alpha_bar)
     module.diffusion.timesteps(2, config["T"], torch.device("cpu"))
     if loader.get("augment"):
@@ -189,6 +188,21 @@ def suitable_precision(accelerator: str) -> str:
     """bf16-mixed on a CUDA device that computes in it, else 32-true."""
     on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+
+
+def refuse_unheld_monitor(callbacks: Sequence[pl.Callback], data: RealData) -> None:
+    """Check that no callback monitors a distance to training clips.
+
+    Raises:
+        ConfigError: one does, since too few clips are held out.
+    """
+    measuring = [m for c in callbacks if str(m := getattr(c, "monitor", None)).startswith("metrics/")]
+    if measuring and not holds_out_enough(data):
+        raise ConfigError(
+            f"callbacks: monitor={measuring[0]}: fewer than {ENOUGH} windows are held out, so that generated clips are "
+            "compared with training clips too, and copies of those would look best; monitor val/loss, or hold out more "
+            "(loader.val_fraction)"
+        )
 
 
 def refuse_unknown_monitor(callbacks: Sequence[pl.Callback]) -> None:

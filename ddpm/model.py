@@ -3,8 +3,9 @@
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,7 @@ class MotionModel(nn.Module):
             script: actions one after the other, each with its seconds, which give the length; the same for all clips.
             cost: of clips in metres, a function that samples are led to make small, see `ddpm.process.constraints.Cost`.
             guidance: weight, 1 for none; None for that of the condition; or an `Autoguidance`, also without a condition.
-            project: ``bones`` or None; the empty string for the module's own.
+            project: ``bones``, or ``none`` or None; the empty string for the module's own.
             fps: frames per second to which clips are resampled; None for those of training, in which ``frames`` counts.
             tempo: 2 makes the motion twice as fast.
             sampler: None for the module's own.
@@ -162,9 +163,10 @@ class MotionModel(nn.Module):
                 finite and differentiable; a device that is not there; or what the sampler refuses of ``steps``.
         """
         length = self._length(frames, loop, script)
-        if isinstance(seeds, int | Sized):
-            self.refuse_large(len(seeds) if isinstance(seeds, Sized) else seeds, length)
         seeds = seeds_of(seeds)
+        self.refuse_large(len(seeds), length)
+        if steps is not None and not (isinstance(steps, Integral) and steps >= 1):
+            raise ValueError(f"steps={steps!r} must be a whole number of at least 1, or None")
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
         if action is not None:
@@ -182,6 +184,8 @@ class MotionModel(nn.Module):
         if device is not None:
             self.to(choose_device(device))
         sampler = self.sampler if sampler is None else sampler
+        if not callable(sampler):
+            raise ValueError(f"sampler={sampler!r} must be a function such as ddpm.process.samplers.ddim")
         sampler = sampler if steps is None else functools.partial(sampler, steps=steps)
         windows = Windows(length, self.frames, loop) if loop or script is not None else self.windows(length)
         if script is None or windows is None:
@@ -214,11 +218,11 @@ class MotionModel(nn.Module):
                     f"script={script!r:.200} must be pairs of an action and its seconds, as [('walk', 3.0), ('wave', 2.0)], in "
                     f"all from {self.frames / self.fps:g}, the clip of training, to {LONGEST / self.fps:g}"
                 )
-        if not isinstance(length, int) or not 1 <= length <= LONGEST:
-            raise ValueError(f"frames={length} must be a whole number from 1 to {LONGEST}")
+        if not isinstance(length, Integral) or not 1 <= length <= LONGEST:
+            raise ValueError(f"frames={length!r} must be a whole number from 1 to {LONGEST}")
         if loop and length < self.frames:
             raise ValueError(f"loop: frames={length} must be at least {self.frames}, the clip of training")
-        return length
+        return int(length)
 
     def windows(self, length: int) -> Windows | None:
         """Those that a clip longer than those of training is made of; None for others."""
@@ -320,7 +324,7 @@ class MotionModel(nn.Module):
             ``(clips, frames, joints, coords)`` float32 in metres, on the CPU.
         """
         alpha_bar = self.diffusion.alpha_bar if start is None else self.diffusion.alpha_bar[: start + 1]
-        project = self.project if project == "" else project
+        project = self.project if project == "" else None if project == "none" else project
         towards = None if cost is None else Towards(noise[0], self.normalizer, self.diffusion.prediction, cost)
         denoise = self.denoiser(cond, guidance, project, [move for move in (towards, known) if move is not None], windows)
         with evaluating(self):
@@ -345,10 +349,10 @@ class MotionModel(nn.Module):
             self._refuse_as_guide(worse)
         elif self.condition is None and weight not in (None, 1):
             raise ValueError(f"guidance={weight}: this model has no condition to guide towards, it was trained without labels")
-        if weight is not None and not 0 <= weight < math.inf:
-            raise ValueError(f"guidance={weight} must be a number that is not negative; 1 is none")
+        if weight is not None and not (isinstance(weight, Real) and 0 <= weight < math.inf):
+            raise ValueError(f"guidance={weight!r} must be a number that is not negative; 1 is none")
         if project not in (None, "bones"):
-            raise ValueError(f"project={project!r} must be bones or null")
+            raise ValueError(f"project={project!r} must be bones, none or None")
         if project == "bones" and self.skeleton.coords == 2:
             raise ValueError(
                 "project=bones: in pictures bones change their length with their direction; use project=none or null"

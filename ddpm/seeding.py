@@ -2,7 +2,7 @@
 
 import hashlib
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import SupportsIndex
 
 
@@ -12,18 +12,22 @@ def derive_seed(*parts: int | str) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def seeds_of(seeds: int | Iterable[SupportsIndex]) -> list[int]:
-    """The seeds 0..n-1 for a number n, else those given; a ValueError for none, or one that is no whole number in 0..2^63-1."""
+def seeds_of(seeds: SupportsIndex | Iterable[SupportsIndex]) -> Sequence[int]:
+    """The seeds 0..n-1 for a number n, else those given, a range as it is; a ValueError for none, or one that is no whole number
+    in 0..2^63-1."""
     give = "give how many clips, as sample(16), or their seeds, as sample(range(16)) or sample([3, 14])"
     try:
         if isinstance(seeds, bool):
             raise TypeError
-        found = list(range(seeds)) if isinstance(seeds, int) else [operator.index(seed) for seed in seeds]
+        is_number = isinstance(seeds, int) or getattr(seeds, "ndim", None) == 0  # also one of numpy or torch
+        given = range(operator.index(seeds)) if is_number else seeds  # type: ignore[arg-type]
+        found = given if isinstance(given, range) else [operator.index(seed) for seed in given]  # type: ignore[union-attr]
     except TypeError as error:
         raise ValueError(f"seeds={seeds!r} must be whole numbers; {give}") from error
     if not found:
         raise ValueError(f"seeds={seeds!r} asks for no clip; {give}")
-    if not 0 <= min(found) <= max(found) < 2**63:
+    ends = (found[0], found[-1]) if isinstance(found, range) else (min(found), max(found))
+    if not all(0 <= end < 2**63 for end in ends):
         bad = next(seed for seed in found if not 0 <= seed < 2**63)
         raise ValueError(f"seeds hold {bad}, they must be in 0..2^63-1; {give}")
     return found

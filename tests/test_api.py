@@ -103,7 +103,9 @@ def test_samples_are_clips_that_say_what_they_are(model: MotionDiffusion) -> Non
     assert torch.equal(clips.positions, clips.positions.float().double()), "the numbers of float32"
 
 
-@pytest.mark.parametrize("seeds", [range(4), [0, 1, 2, 3], (0, 1, 2, 3), np.arange(4), torch.arange(4)])
+@pytest.mark.parametrize(
+    "seeds", [range(4), [0, 1, 2, 3], (0, 1, 2, 3), np.arange(4), torch.arange(4), np.int64(4), np.array(4), torch.tensor(4)]
+)
 def test_a_number_of_clips_is_the_first_seeds(model: MotionDiffusion, seeds: Any) -> None:
     few, all_of_them = model.sample(4), model.sample(seeds)
     assert torch.equal(few.positions, all_of_them.positions) and few.seeds.tolist() == all_of_them.seeds.tolist() == [0, 1, 2, 3]
@@ -128,6 +130,37 @@ def test_a_number_of_clips_is_the_first_seeds(model: MotionDiffusion, seeds: Any
 def test_seeds_that_are_none_are_named_with_what_to_give(model: MotionDiffusion, seeds: Any, named: str) -> None:
     with pytest.raises(ValueError, match=rf"{named}.*give how many clips, as sample\(16\), or their seeds"):
         model.sample(seeds)
+
+
+def test_one_seed_in_an_array_is_no_number_of_clips(model: MotionDiffusion) -> None:
+    for seeds in (torch.tensor([5]), np.array([5])):
+        assert model.sample(seeds).seeds.tolist() == [5]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"steps": 1.5}, "steps=1.5 must be a whole number"),
+        ({"frames": 8.0}, "frames=8.0 must be a whole number"),
+        ({"guidance": "2"}, "guidance='2' must be a number"),
+        ({"project": "bone"}, "project='bone' must be bones, none or None"),
+        ({"sampler": "ddim"}, "sampler='ddim' must be a function"),
+    ],
+)
+def test_arguments_of_another_kind_are_named(model: MotionDiffusion, arguments: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        model.sample(1, **arguments)
+
+
+def test_numbers_of_numpy_are_numbers(model: MotionDiffusion) -> None:
+    given = model.sample(2, frames=np.int64(8), steps=np.int64(3), guidance=np.float32(2), project="none")
+    assert torch.equal(given.positions, model.sample(2, frames=8, steps=3, guidance=2.0, project=None).positions)
+
+
+def test_more_clips_than_memory_holds_are_refused_at_once(model: MotionDiffusion) -> None:
+    for seeds in (10**12, range(10**12)):
+        with pytest.raises(ValueError, match="1000000000000 clips"):
+            model.sample(seeds)
 
 
 def test_actions_take_turns(model: MotionDiffusion) -> None:
@@ -162,7 +195,7 @@ def test_steps_are_network_calls(model: MotionDiffusion) -> None:
     called.clear()
     model.sample(3, sampler=unipc, steps=2, batch_size=2)
     assert len(called) == 4
-    with pytest.raises(ValueError, match="steps=0 must be at least 1"):
+    with pytest.raises(ValueError, match="steps=0 must be a whole number of at least 1"):
         model.sample(1, steps=0)
     with pytest.raises(ValueError, match="batch_size=0"):
         model.sample(1, batch_size=0)

@@ -39,6 +39,11 @@ def held_out(data: RealData) -> Tensor:
     return data.val_recordings[~torch.isin(data.val_recordings, data.train_recordings)]
 
 
+def holds_out_enough(data: RealData) -> bool:
+    """Whether the held-out recordings alone suffice as a reference."""
+    return len(data.whole_windows(held_out(data), ENOUGH)) >= ENOUGH
+
+
 def reference(data: RealData, which: Literal["auto", "held_out", "all"] = "auto") -> Reference:
     """The held-out windows, all windows, or ``auto``: the held-out ones if there are 64 of them, else all.
 
@@ -50,7 +55,7 @@ def reference(data: RealData, which: Literal["auto", "held_out", "all"] = "auto"
     unseen = held_out(data)
     if which == "held_out" and len(unseen) == 0:
         raise ValueError("reference=held_out: no recordings are held out (loader.val_fraction=0); use reference=all")
-    use_unseen = which == "held_out" or (which == "auto" and len(data.whole_windows(unseen, ENOUGH)) >= ENOUGH)
+    use_unseen = which == "held_out" or (which == "auto" and holds_out_enough(data))
     motions, chosen = windows(data, unseen if use_unseen else torch.arange(len(data.clips)), MOST)
     names = [data.clips.subjects[i] for i in chosen.tolist()]
     known = [name for name in names if name is not None]

@@ -144,13 +144,13 @@ def vary(
         raise ValueError(f"strength={strength} must be in (0, 1]: 1 keeps nothing of the clip")
     start = max(round(strength * model.diffusion.n_steps) - 1, 1)
     conditions = None if labels is None else model.conditions(seeds, labels)
-    x0 = model.normalised(clip[None])
+    x0, windows = model.normalised(clip[None]), model.windows(len(clip))
 
     def generate(randn: SeededNoise, cond: Tensor | None, seen: Observer | None) -> Tensor:
         noise = randn()
         xt = model.diffusion.q_sample(x0.expand_as(noise), torch.full((len(noise),), start, device=model.device), noise)
         options = partial(model.generate, cond=cond, guidance=guidance, project=project, sampler=sampler)
-        return options(xt, randn, start=start, observer=seen)
+        return options(xt, randn, start=start, windows=windows, observer=seen)
 
     clips = model.in_batches(generate, seeds, len(clip), conditions, sampler, batch_size, "varying", start)
     return model.as_clips(clips, torch.tensor(seeds), labels)
@@ -289,14 +289,17 @@ def invert(model: MotionModel, clips: Tensor, steps: int, batch_size: int = 64) 
     Returns:
         The clips sampled again, and the noise ``(n, joints, coords, frames)``.
     """
-    denoise, alpha_bar = model.denoiser(None, None, None), model.diffusion.alpha_bar
+    windows, alpha_bar = model.windows(clips.shape[1]), model.diffusion.alpha_bar
+    denoise = model.denoiser(None, None, None, windows=windows)
     again, noises = [], []
     with torch.no_grad(), evaluating(model):
         for part in clips.split(batch_size):
             noise = ddim_inverse(denoise, model.normalised(part), alpha_bar, steps=steps)
             noises.append(noise.cpu())
             again.append(
-                model.generate(noise, partial(torch.zeros_like, noise), project=None, sampler=partial(ddim, steps=steps))
+                model.generate(
+                    noise, partial(torch.zeros_like, noise), project=None, sampler=partial(ddim, steps=steps), windows=windows
+                )
             )
     made, noise = torch.cat(again), torch.cat(noises)
     deviation, errors = noise.flatten(1).std(dim=1), (made - clips.to(made)).norm(dim=-1)

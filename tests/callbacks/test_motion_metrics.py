@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,8 @@ from callbacks.motion_metrics import MONITORS, MotionMetrics
 from datamodules.pose import PoseDataModule
 from datamodules.sets.synthetic import synthetic
 from ddpm.clips import Clips
+from ddpm.errors import ConfigError
+from ddpm.limits import refuse_unheld_monitor
 from ddpm.metrics.reference import reference
 from ddpm.metrics.suite import evaluate
 from ddpm.metrics.verdict import findings
@@ -171,6 +174,7 @@ def test_the_best_checkpoint_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(MotionMetrics, "_measure", measure)
     overrides = ["callbacks.motion_metrics.every=2", f"callbacks.best.monitor={monitor}", "trainer.max_epochs=5"]
+    overrides += ["data.n=40", "loader.val_fraction=0.5"]  # 64 windows are held out
     assert math.isfinite(train_script.train(compose("config", [*MEASURED, f"out={tmp_path}", *overrides])))
     assert next(values, None) is None, "epochs 2, 4 and 5"
     best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
@@ -181,3 +185,13 @@ def test_training_measures_and_logs(tmp_path: Path, caplog: pytest.LogCaptureFix
     caplog.set_level(logging.INFO)
     train_script.train(compose("config", [*MEASURED, f"out={tmp_path}", "callbacks.motion_metrics.n=32", "trainer.max_epochs=1"]))
     assert "ones: Fréchet distance at n=32: poses" in caplog.text and "training goes on" not in caplog.text
+
+
+@pytest.mark.parametrize(("held_out", "refused"), [(0.05, True), (0.3, False)])
+def test_a_distance_to_training_clips_chooses_no_checkpoint(skeleton: Skeleton, held_out: float, refused: bool) -> None:
+    """A model that copies its training clips would be the best one."""
+    data = PoseDataModule(synthetic(skeleton, 240, 20.0, 0), frames=24, val_fraction=held_out)
+    assert reference(data).held_out != refused
+    with pytest.raises(ConfigError, match="monitor=metrics/frechet_pose: fewer than 64 windows") if refused else nullcontext():
+        refuse_unheld_monitor([SimpleNamespace(monitor="metrics/frechet_pose")], data)  # type: ignore[list-item]
+    refuse_unheld_monitor([SimpleNamespace(monitor="val/loss")], data)  # type: ignore[list-item]

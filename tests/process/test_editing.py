@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ddpm.module import build_module
-from ddpm.process.editing import between, ddim_inverse, invert, slerp
+from ddpm.process.editing import between, ddim_inverse, edit, given_by, interpolate, invert, slerp, vary
 from ddpm.process.samplers import Denoise, SeededNoise, ddim, ddpm, dpmpp_2m
 from ddpm.process.schedules import cosine, linear, zero_terminal_snr
 
@@ -152,3 +152,21 @@ def test_negative_refinements_are_named() -> None:
     alpha_bar = alpha_bar_of(linear)
     with pytest.raises(ValueError, match="refinements=-1"):
         ddim_inverse(gaussian(alpha_bar, 0, 1), torch.zeros(1, 1), alpha_bar, refinements=-1)
+
+
+def test_the_network_sees_clips_as_long_as_in_training(tiny_config: dict[str, Any]) -> None:
+    """Also where a clip is longer: it is made of windows."""
+    model = build_module(tiny_config, 20.0)
+    clip = torch.randn(20, 20, 3, generator=torch.Generator().manual_seed(0)).cumsum(0) / 10
+    model.fit({"clips": clip.unfold(0, 8, 4), "mask": None})
+    seen: list[int] = []
+    model.diffusion.eps_model.register_forward_pre_hook(lambda network, given: seen.append(given[0].shape[-1]))
+    made = [
+        model.sample(1, frames=20),
+        vary(model, clip, 0.5, [0]),
+        invert(model, clip[None], 2)[0],
+        interpolate(model, (0, 1), 3, frames=20),
+        edit(model, clip, given_by(["0:9"], model.skeleton, 20), [0]),
+    ]
+    assert [clips.positions.shape[1] for clips in made] == [20] * 5
+    assert set(seen) == {8}
