@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ddpm.checkpoint import load_module
+from ddpm import load
 from ddpm.checkpoint_io import DurableCheckpointIO
 from ddpm.config import construct_part
 from ddpm.model import Autoguidance
@@ -499,7 +499,7 @@ def test_a_conditional_model_is_in_the_checkpoint(tiny_config: dict[str, Any], m
     content: dict[str, Any] = {"state_dict": module.state_dict(), "hyper_parameters": config}
     module.on_save_checkpoint(content)
     DurableCheckpointIO().save_checkpoint(content, tmp_path / "x.ckpt")
-    loaded = load_module(tmp_path / "x.ckpt")
+    loaded = load(tmp_path / "x.ckpt")
     walks, bows = torch.zeros(3, dtype=torch.long), torch.ones(3, dtype=torch.long)
     for arguments in ({}, {"labels": walks}, {"labels": bows, "guidance": 3.0}):
         assert torch.equal(loaded.sample([1, 2, 3], **arguments).positions, module.sample([1, 2, 3], **arguments).positions)
@@ -513,7 +513,7 @@ def test_a_run_from_before_there_were_conditions_still_loads(tiny_config: dict[s
     content: dict[str, Any] = {"state_dict": module.state_dict(), "hyper_parameters": tiny_config}
     content["motion"] = {"fps": 15.0, "class_names": list(NAMES)}
     DurableCheckpointIO().save_checkpoint(content, tmp_path / "x.ckpt")
-    loaded = load_module(tmp_path / "x.ckpt")
+    loaded = load(tmp_path / "x.ckpt")
     assert loaded.condition is None and loaded.project is None and loaded.class_names == NAMES
 
 
