@@ -74,10 +74,8 @@ def _bones(clips: ClipSet, total: int) -> list[str]:
             f"{', '.join(names[b] for b in worst[:3])} (up to {100 * spread[loose].max():.0f} %): positions are noisy, or not "
             "those of the joints"
         )
-    index = {name: b for b, name in enumerate(names)}
-    pairs = [(index[left], index[right]) for left, right in skeleton.left_right if left in index and right in index]
-    if pairs and skeleton.coords == 3:  # in a picture they are foreshortened
-        a, b = mean[:, [left for left, _ in pairs]], mean[:, [right for _, right in pairs]]
+    if (pairs := skeleton.bone_pairs) and skeleton.coords == 3:  # in a picture they are foreshortened
+        a, b = (mean[:, side] for side in np.array(pairs).T)
         if (uneven := np.abs(a - b) / np.maximum((a + b) / 2, 1e-9) > UNEVEN).any():
             k = int(uneven.sum(0).argmax())
             i = int(uneven[:, k].argmax())

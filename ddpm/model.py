@@ -236,7 +236,7 @@ class MotionModel(nn.Module):
         seeds: Sequence[int],
         frames: int,
         cond: Tensor | None,
-        sampler: Sampler,
+        sampler: Sampler | None,
         batch_size: int,
         text: str | None,
         start: int | None = None,
@@ -248,7 +248,7 @@ class MotionModel(nn.Module):
         """
         parts = [slice(first, first + batch_size) for first in range(0, len(seeds), batch_size)]
         alpha_bar = self.diffusion.alpha_bar if start is None else self.diffusion.alpha_bar[: start + 1]
-        with progress_bar(sampler, alpha_bar, len(parts), text or "", observer, hidden=text is None) as seen:
+        with progress_bar(sampler or self.sampler, alpha_bar, len(parts), text or "", observer, hidden=text is None) as seen:
             made = [generate(self.noise(seeds[part], frames), None if cond is None else cond[part], seen) for part in parts]
         return torch.cat(made)
 
