@@ -540,6 +540,16 @@ def test_the_average_is_the_recursion_it_claims_to_be(tmp_path: Path, monkeypatc
     torch.testing.assert_close(content["state_dict"]["diffusion.eps_model.out.2.weight"].double(), average, rtol=1e-5, atol=1e-8)
 
 
+def test_the_averaged_model_has_the_buffers_of_the_raw_one(tmp_path: Path) -> None:
+    train_script.train(small(tmp_path, "timesteps=importance", "timesteps.bins=7"))
+    content = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    averaged, raw = content["state_dict"], content["current_model_state"]
+    buffers = averaged.keys() - dict(load(tmp_path).named_parameters())
+    assert all(torch.equal(averaged[name], raw[name]) for name in buffers)
+    seen = [averaged[name] for name in buffers if name.endswith(("square", "seen"))]
+    assert len(seen) == 2 and all(values.any() for values in seen), "and they are not those of the start, which were 0"
+
+
 @pytest.mark.parametrize(
     ("model", "frames", "steps", "lr"),
     [("unet", 8, 150, 4e-3), pytest.param("transformer", 16, 300, 2e-3, marks=pytest.mark.slow)],

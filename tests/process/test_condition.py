@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from ddpm import load
 from ddpm.checkpoint_io import DurableCheckpointIO
 from ddpm.config import construct_part
+from ddpm.denoiser import guided_network
 from ddpm.model import Autoguidance
 from ddpm.module import MotionDiffusion, build_module
 from ddpm.normalizer import Normalizer
@@ -229,6 +230,23 @@ def test_guided_answers_are_a_line_through_the_exact_ones(weight: float) -> None
     torch.testing.assert_close(ab.sqrt() * said.x0_hat + (1 - ab).sqrt() * said.eps_hat, xt)
     assert torch.equal(nothing.x0_hat, without), "without an action there is nothing to guide towards"
     assert (with_it - without).abs().max() > 0.5
+
+
+def test_guidance_does_not_make_people_faster() -> None:
+    """The steps of the root keep the answers of the condition, whatever the weight above 1; all else is led away."""
+    module, t = knowing(), torch.linspace(100, 900, 9).long()
+    xt = torch.randn(9, 2, 3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    cond, steps = module.condition.encode(torch.arange(9) % 3), torch.zeros(2, 3, dtype=torch.bool)
+    normalizer = Normalizer(2, 3, root=1, travel=(0, 2))
+    steps[1, [0, 2]] = True
+    with torch.no_grad():
+        half, told, led = (
+            guided_network(module.diffusion, normalizer, module.condition, weight)(xt, t, cond) for weight in (0.5, 1.0, 3.0)
+        )
+    for less, conditional, more in zip(half[:2], told[:2], led[:2], strict=True):
+        assert torch.equal(more[:, steps], conditional[:, steps])
+        assert ((more - conditional).abs().amax((0, 3)) > 0.1)[~steps].all()
+        assert ((less - conditional).abs().amax((0, 3)) > 0.1).all(), "less guidance than the condition's is for all alike"
 
 
 def test_the_weight_0_forgets_the_action() -> None:
