@@ -138,7 +138,7 @@ def comparison(data: PoseDataModule) -> Callable[[Clips], Rows]:
     """
     real, owner = windows(data, torch.arange(len(data.clips)), MOST)
     classifier = train_classifier(real, data.clips.labels[owner])
-    training, unseen = whole(data, data.train_recordings), reference(data, "held_out").motions
+    training, unseen = whole(data, data.train_recordings), reference(data, "held_out").clips
 
     def rows(generated: Clips) -> Rows:
         if generated.positions.shape[1] != data.frames:

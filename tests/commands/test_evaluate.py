@@ -208,9 +208,9 @@ def test_the_reference_is_what_it_says(skeleton: Skeleton) -> None:
     everything = PoseDataModule(clips, 16, val_fraction=0)
     number = clips.lengths // 16
     assert reference(few).held_out == (int(number[few.val_recordings].sum()) >= 64)
-    assert len(reference(few, "all").motions) == int(number.sum())
+    assert len(reference(few, "all").clips) == int(number.sum())
     assert reference(few, "held_out").held_out
-    assert len(reference(few, "held_out").motions) == int(number[few.val_recordings].sum())
+    assert len(reference(few, "held_out").clips) == int(number[few.val_recordings].sum())
     assert reference(many).held_out and not reference(many, "all").held_out
     assert len(held_out(everything)) == 0 and not reference(everything).held_out
     with pytest.raises(ValueError, match="no recordings are held out"):
