@@ -44,7 +44,7 @@ from ddpm.config import construct  # noqa: E402
 from ddpm.files import write_durably  # noqa: E402
 from ddpm.metrics.classifier import train_classifier  # noqa: E402
 from ddpm.metrics.memorisation import memorisation  # noqa: E402
-from ddpm.metrics.reference import MOST, reference, whole, windows  # noqa: E402
+from ddpm.metrics.reference import MOST, full_recordings, reference, windows  # noqa: E402
 from ddpm.metrics.suite import evaluate  # noqa: E402
 from ddpm.metrics.table import number  # noqa: E402
 from ddpm.process.samplers import cost  # noqa: E402
@@ -138,7 +138,7 @@ def comparison(data: PoseDataModule) -> Callable[[Clips], Rows]:
     """
     real, owner = windows(data, torch.arange(len(data.clips)), MOST)
     classifier = train_classifier(real, data.clips.labels[owner])
-    training, unseen = whole(data, data.train_recordings), reference(data, "held_out").clips
+    training, unseen = full_recordings(data, data.train_recordings), reference(data, "held_out").clips
 
     def rows(generated: Clips) -> Rows:
         if generated.positions.shape[1] != data.frames:

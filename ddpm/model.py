@@ -18,7 +18,7 @@ from ddpm.errors import ConfigError
 from ddpm.memory import refuse_beyond_memory
 from ddpm.normalizer import Normalizer
 from ddpm.process.condition import LabelCondition, VectorCondition
-from ddpm.process.constraints import Cost, Known, Towards
+from ddpm.process.constraints import Cost, CostGuidance, Known
 from ddpm.process.diffusion import DenoiseDiffusion
 from ddpm.process.samplers import Observer, Sampler, SeededNoise, progress_bar
 from ddpm.process.windows import Windows
@@ -313,7 +313,7 @@ class MotionModel(nn.Module):
             cond: ``(clips, clip_dim)`` see `conditions`; None for clips of any kind.
             start: the diffusion step at which ``noise`` is; None for the last one.
             known: coordinates that are given; they are returned as they are.
-            cost: to be made small, see `ddpm.process.constraints.Towards`.
+            cost: to be made small, see `ddpm.process.constraints.CostGuidance`.
             windows: for a clip longer than those of training; ``cond`` may then be ``(clips, windows, clip_dim)``.
 
         Returns:
@@ -321,7 +321,7 @@ class MotionModel(nn.Module):
         """
         alpha_bar = self.diffusion.alpha_bar if start is None else self.diffusion.alpha_bar[: start + 1]
         project = self.project if project == "" else project
-        towards = None if cost is None else Towards(noise[0], self.normalizer, self.diffusion.prediction, cost)
+        towards = None if cost is None else CostGuidance(noise[0], self.normalizer, self.diffusion.prediction, cost)
         denoise = self.denoiser(cond, guidance, project, [move for move in (towards, known) if move is not None], windows)
         with evaluating(self):
             x0 = (sampler or self.sampler)(denoise, noise, alpha_bar, randn=randn, observer=observer)

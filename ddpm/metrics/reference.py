@@ -80,7 +80,7 @@ def windows_at(data: RealData, index: Tensor) -> Clips:
     return Clips.from_batch(batch["clips"], batch["mask"], fps=data.clips.fps, skeleton=data.clips.skeleton)
 
 
-def whole(data: RealData, recordings: Tensor) -> Clips:
+def full_recordings(data: RealData, recordings: Tensor) -> Clips:
     """``(n,)`` recordings in their full length; longer ones than 8 windows in pieces, with every window whole in one of them."""
     clips, longest = data.clips, 8 * data.frames
     step = longest - data.frames + 1

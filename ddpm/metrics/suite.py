@@ -14,7 +14,7 @@ from ddpm.metrics.classifier import Classification, classification, classifier_o
 from ddpm.metrics.comparison import Measured, compare, measures
 from ddpm.metrics.features import Projection
 from ddpm.metrics.memorisation import Memorisation, memorisation
-from ddpm.metrics.reference import LEAST, RealData, Reference, held_out, whole
+from ddpm.metrics.reference import LEAST, RealData, Reference, full_recordings, held_out
 from ddpm.metrics.reference import reference as real_clips
 from ddpm.seeding import derive_seed
 from ddpm.skeleton import Skeleton
@@ -177,7 +177,7 @@ def evaluate_all(
     if not searched or not len(held_out(data)):
         return found, None
     n = len(data.train_recordings)
-    training = whole(data, data.train_recordings[torch.linspace(0, n - 1, min(n, searched)).round().long()])
+    training = full_recordings(data, data.train_recordings[torch.linspace(0, n - 1, min(n, searched)).round().long()])
     unseen = real.clips if real.held_out else real_clips(data, "held_out").clips
     return replace(found, memorisation=memorisation(generated, training, unseen)), training
 

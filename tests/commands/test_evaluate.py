@@ -18,7 +18,7 @@ from ddpm.clips import Clips
 from ddpm.errors import ConfigError, DataError
 from ddpm.files import write_json
 from ddpm.metrics import degraded, sampler_table, suite
-from ddpm.metrics.reference import held_out, reference, whole
+from ddpm.metrics.reference import full_recordings, held_out, reference
 from ddpm.metrics.table import lines, number
 from ddpm.metrics.verdict import findings, floors, is_far, steps_trained
 from ddpm.skeleton import Skeleton
@@ -216,12 +216,12 @@ def test_the_reference_is_what_it_says(skeleton: Skeleton) -> None:
     with pytest.raises(ValueError, match="no recordings are held out"):
         reference(everything, "held_out")
     few.frames = 8  # they are up to 100 frames long, and pieces 64
-    pieces = whole(few, torch.arange(150))
+    pieces = full_recordings(few, torch.arange(150))
     assert int(pieces.lengths.max()) == 64 and bool((pieces.lengths >= 8).all())
     held = (clips.lengths - 7).sum()
     assert (pieces.lengths - 7).sum() == held, "every window is in one of them"
     few.frames = 16
-    recordings = whole(few, few.train_recordings[:5])
+    recordings = full_recordings(few, few.train_recordings[:5])
     for k, i in enumerate(few.train_recordings[:5].tolist()):
         length = int(clips.lengths[i])
         torch.testing.assert_close(recordings.positions[k, :length].float(), clips.recording(i))
