@@ -90,7 +90,7 @@ def compare(cfg: DictConfig) -> Path:
     # Refuses what cannot run.
     calls = [cost(sampler, module.diffusion.alpha_bar, module.calls_at).calls for *_, sampler in wanted]
     data = own_data(run, values["data"], through_cache(partial(construct_data, trust=cfg.trust), cfg.cache))
-    real, digest = reference(data, "all").motions, data.clips.fingerprint()[:12]
+    real, digest = reference(data, "all").clips, data.clips.fingerprint()[:12]
     earlier = [] if cfg.beside is None else earlier_rows(cfg.beside, {"n": cfg.n, "real": len(real), "data": digest})
     out, table, shown = Path(cfg.out), Path(cfg.out, "quality.csv"), []
 

@@ -68,7 +68,7 @@ def evaluate(cfg: DictConfig) -> Path:
     options = {key: config[key] for key in ("legacy", "fast", "seed")}
     generated, data, real, about = measured(config)
     which = "recordings held out from training" if real.held_out else "all recordings, also those of training"
-    lead = f"{len(generated)} generated clips of {about['data']['frames']} frames against {len(real.motions)} real ones: {which}"
+    lead = f"{len(generated)} generated clips of {about['data']['frames']} frames against {len(real.clips)} real ones: {which}"
     log.info("%s", lead)
     found, training = suite.evaluate_all(generated, data, real, config["training"], **options)
     wrong = findings(found, about["steps"])
@@ -82,7 +82,7 @@ def evaluate(cfg: DictConfig) -> Path:
     log.info("%s", path)
     if config["report"]:
         name, page = config["clips"] or config["ckpt"], path.with_name("report.html")
-        write_report(page, name, lead, found, wrong, generated, real.motions, training, about)
+        write_report(page, name, lead, found, wrong, generated, real.clips, training, about)
         log.info("%s", page)
     return path
 

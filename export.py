@@ -11,7 +11,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from ddpm.checkpoint import load_module
+from ddpm import load
 from ddpm.command import command
 
 log = logging.getLogger("export")
@@ -30,7 +30,7 @@ class Config:
 
 def export(cfg: DictConfig) -> list[Path]:
     """Write the file and its card; for both and for errors see `ddpm.model.MotionModel.export`."""
-    files = load_module(cfg.ckpt, cfg.trust).export(Path(cfg.out, cfg.file), cfg.half)
+    files = load(cfg.ckpt, cfg.trust).export(Path(cfg.out, cfg.file), cfg.half)
     for file in files:
         log.info("%s: %d bytes", file, file.stat().st_size)
     return files

@@ -65,14 +65,14 @@ def inspect_data(cfg: DictConfig) -> Path:
     every = max(1, len(clips.frames) // 500)
     draw_skeleton(out / "skeleton.png", clips.skeleton, clips.frames[::every].numpy())
     if cfg.gif_clips > 0:
-        shown = some(clips, cfg.gif_clips, cfg.frames)
+        shown = middle_clips(clips, cfg.gif_clips, cfg.frames)
         for ending in ("gif", "html"):
             shown.save(out / f"clips.{ending}")
     log.info("pictures are in %s: skeleton.png%s", out, ", clips.gif, clips.html" if cfg.gif_clips else "")
     return out
 
 
-def some(clips: ClipSet, n: int, frames: int) -> Clips:
+def middle_clips(clips: ClipSet, n: int, frames: int) -> Clips:
     """The middles of ``n`` recordings, of as many classes as possible, spread over the data, with class or file as label."""
     label = clips.labels.numpy()
     order = np.argsort(label, kind="stable")

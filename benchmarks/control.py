@@ -42,7 +42,7 @@ Row = tuple[str, float, list[float]]
 
 def guidance(model: MotionModel, data: PoseDataModule, n: int, guide: MotionModel | None) -> Iterator[Row]:
     """A row for every weight, of the same seeds and actions."""
-    real, classifier = reference(data, "all").motions, classifier_of(data)
+    real, classifier = reference(data, "all").clips, classifier_of(data)
     labels = model.labels(range(n))
 
     def row(clips: Clips, asked: Tensor) -> list[float]:
@@ -86,7 +86,7 @@ def plot(path: Path, rows: list[Row]) -> None:
 
 def seams(model: MotionModel, data: PoseDataModule, n: int) -> Iterator[str]:
     """Changes of long clips at seams and elsewhere, over the mean of real clips."""
-    real = changes(reference(data, "all").motions.positions)
+    real = changes(reference(data, "all").clips.positions)
     unit, tail = real.mean(), real.flatten().quantile(0.95)
     yield f"real clips: mean 1, 95th percentile {tail / unit:.2f}"
 

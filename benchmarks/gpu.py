@@ -38,7 +38,7 @@ from benchmarks.speed import (  # noqa: E402
     plain_unet,
     training_step,
 )
-from ddpm.checkpoint import load_module  # noqa: E402
+from ddpm import load  # noqa: E402
 from ddpm.files import write_json  # noqa: E402
 from ddpm.process.samplers import ddpm, unipc  # noqa: E402
 from ddpm.runs import versions  # noqa: E402
@@ -165,7 +165,7 @@ def resumed(device: torch.device, scale: Scale) -> Iterator[Row]:
         for last in (("out=whole",), ("out=parts", "trainer.max_epochs=1"), ("out=parts", "resume=auto")):
             with contextlib.chdir(folder):
                 train_script.train(composed(*given, *last))
-        one, other = (load_module(Path(folder, run)).diffusion.eps_model.parameters() for run in ("whole", "parts"))
+        one, other = (load(Path(folder, run)).diffusion.eps_model.parameters() for run in ("whole", "parts"))
         pairs = [(a.detach(), b.detach()) for a, b in zip(one, other, strict=True)]
         norm = sum(float(a.square().sum()) for a, _ in pairs) ** 0.5
         apart = sum(float((a - b).square().sum()) for a, b in pairs) ** 0.5

@@ -34,16 +34,17 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import ddpm  # noqa: E402
 import train as train_script  # noqa: E402, F401  registers the configuration's schema
 from benchmarks.peers import PEERS, Trained, train_peer  # noqa: E402
 from datamodules.pose import PoseDataModule  # noqa: E402
-from ddpm.checkpoint import load_module, read_checkpoint  # noqa: E402
+from ddpm.checkpoint import read_checkpoint  # noqa: E402
 from ddpm.clips import Clips  # noqa: E402
 from ddpm.config import construct  # noqa: E402
 from ddpm.files import write_durably  # noqa: E402
 from ddpm.metrics.classifier import train_classifier  # noqa: E402
 from ddpm.metrics.memorisation import memorisation  # noqa: E402
-from ddpm.metrics.reference import MOST, reference, whole, windows  # noqa: E402
+from ddpm.metrics.reference import MOST, full_recordings, reference, windows  # noqa: E402
 from ddpm.metrics.suite import evaluate  # noqa: E402
 from ddpm.metrics.table import number  # noqa: E402
 from ddpm.process.samplers import cost  # noqa: E402
@@ -88,7 +89,7 @@ def train_ours(args: argparse.Namespace) -> Trained:
             steps, seconds = run(Path(folder, "rehearsal"), 6 * args.minutes, "trainer.max_steps=1000000")
         last = [f"trainer.max_steps={max(round(60 * args.minutes * steps / seconds), 1)}"]
     steps, seconds = run(args.out / "run", 60 * args.minutes, *last)
-    module = load_module(args.out / "run")
+    module = ddpm.load(args.out / "run")
 
     def sample(n: int, calls: int | None) -> tuple[Tensor, int]:
         sampler = module.sampler if calls is None else functools.partial(module.sampler, steps=calls)
@@ -137,7 +138,7 @@ def comparison(data: PoseDataModule) -> Callable[[Clips], Rows]:
     """
     real, owner = windows(data, torch.arange(len(data.clips)), MOST)
     classifier = train_classifier(real, data.clips.labels[owner])
-    training, unseen = whole(data, data.train_recordings), reference(data, "held_out").motions
+    training, unseen = full_recordings(data, data.train_recordings), reference(data, "held_out").clips
 
     def rows(generated: Clips) -> Rows:
         if generated.positions.shape[1] != data.frames:

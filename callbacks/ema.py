@@ -7,6 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import WeightAveraging
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class EMA(WeightAveraging):
@@ -51,9 +52,10 @@ class EMA(WeightAveraging):
         averaged, current, own_buffers, buffers = self._tensors
         with torch.no_grad():
             if n == 0:
-                torch._foreach_copy_(averaged, current)  # pyright: ignore[reportPrivateImportUsage]
+                for own, now in zip(averaged, current, strict=True):
+                    own.copy_(now)
             else:
-                torch._foreach_lerp_(averaged, current, 1 - min(self.decay, (1 + n) / (10 + n)))  # pyright: ignore[reportPrivateImportUsage]
+                get_ema_multi_avg_fn(min(self.decay, (1 + n) / (10 + n)))(averaged, current, n)
             for own, buffer in zip(own_buffers, buffers, strict=True):
                 own.copy_(buffer)  # not averaged, but as they are now
         self._average_model.n_averaged += 1

@@ -93,7 +93,7 @@ class MotionMetrics(Callback):
                 bad = int((~generated.finite).sum())
                 self._warn("exploding", f"motion explodes: {bad} of {self.n} clips are not finite. {DIVERGED}")
                 return {}
-            found = evaluate(generated, real.motions, fast=True, seed=self.seed)
+            found = evaluate(generated, real.clips, fast=True, seed=self.seed)
             wrong = findings(found, steps_trained(self._step, module.hparams))
             self._warned &= {finding.name for finding in wrong}
             for finding in wrong:
@@ -115,7 +115,7 @@ class MotionMetrics(Callback):
             self._reference = reference(data)
             if why := too_little(data, self._reference):
                 log.warning("motion is not measured in this training: %s", why)
-        return self._reference if len(self._reference.motions) >= LEAST else None
+        return self._reference if len(self._reference.clips) >= LEAST else None
 
     def _summarise(self, found: Evaluation, held_out: bool) -> dict[str, float]:
         """The values by the name they are logged with."""

@@ -65,7 +65,7 @@ class SkeletonGIF(Callback):
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):  # it serves the bytes as they are; add_video would need moviepy
                     summary = Summary(value=[Summary.Value(tag="samples", image=image)])
-                    logger.experiment._get_file_writer().add_summary(summary, trainer.global_step)
+                    logger.experiment.file_writer.add_summary(summary, trainer.global_step)
                 elif isinstance(logger, WandbLogger):
                     logger.log_video("samples", [str(path)], step=trainer.global_step, format=["gif"])
         except Exception:  # a picture must never end training

@@ -7,7 +7,7 @@ import numpy as np
 
 from datamodules.cleaning import DROPPED, CleaningReport, find_jumps
 from datamodules.clip_set import ClipSet
-from datamodules.outliers import FACTOR, SET, reach, smaller, some
+from datamodules.outliers import FACTOR, SET, body_size, in_recordings, size_ratio
 from ddpm.skeleton import Skeleton
 
 STILL = 0.01  # metres per second: the fastest joint of a recording in which nothing happens
@@ -48,7 +48,7 @@ def find_flaws(clips: ClipSet, total: int | None = None, places: Sequence[tuple[
 
 
 def first_pose(ways: np.ndarray, small: float) -> int:
-    """Frames at the beginning that hold another pose, from the ``(frames - 1, joints)`` metres of each step; see `smaller`."""
+    """Frames at the beginning that hold another pose, from the ``(frames - 1, joints)`` metres of each step; see `size_ratio`."""
     mean = ways.mean(1)
     k = int(np.argmax(mean > 1e-5)) if len(mean) else 0  # before it the first pose is held
     if len(mean) <= k + 3 or mean[k] <= FIRST_WAY * small:
@@ -74,10 +74,8 @@ def _bones(clips: ClipSet, total: int) -> list[str]:
             f"{', '.join(names[b] for b in worst[:3])} (up to {100 * spread[loose].max():.0f} %): positions are noisy, or not "
             "those of the joints"
         )
-    index = {name: b for b, name in enumerate(names)}
-    pairs = [(index[left], index[right]) for left, right in skeleton.left_right if left in index and right in index]
-    if pairs and skeleton.coords == 3:  # in a picture they are foreshortened
-        a, b = mean[:, [left for left, _ in pairs]], mean[:, [right for _, right in pairs]]
+    if (pairs := skeleton.bone_pairs) and skeleton.coords == 3:  # in a picture they are foreshortened
+        a, b = (mean[:, side] for side in np.array(pairs).T)
         if (uneven := np.abs(a - b) / np.maximum((a + b) / 2, 1e-9) > UNEVEN).any():
             k = int(uneven.sum(0).argmax())
             i = int(uneven[:, k].argmax())
@@ -99,7 +97,7 @@ def _motion(clips: ClipSet, total: int, places: Sequence[tuple[int, float]]) -> 
     bones = np.full(len(skeleton.names), np.nan)
     if skeleton.bones:
         bones[[child for child, _ in skeleton.bones]] = np.median(bone_statistics(clips)[0], axis=0)
-    small = smaller(reach(bones, skeleton), skeleton)
+    small = size_ratio(body_size(bones, skeleton), skeleton)
     # Bodies that move alike have speeds that grow with the root of their size.
     fastest, teleporting = FAST * small**0.5, float(f"{TELEPORT * small**0.5:.2g}")
     for i in range(n):
@@ -143,9 +141,11 @@ def _motion(clips: ClipSet, total: int, places: Sequence[tuple[int, float]]) -> 
             f"{fast[too_fast].max():.1f}: noise, or another frame rate than said?"
         )
     if frozen:
-        flaws.append(f"{some(frozen, total)} nothing moves for over {FROZEN:g} s: cut these frames out of the files")
+        flaws.append(f"{in_recordings(frozen, total)} nothing moves for over {FROZEN:g} s: cut these frames out of the files")
     if repeated:
-        flaws.append(f"{some(repeated, total)} many frames repeat the one before: were they recorded at a lower frame rate?")
+        flaws.append(
+            f"{in_recordings(repeated, total)} many frames repeat the one before: were they recorded at a lower frame rate?"
+        )
     if still.any():
         flaws.append(f"{_where(clips, still, total)} nothing moves")
     times, odd = _compared(tempo, clips.labels.numpy())
@@ -161,7 +161,7 @@ def _motion(clips: ClipSet, total: int, places: Sequence[tuple[int, float]]) -> 
         if before != source:
             twice.append(f"{source} = {before}")
     if twice:
-        flaws.append(f"{some(twice, total)} a recording is there twice")
+        flaws.append(f"{in_recordings(twice, total)} a recording is there twice")
     return flaws
 
 
@@ -190,7 +190,7 @@ def _compared(tempo: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _where(clips: ClipSet, which: np.ndarray, total: int) -> str:
-    return some([clips.sources[i] for i in np.argwhere(which)[:, 0].tolist()], total)
+    return in_recordings([clips.sources[i] for i in np.argwhere(which)[:, 0].tolist()], total)
 
 
 def lost_flaws(zeros: Mapping[str, np.ndarray], skeleton: Skeleton, recordings: int, repairable: bool) -> list[str]:
@@ -200,8 +200,8 @@ def lost_flaws(zeros: Mapping[str, np.ndarray], skeleton: Skeleton, recordings: 
     number = np.sum(list(zeros.values()), axis=0)
     most = ", ".join(f"{skeleton.names[j]} {number[j]}" for j in np.argsort(-number)[:3] if number[j])
     return [
-        f"{some(list(zeros), recordings)} {number.sum()} positions are exactly 0 in all coordinates, most often of {most}, as "
-        f"where nothing was seen{'; set data.lost=zeros' if repairable else ''}"
+        f"{in_recordings(list(zeros), recordings)} {number.sum()} positions are exactly 0 in all coordinates, most often of "
+        f"{most}, as where nothing was seen{'; set data.lost=zeros' if repairable else ''}"
     ]
 
 
@@ -215,7 +215,7 @@ def repair_flaws(repairs: Mapping[str, Counter[str]], report: CleaningReport) ->
     flaws = []
     for kind, numbers in repairs.items():
         if who := [source for source, number in numbers.items() if number]:
-            flaws.append(f"{some(who, report.recordings)} {numbers.total()} {done[kind]}")
+            flaws.append(f"{in_recordings(who, report.recordings)} {numbers.total()} {done[kind]}")
     if unused := [source for source, why in report.dropped if why != DROPPED]:
-        flaws.append(f"{some(unused, report.recordings)} nothing is used, as said above")
+        flaws.append(f"{in_recordings(unused, report.recordings)} nothing is used, as said above")
     return flaws

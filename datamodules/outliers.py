@@ -52,7 +52,7 @@ class Outliers:
     severe: tuple[str, ...]  # those because of which data are refused
 
 
-def look(positions: np.ndarray, seen: np.ndarray, skeleton: Skeleton) -> Look:
+def look_of(positions: np.ndarray, seen: np.ndarray, skeleton: Skeleton) -> Look:
     """Judge ``(frames, joints, coords)`` by what was ``(frames, joints)`` bool seen."""
     bones = np.full(len(skeleton.names), np.nan)
     if skeleton.bones:
@@ -102,7 +102,7 @@ def _is_mirrored(positions: np.ndarray, seen: np.ndarray, skeleton: Skeleton, up
     return float(agree.mean()) < MIRRORED
 
 
-def reach(bones: np.ndarray, skeleton: Skeleton) -> float:
+def body_size(bones: np.ndarray, skeleton: Skeleton) -> float:
     """Metres of the longest way along the bones from the root; 0 where no bone is seen."""
     lengths, far = np.nan_to_num(bones).tolist(), 0.0
     for joint in range(len(lengths)):
@@ -118,7 +118,7 @@ def is_person(skeleton: Skeleton) -> bool:
     return bool(skeleton.feet) and len(skeleton.names) >= 12
 
 
-def smaller(size: float, skeleton: Skeleton) -> float:
+def size_ratio(size: float, skeleton: Skeleton) -> float:
     """How many times as large as people a body of ``size`` metres is, if it is smaller; 1 for others, and in pictures."""
     return size / BODY if skeleton.coords == 3 and 0 < size < PEOPLE[0] else 1.0
 
@@ -132,13 +132,13 @@ def find_outliers(looks: Sequence[Look], sources: Sequence[str], skeleton: Skele
     """
     n = len(looks)
     factors = np.ones(n)
-    sizes = np.array([reach(own.bones, skeleton) for own in looks])
+    sizes = np.array([body_size(own.bones, skeleton) for own in looks])
     known = np.sort(sizes[sizes > 0])
     flaws, severe, size = list[str](), list[str](), 0.0
     rest = "data.on_outlier=drop to leave them out, or data.on_outlier=keep to take them as they are"
 
     def who(which: np.ndarray) -> str:
-        return some([sources[i] for i in np.flatnonzero(which).tolist()], total)
+        return in_recordings([sources[i] for i in np.flatnonzero(which).tolist()], total)
 
     if not scaled and len(known):
         size = float(known[(len(known) - 1) // 2])
@@ -207,7 +207,7 @@ def outliers_among(clips: ClipSet, most: int = 5000) -> Outliers:
     """`find_outliers` of recordings in metres: of at most so many, spread evenly, by some 32 frames of each."""
     chosen = range(0, len(clips), -(-len(clips) // most))
     poses = [clips.recording(i)[:: max(1, int(clips.lengths[i]) // 32)].numpy() for i in chosen]
-    looks = [look(own, np.ones(own.shape[:2], bool), clips.skeleton) for own in poses]
+    looks = [look_of(own, np.ones(own.shape[:2], bool), clips.skeleton) for own in poses]
     return find_outliers(looks, [str(clips.sources[i]) for i in chosen], clips.skeleton, False, len(chosen))
 
 
@@ -226,9 +226,7 @@ def _factor(wanted: float) -> float:
     return near if 1 / 1.12 < near / wanted < 1.12 else wanted
 
 
-def mended(
-    positions: np.ndarray, seen: np.ndarray, skeleton: Skeleton, factor: float, own: Look
-) -> tuple[np.ndarray, np.ndarray]:
+def fixed(positions: np.ndarray, seen: np.ndarray, skeleton: Skeleton, factor: float, own: Look) -> tuple[np.ndarray, np.ndarray]:
     """``(frames, joints, coords)`` multiplied, turned so that it stands along the skeleton's axis, its sides exchanged; and what
     is seen ``(frames, joints)`` of that."""
     out, up, mirrored = positions * np.float32(factor), own.up, own.mirrored
@@ -241,11 +239,11 @@ def mended(
                 out[..., skeleton.ground_axes[-1]] *= -1
         else:
             out[..., a], out[..., b] = -sign * out[..., b], (sign * out[..., a]).copy()
-        mirrored = look(out, seen, skeleton).mirrored
+        mirrored = look_of(out, seen, skeleton).mirrored
     return (out[:, skeleton.mirrored], seen[:, skeleton.mirrored]) if mirrored else (out, seen)
 
 
-def some(names: Sequence[str | None], total: int) -> str:
+def in_recordings(names: Sequence[str | None], total: int) -> str:
     """``in 4 of 9 recordings (a, b, c, d)``, for names that may be there more than once."""
     names = list(dict.fromkeys(names))
     return f"in {len(names)} of {total} recordings ({', '.join(map(str, names[:5]))}{', ...' if len(names) > 5 else ''})"

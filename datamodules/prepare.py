@@ -11,7 +11,7 @@ from datamodules.cleaning import DROPPED, CleaningReport, clean, set_floor
 from datamodules.clip_set import ClipSet, Recording
 from datamodules.flaws import find_flaws, first_pose, lost_flaws, repair_flaws
 from datamodules.joints import plan
-from datamodules.outliers import BODY, PEOPLE, SET, SIZES, Look, find_outliers, is_person, look, mended, reach, smaller
+from datamodules.outliers import BODY, PEOPLE, SET, SIZES, Look, body_size, find_outliers, fixed, is_person, look_of, size_ratio
 from datamodules.readers import bvh_file
 from ddpm.errors import DataError
 from ddpm.resampling import resample
@@ -119,9 +119,9 @@ def prepare(
         if (at_zero := _at_zero(positions, seen, skeleton.root)).any():
             zeros[r.source] = at_zero.sum(0) + zeros.get(r.source, 0)
         metres = UNITS[skeleton.units if r.units is None else r.units]  # None in a picture
-        own = look(positions, seen, skeleton)
+        own = look_of(positions, seen, skeleton)
         if metres is None:
-            size = reach(own.bones, skeleton)
+            size = body_size(own.bones, skeleton)
             seen &= size > 0
             metres = BODY / (size or BODY)
             scales.append(metres)
@@ -148,7 +148,7 @@ def prepare(
     if on_outlier == "refuse" and outliers.severe:
         raise DataError(f"{name}: {'; '.join(outliers.severe)}")
 
-    small, posed = smaller(size, skeleton), 0
+    small, posed = size_ratio(size, skeleton), 0
     kept: list[Recording] = []
     places: list[tuple[int, float]] = []  # of each: its first frame in its file, and frames of that to one of its own
     repairs: dict[str, Counter[str]] = {"lost": Counter(), "jumps": Counter(), "spikes": Counter()}
@@ -161,9 +161,9 @@ def prepare(
             report += CleaningReport(1, frames=len(seen), frames_dropped=len(seen), dropped=dropped)
             continue
         if on_outlier == "fix" and (odd or own.mirrored or axis not in ("", skeleton.up)):
-            positions, seen = mended(positions, seen, skeleton, float(factor), replace(own, up=str(axis) or None))
+            positions, seen = fixed(positions, seen, skeleton, float(factor), replace(own, up=str(axis) or None))
         if (far := float(np.abs(positions).max(initial=0))) > FAR and (factor == 1 or on_outlier == "fix"):
-            size = reach(own.bones, skeleton)
+            size = body_size(own.bones, skeleton)
             raise DataError(
                 f"{r.source}: a position is {far:.3g} m from the origin, at most {FAR:g} are, and the body is "
                 f"{size:.3g} m along its bones; if the file is sound, {_other_units(size, r, skeleton, scale)}"

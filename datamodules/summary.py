@@ -99,9 +99,7 @@ def _body(clips: ClipSet) -> list[str]:
         "  most within: "
         + ", ".join(f"{names[b]} {100 * typical[b]:.1f} cm ± {100 * within[b]:.0f} %" for b in np.argsort(-within)[:5]),
     ]
-    index = {name: b for b, name in enumerate(names)}
-    pairs = [(index[left], index[right]) for left, right in skeleton.left_right if left in index and right in index]
-    if skeleton.coords == 3 and pairs:  # in a picture they are foreshortened
+    if (pairs := skeleton.bone_pairs) and skeleton.coords == 3:  # in a picture they are foreshortened
         a, b = typical[np.array(pairs).T]
         uneven = np.abs(a - b) / np.maximum((a + b) / 2, 1e-9)
         lines.append(

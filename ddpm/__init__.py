@@ -56,9 +56,9 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> "MotionModel":
     `MotionDiffusion.load_from_checkpoint`.
     Raises CheckpointError and ConfigError, see `ddpm.checkpoint.load_run`.
     """
-    from ddpm.checkpoint import load_module
+    from ddpm.checkpoint import load_run
 
-    return load_module(path, trust)
+    return load_run(path, trust)[0]
 
 
 def __getattr__(name: str) -> Any:

@@ -126,11 +126,6 @@ def _chosen(path: str | Path) -> tuple[Path, dict[str, Any] | None]:
     return newest, None
 
 
-def load_module(path: str | Path, trust: Sequence[str] = ()) -> MotionModel:
-    """The trained model of a checkpoint, see `load_run`."""
-    return load_run(path, trust)[0]
-
-
 def load_run(
     path: str | Path, trust: Sequence[str] = (), build: Callable[..., Built] = build_model
 ) -> tuple[Built, dict[str, Any]]:

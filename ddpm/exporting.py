@@ -77,8 +77,11 @@ def export(model: MotionModel, path: str | Path, half: bool = False) -> list[Pat
     facts = card(model)
     if not facts["configuration"]:
         raise ConfigError(f"{path}: this model does not know its configuration; load it from a checkpoint, with ddpm.load")
-    write = {".safetensors": _safetensors, ".onnx": _onnx, ".pt2": _program}[ending]
-    content = write(model, json.dumps(facts, allow_nan=False), half, path)
+    text = json.dumps(facts, allow_nan=False)
+    if ending == ".safetensors":
+        content = _safetensors(model, text, half, path)
+    else:
+        content = _onnx(model, text, path) if ending == ".onnx" else _program(model, text)
     write_durably(path, content)
     write_json(path.with_suffix(".json"), facts)
     return [path, path.with_suffix(".json")]
@@ -154,14 +157,14 @@ def exported(model: MotionModel) -> torch.export.ExportedProgram:
         raise ConfigError(f"model: torch.export cannot trace this network for any number of clips: {said}") from error
 
 
-def _program(model: MotionModel, text: str, half: bool, path: Path) -> bytes:
+def _program(model: MotionModel, text: str) -> bytes:
     content = io.BytesIO()
     with _quiet():
         torch.export.save(exported(model), content, extra_files={"card.json": text})
     return content.getvalue()
 
 
-def _onnx(model: MotionModel, text: str, half: bool, path: Path) -> bytes:
+def _onnx(model: MotionModel, text: str, path: Path) -> bytes:
     if not all(map(importlib.util.find_spec, ("onnx", "onnxscript"))):
         raise ConfigError(f"{path}: needs onnx and onnxscript: pip install 'pose-ddpm[onnx]', or -e '.[onnx]'")
     with _quiet():

@@ -19,7 +19,7 @@ from ddpm.errors import ConfigError
 from ddpm.memory import refuse_beyond_memory
 from ddpm.normalizer import Normalizer
 from ddpm.process.condition import LabelCondition, VectorCondition
-from ddpm.process.constraints import Cost, Known, Towards
+from ddpm.process.constraints import Cost, CostGuidance, Known
 from ddpm.process.diffusion import DenoiseDiffusion
 from ddpm.process.samplers import Observer, Sampler, SeededNoise, progress_bar
 from ddpm.process.windows import Windows
@@ -240,7 +240,7 @@ class MotionModel(nn.Module):
         seeds: Sequence[int],
         frames: int,
         cond: Tensor | None,
-        sampler: Sampler,
+        sampler: Sampler | None,
         batch_size: int,
         text: str | None,
         start: int | None = None,
@@ -252,7 +252,7 @@ class MotionModel(nn.Module):
         """
         parts = [slice(first, first + batch_size) for first in range(0, len(seeds), batch_size)]
         alpha_bar = self.diffusion.alpha_bar if start is None else self.diffusion.alpha_bar[: start + 1]
-        with progress_bar(sampler, alpha_bar, len(parts), text or "", observer, hidden=text is None) as seen:
+        with progress_bar(sampler or self.sampler, alpha_bar, len(parts), text or "", observer, hidden=text is None) as seen:
             made = [generate(self.noise(seeds[part], frames), None if cond is None else cond[part], seen) for part in parts]
         return torch.cat(made)
 
@@ -317,7 +317,7 @@ class MotionModel(nn.Module):
             cond: ``(clips, clip_dim)`` see `conditions`; None for clips of any kind.
             start: the diffusion step at which ``noise`` is; None for the last one.
             known: coordinates that are given; they are returned as they are.
-            cost: to be made small, see `ddpm.process.constraints.Towards`.
+            cost: to be made small, see `ddpm.process.constraints.CostGuidance`.
             windows: for a clip longer than those of training; ``cond`` may then be ``(clips, windows, clip_dim)``.
 
         Returns:
@@ -325,7 +325,7 @@ class MotionModel(nn.Module):
         """
         alpha_bar = self.diffusion.alpha_bar if start is None else self.diffusion.alpha_bar[: start + 1]
         project = self.project if project == "" else None if project == "none" else project
-        towards = None if cost is None else Towards(noise[0], self.normalizer, self.diffusion.prediction, cost)
+        towards = None if cost is None else CostGuidance(noise[0], self.normalizer, self.diffusion.prediction, cost)
         denoise = self.denoiser(cond, guidance, project, [move for move in (towards, known) if move is not None], windows)
         with evaluating(self):
             x0 = (sampler or self.sampler)(denoise, noise, alpha_bar, randn=randn, observer=observer)

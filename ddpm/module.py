@@ -115,6 +115,7 @@ class MotionDiffusion(MotionModel, pl.LightningModule):
         done = trainer.fit_loop.epoch_loop.batch_idx + 1
         ends = trainer.is_last_batch or trainer.global_step + 1 == trainer.max_steps
         rate = getattr(trainer.progress_bar_callback, "refresh_rate", 0)
+        # Private: nothing public says whether Lightning will log at this step, which depends on accumulation and on a stop.
         shown = trainer._logger_connector.should_update_logs or (rate > 0 and done % rate == 0)
         if ends or shown or self._watched:
             self.log(name, value, prog_bar=prog_bar, sync_dist=sync_dist)

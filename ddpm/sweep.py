@@ -85,6 +85,7 @@ class Sweep(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn) -> None:
         """Note how it ended."""
         if config.hydra.mode == RunMode.MULTIRUN:
+            # Private: the public return_value raises the error of a job that failed.
             out, value = Path(config.hydra.runtime.output_dir), job_return._return_value
             if job_return.status == JobStatus.COMPLETED:
                 end = {"status": "finished", "value": value}

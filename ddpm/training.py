@@ -149,7 +149,7 @@ def log_configuration(loggers: Iterable[Logger], config: Mapping[str, Any], over
         if isinstance(logger, TensorBoardLogger) and is_first_process():
             measured = END_METRICS if MEASURED_CLIPS in shown else END_METRICS[-1:]
             for summary in hparams(chosen, dict.fromkeys(measured, 0)):
-                logger.experiment._get_file_writer().add_summary(summary)
+                logger.experiment.file_writer.add_summary(summary)
             logger.experiment.add_custom_scalars(
                 {tab: {name: ["Multiline", tags] for name, tags in charts.items()} for tab, charts in CHARTS.items()}
             )

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import ddpm
-from ddpm.checkpoint import PRETRAINED, load_module
+from ddpm.checkpoint import PRETRAINED
 from ddpm.checkpoint_io import DurableCheckpointIO
 from ddpm.clips import Clips
 from ddpm.errors import CheckpointError
@@ -83,7 +83,7 @@ def test_public_names_are_those_classes() -> None:
 
 
 def test_a_checkpoint_loads_as_lightning_users_expect(run: Path, model: MotionDiffusion, tmp_path: Path) -> None:
-    expected = load_module(run).sample(2).positions
+    expected = ddpm.load(run).sample(2).positions
     for path in (run, run / "checkpoints" / "last.ckpt"):
         for loaded in (ddpm.load(path), MotionDiffusion.load_from_checkpoint(path, map_location="cpu")):
             assert not loaded.training and torch.equal(loaded.sample(2).positions, expected)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ddpm import load
-from ddpm.checkpoint import checkpoint_of, load_module, load_run, read_checkpoint
+from ddpm.checkpoint import checkpoint_of, load_run, read_checkpoint
 from ddpm.checkpoint_io import DurableCheckpointIO
 from ddpm.errors import CheckpointError, ConfigError, ProjectError, WriteError
 from ddpm.files import keeping, write_durably
@@ -194,7 +194,7 @@ def test_weights_that_are_no_numbers_are_not_written(bad: float, content: dict[s
 def test_cut_files_are_refused(size: Callable[[int], int], path: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[: size(len(whole))])
-    for read in (read_checkpoint, load_module, DurableCheckpointIO().load_checkpoint):
+    for read in (read_checkpoint, load, DurableCheckpointIO().load_checkpoint):
         with pytest.raises(CheckpointError, match=r"last\.ckpt") as e:
             read(path)
         assert str(e.value).count("\n") <= 2
@@ -297,7 +297,7 @@ def test_hostile_files_are_refused_in_three_lines(kind: str, tmp_path: Path) -> 
     path, canary = tmp_path / "x.ckpt", tmp_path / "canary"
     path.write_bytes(HOSTILE[kind](canary))
     with pytest.raises((CheckpointError, ConfigError)) as e:
-        load_module(path)
+        load(path)
     assert not canary.exists()
     assert str(e.value).count("\n") <= 2 and len(str(e.value)) < 1000
     assert "x.ckpt" in str(e.value)
@@ -308,7 +308,7 @@ def test_hostile_files_are_refused_in_three_lines(kind: str, tmp_path: Path) -> 
 )
 def test_urls_are_no_files(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("a connection was opened"))
-    for read in (read_checkpoint, load_module, DurableCheckpointIO().load_checkpoint):
+    for read in (read_checkpoint, load, DurableCheckpointIO().load_checkpoint):
         with pytest.raises(CheckpointError, match="no such file") as e:
             read(url)
         assert "\n" not in str(e.value)
@@ -320,7 +320,7 @@ def test_folders_and_missing_files_are_named(tmp_path: Path) -> None:
         (tmp_path / "nothing.ckpt", tmp_path / "nothing.ckpt"),
     ):
         with pytest.raises(CheckpointError, match=f"{named}: no such file"):
-            load_module(path)
+            load(path)
 
 
 @pytest.mark.parametrize("part", ["model", "schedule", "prediction", "weighting", "condition", "sampler", "skeleton"])
@@ -333,7 +333,7 @@ def test_a_configuration_that_names_code_is_refused(part: str, content: dict[str
         content["hyper_parameters"][part] = node
         DurableCheckpointIO().save_checkpoint(content, path)
         with pytest.raises(ConfigError, match=rf"x\.ckpt: .*{part}") as refused:
-            load_module(path)
+            load(path)
         assert "trust=[os]" not in str(refused.value), "nobody is told to trust what is not theirs"
     assert not canary.exists()
 
@@ -343,7 +343,7 @@ def test_what_sampling_does_not_need_is_not_built(content: dict[str, Any], tmp_p
     content["hyper_parameters"]["optimizer"] = {"_target_": "os.system", "command": f"touch {canary}"}
     content["hyper_parameters"]["callbacks"] = [{"_target_": "os.system", "command": f"touch {canary}"}]
     DurableCheckpointIO().save_checkpoint(content, tmp_path / "x.ckpt")
-    load_module(tmp_path / "x.ckpt")
+    load(tmp_path / "x.ckpt")
     assert not canary.exists()
 
 
@@ -402,7 +402,7 @@ def test_trust_in_a_package_is_no_trust_in_what_it_imports(
 
 
 def test_a_loaded_module_samples_bit_for_bit(module: MotionDiffusion, path: Path) -> None:
-    loaded = load_module(path)
+    loaded = load(path)
     assert module.training and not loaded.training and not any(m.training for m in loaded.modules())
     assert loaded.skeleton == module.skeleton and loaded.fps == 15.0 and loaded.frames == 8
     assert loaded.class_names == ("wave", "bow") and loaded.normalizer.fitted
@@ -418,7 +418,7 @@ def test_other_weights_sample_something_else(module: MotionDiffusion, content: d
     for name in ("normalizer.mean", "normalizer.scale", "diffusion.eps_model.out.2.weight"):
         other = {**content, "state_dict": {**content["state_dict"], name: content["state_dict"][name] * 1.5}}
         DurableCheckpointIO().save_checkpoint(other, tmp_path / "x.ckpt")
-        assert not torch.allclose(load_module(tmp_path / "x.ckpt").sample(SEEDS).positions, clips, atol=1e-4), name
+        assert not torch.allclose(load(tmp_path / "x.ckpt").sample(SEEDS).positions, clips, atol=1e-4), name
 
 
 @pytest.mark.parametrize("missing", [["state_dict"], ["hyper_parameters"], ["motion"], ["state_dict", "motion"]])
@@ -427,7 +427,7 @@ def test_missing_keys_are_named(missing: list[str], content: dict[str, Any], tmp
         del content[key]
     (tmp_path / "x.ckpt").write_bytes(saved(content))
     with pytest.raises(CheckpointError, match=r"x\.ckpt: .*lacks") as e:
-        load_module(tmp_path / "x.ckpt")
+        load(tmp_path / "x.ckpt")
     assert repr(missing) in str(e.value)
 
 
@@ -444,7 +444,7 @@ def test_missing_keys_inside_are_named(section: str, key: str, content: dict[str
     del content[section][key]
     (tmp_path / "x.ckpt").write_bytes(saved(content))
     with pytest.raises(CheckpointError, match=rf"x\.ckpt: .*{key}"):
-        load_module(tmp_path / "x.ckpt")
+        load(tmp_path / "x.ckpt")
 
 
 @pytest.mark.parametrize(
@@ -462,7 +462,7 @@ def test_values_of_the_wrong_kind_are_refused(section: str, value: Any, content:
         content["hyper_parameters"][section] = value
     (tmp_path / "x.ckpt").write_bytes(saved(content))
     with pytest.raises((CheckpointError, ValueError), match=rf"{section}\b") as e:
-        load_module(tmp_path / "x.ckpt")
+        load(tmp_path / "x.ckpt")
     assert str(e.value).count("\n") <= 2
 
 
@@ -477,7 +477,7 @@ def test_weights_that_do_not_fit_are_refused(content: dict[str, Any], tmp_path: 
     for state, message in changes:
         (tmp_path / "x.ckpt").write_bytes(saved({**content, "state_dict": state}))
         with pytest.raises(CheckpointError, match=rf"x\.ckpt: its weights do not fit(.|\n)*{message}"):
-            load_module(tmp_path / "x.ckpt")
+            load(tmp_path / "x.ckpt")
 
 
 def test_a_run_without_draws_has_drawn_equally(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_a_peer_is_stopped_by_the_clock_and_samples_metres(data: PoseDataModule)
 def test_real_clips_are_at_the_floor_and_the_rest_is_written(
     data: PoseDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = reference(data, "all").motions
+    real = reference(data, "all").clips
     real = real.take(torch.randperm(len(real), generator=torch.Generator().manual_seed(0))[:240])
     for name, motions in (
         ("real", real),

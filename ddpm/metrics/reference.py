@@ -13,9 +13,9 @@ MOST = 1024  # windows of a reference, at most
 
 
 class RealData(Protocol):
-    """What the metrics use of :class:`datamodules.pose.PoseDataModule`; ``clips`` is its ClipSet."""
+    """What the metrics use of :class:`datamodules.pose.PoseDataModule`."""
 
-    clips: Any
+    clips: Any  # a ClipSet; that and its windows are classes of the data, which the metrics do not import
     frames: int
     windows: Any
     train_recordings: Tensor
@@ -29,7 +29,7 @@ class RealData(Protocol):
 class Reference(NamedTuple):
     """Real clips to compare with."""
 
-    motions: Clips  # the whole windows of the recordings, evenly spread over each
+    clips: Clips  # the whole windows of the recordings, evenly spread over each
     subjects: list[str] | None  # the person in each, None where one is unknown or all are the same
     held_out: bool  # whether the model was trained on none of them
 
@@ -56,19 +56,19 @@ def reference(data: RealData, which: Literal["auto", "held_out", "all"] = "auto"
     if which == "held_out" and len(unseen) == 0:
         raise ValueError("reference=held_out: no recordings are held out (loader.val_fraction=0); use reference=all")
     use_unseen = which == "held_out" or (which == "auto" and holds_out_enough(data))
-    motions, chosen = windows(data, unseen if use_unseen else torch.arange(len(data.clips)), MOST)
+    clips, chosen = windows(data, unseen if use_unseen else torch.arange(len(data.clips)), MOST)
     names = [data.clips.subjects[i] for i in chosen.tolist()]
     known = [name for name in names if name is not None]
-    return Reference(motions, known if len(known) == len(names) and len(set(known)) > 1 else None, use_unseen)
+    return Reference(clips, known if len(known) == len(names) and len(set(known)) > 1 else None, use_unseen)
 
 
 def too_little(data: RealData, real: Reference) -> str | None:
     """Why nothing can be measured against a reference, and how much that takes; None if it can."""
-    if len(real.motions) >= LEAST:
+    if len(real.clips) >= LEAST:
         return None
     return (
         f"motion can be measured against at least {LEAST} windows of {data.frames} frames, as {LEAST * data.frames} frames of "
-        f"recordings hold, and the {'held-out ' if real.held_out else ''}recordings hold {len(real.motions)}; use more data, or "
+        f"recordings hold, and the {'held-out ' if real.held_out else ''}recordings hold {len(real.clips)}; use more data, or "
         "shorter clips (frames=)"
     )
 
@@ -85,7 +85,7 @@ def windows_at(data: RealData, index: Tensor) -> Clips:
     return Clips.from_batch(batch["clips"], batch["mask"], fps=data.clips.fps, skeleton=data.clips.skeleton)
 
 
-def whole(data: RealData, recordings: Tensor) -> Clips:
+def full_recordings(data: RealData, recordings: Tensor) -> Clips:
     """``(n,)`` recordings in their full length; longer ones than 8 windows in pieces, with every window whole in one of them."""
     clips, longest = data.clips, 8 * data.frames
     step = longest - data.frames + 1

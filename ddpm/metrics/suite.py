@@ -14,7 +14,7 @@ from ddpm.metrics.classifier import Classification, classification, classifier_o
 from ddpm.metrics.comparison import Measured, compare, measures
 from ddpm.metrics.features import Projection
 from ddpm.metrics.memorisation import Memorisation, memorisation
-from ddpm.metrics.reference import LEAST, RealData, Reference, held_out, whole
+from ddpm.metrics.reference import LEAST, RealData, Reference, full_recordings, held_out
 from ddpm.metrics.reference import reference as real_clips
 from ddpm.seeding import derive_seed
 from ddpm.skeleton import Skeleton
@@ -170,15 +170,15 @@ def evaluate_all(
     wanted = None if fast or not names else generated.label_codes(names)
     classifier = None if fast else classifier_of(data, seed)
     features = None if classifier is None or not real.held_out else classifier.features
-    found = evaluate(generated, real.motions, subjects=real.subjects, legacy=legacy, fast=fast, seed=seed, classifier=features)
+    found = evaluate(generated, real.clips, subjects=real.subjects, legacy=legacy, fast=fast, seed=seed, classifier=features)
     if classifier is not None:
         seen = classification(classifier, data, generated, wanted, seed=seed, in_metrics=real.held_out)
         found = replace(found, classification=seen)
     if not searched or not len(held_out(data)):
         return found, None
     n = len(data.train_recordings)
-    training = whole(data, data.train_recordings[torch.linspace(0, n - 1, min(n, searched)).round().long()])
-    unseen = real.motions if real.held_out else real_clips(data, "held_out").motions
+    training = full_recordings(data, data.train_recordings[torch.linspace(0, n - 1, min(n, searched)).round().long()])
+    unseen = real.clips if real.held_out else real_clips(data, "held_out").clips
     return replace(found, memorisation=memorisation(generated, training, unseen)), training
 
 

@@ -161,7 +161,7 @@ class Known(Posterior):
         return clips
 
 
-class Towards(Posterior):
+class CostGuidance(Posterior):
     """Moves an estimate of a clip to where its distribution given the noisy clip, times exp(-cost), is largest.
 
     That distribution is taken as Gaussian around x0_hat, in whose modes the maximum is searched by gradient steps, for each clip

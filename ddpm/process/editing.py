@@ -101,12 +101,11 @@ def interpolate(
         n: number of clips.
         labels: ``(n,)``, all alike; None goes in a straight line from the condition of the one seed to that of the other.
     """
-    sampler = model.sampler if sampler is None else sampler
     windows = model.windows(frames or model.frames)
     conditions = model.conditions(ends, None if labels is None else labels[[0, 0]])
     parts = torch.linspace(0, 1, n).split(batch_size)
     clips = []
-    with progress_bar(sampler, model.diffusion.alpha_bar, len(parts), "interpolating") as observer:
+    with progress_bar(sampler or model.sampler, model.diffusion.alpha_bar, len(parts), "interpolating") as observer:
         for weight in parts:
             randn = between(model.noise([ends[0]], frames), model.noise([ends[1]], frames), weight)
             cond = None if conditions is None else torch.lerp(conditions[:1], conditions[1:], weight[:, None].to(conditions))
@@ -139,7 +138,7 @@ def vary(
         labels: ``(n,)``; None leaves the action to the noisy clip.
         sampler: its steps are spread over what is left to denoise.
     """
-    sampler, seeds, clip = model.sampler if sampler is None else sampler, seeds_of(seeds), clip_of(model, clip)
+    seeds, clip = seeds_of(seeds), clip_of(model, clip)
     if not 0 < strength <= 1:
         raise ValueError(f"strength={strength} must be in (0, 1]: 1 keeps nothing of the clip")
     start = max(round(strength * model.diffusion.n_steps) - 1, 1)
@@ -261,7 +260,6 @@ def edit(
     device = torch.device("cpu") if model.device.type == "mps" else model.device  # which has no float64
     known = Known(inside.to(device), given.permute(1, 2, 0).to(device), model.normalizer, model.diffusion.prediction, skeleton)
     windows = model.windows(len(clip))
-    sampler = model.sampler if sampler is None else sampler
     conditions = None if labels is None else model.conditions(seeds, labels)
 
     def generate(randn: SeededNoise, cond: Tensor | None, seen: Observer | None) -> Tensor:

@@ -9,7 +9,6 @@ arXiv 2311.10892). S constant is EDM; S = 1 is the velocity but for its sign.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +61,7 @@ class Gaussian(nn.Module, Prediction):
         self.class_mean: Tensor | None = None
         self.register_buffer("basis", torch.zeros(channels, channels).fill_diagonal_(1.0))  # as in `frequencies`
         self.register_buffer("log_power", torch.zeros(channels, frames))
+        self.register_load_state_dict_pre_hook(_with_means)
 
     def prepare(self, travel: Sequence[int], classes: int) -> None:
         """With ``travel_by_label``, make the steps of the root the first components, with statistics for each action."""
@@ -70,14 +70,6 @@ class Gaussian(nn.Module, Prediction):
             del self.class_power, self.class_mean
             self.register_buffer("class_power", self.log_power[: len(travel)].expand(classes, -1, -1).clone())
             self.register_buffer("class_mean", self.log_power.new_zeros(classes, len(travel)))
-
-    def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, state_dict: dict[str, Any], prefix: str, *rest: Any
-    ) -> None:
-        """Checkpoints of earlier versions have variances of actions without their means, which were 0."""
-        if self.class_mean is not None:
-            state_dict.setdefault(f"{prefix}class_mean", torch.zeros_like(self.class_mean))
-        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @property
     def fitted(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -227,6 +219,12 @@ class GaussianModes(Prediction):
         snr = power * alpha_bar / (1 - alpha_bar)
         share = power**emphasis / (emphasis * self.gaussian.log_power).exp().mean()
         return (share * weighting(snr) / (1 + snr) * (self.of(output) - target).square()).reshape(x0.shape)
+
+
+def _with_means(gaussian: Gaussian, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Checkpoints of earlier versions have variances of actions without their means, which were 0."""
+    if gaussian.class_mean is not None:
+        state_dict.setdefault(f"{prefix}class_mean", torch.zeros_like(gaussian.class_mean))
 
 
 def _cosines(lengths: Tensor, like: Tensor) -> Tensor:

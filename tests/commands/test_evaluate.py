@@ -18,7 +18,7 @@ from ddpm.clips import Clips
 from ddpm.errors import ConfigError, DataError
 from ddpm.files import write_json
 from ddpm.metrics import degraded, sampler_table, suite
-from ddpm.metrics.reference import held_out, reference, whole
+from ddpm.metrics.reference import full_recordings, held_out, reference
 from ddpm.metrics.table import lines, number
 from ddpm.metrics.verdict import findings, floors, is_far, steps_trained
 from ddpm.skeleton import Skeleton
@@ -208,20 +208,20 @@ def test_the_reference_is_what_it_says(skeleton: Skeleton) -> None:
     everything = PoseDataModule(clips, 16, val_fraction=0)
     number = clips.lengths // 16
     assert reference(few).held_out == (int(number[few.val_recordings].sum()) >= 64)
-    assert len(reference(few, "all").motions) == int(number.sum())
+    assert len(reference(few, "all").clips) == int(number.sum())
     assert reference(few, "held_out").held_out
-    assert len(reference(few, "held_out").motions) == int(number[few.val_recordings].sum())
+    assert len(reference(few, "held_out").clips) == int(number[few.val_recordings].sum())
     assert reference(many).held_out and not reference(many, "all").held_out
     assert len(held_out(everything)) == 0 and not reference(everything).held_out
     with pytest.raises(ValueError, match="no recordings are held out"):
         reference(everything, "held_out")
     few.frames = 8  # they are up to 100 frames long, and pieces 64
-    pieces = whole(few, torch.arange(150))
+    pieces = full_recordings(few, torch.arange(150))
     assert int(pieces.lengths.max()) == 64 and bool((pieces.lengths >= 8).all())
     held = (clips.lengths - 7).sum()
     assert (pieces.lengths - 7).sum() == held, "every window is in one of them"
     few.frames = 16
-    recordings = whole(few, few.train_recordings[:5])
+    recordings = full_recordings(few, few.train_recordings[:5])
     for k, i in enumerate(few.train_recordings[:5].tolist()):
         length = int(clips.lengths[i])
         torch.testing.assert_close(recordings.positions[k, :length].float(), clips.recording(i))

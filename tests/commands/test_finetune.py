@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import train as train_script
-from ddpm.checkpoint import load_module
+from ddpm import load
 from ddpm.clips import Clips
 from ddpm.errors import CheckpointError, ConfigError
 from ddpm.module import MotionDiffusion
@@ -28,7 +28,7 @@ def trained(out: Path, *overrides: str) -> MotionDiffusion:
     """The model of a short run."""
     overrides = (*(FREE if any(o.startswith("finetune") for o in overrides) else SMALL), f"out={out}", *overrides)
     train_script.train(compose("config", overrides), overrides)
-    return load_module(out)
+    return load(out)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def write(path: Path, clips: Clips, labels: Mapping[int, str]) -> None:
 @pytest.fixture
 def motion(origin: Path, tmp_path: Path) -> Clips:
     """A few clips of the skeleton, of a walker whose root goes 1 m in a second."""
-    model = load_module(origin)
+    model = load(origin)
     rest = model.sample(6).positions[:, :1].expand(-1, 24, -1, -1).clone()
     rest[..., 0] += torch.linspace(0, 1, 24)[:, None]
     return Clips.whole(rest, model.fps, model.skeleton)
@@ -77,7 +77,7 @@ def columns(module: MotionDiffusion) -> Tensor:
 def test_the_model_comes_along_and_new_actions_behind_its_own(
     origin: Path, motion: Clips, tmp_path: Path, labels: dict[int, str]
 ) -> None:
-    before = load_module(origin)
+    before = load(origin)
     after = trained(tmp_path / "run", f"finetune={origin}", *folder(tmp_path / "data", motion, labels), *STILL)
     old, new = before.class_names, after.class_names
     assert new == (*old, "somersault") if labels else new == old
@@ -100,7 +100,7 @@ def test_without_actions_before(condition: str, motion: Clips, tmp_path: Path) -
     no_labels = [o for o in SMALL if not o.startswith("data.n")] + folder(tmp_path / "before", motion, {})
     arguments = [*no_labels, condition, f"out={tmp_path / 'origin'}"]
     train_script.train(compose("config", arguments), arguments)
-    before = load_module(tmp_path / "origin")
+    before = load(tmp_path / "origin")
     after = trained(tmp_path / "run", f"finetune={tmp_path / 'origin'}", *folder(tmp_path / "data", motion, NEW), *STILL)
     assert before.condition is None and (after.condition is None) == (condition == "condition=none")
     assert torch.allclose(before.sample(2).positions, after.sample(2).positions, atol=1e-4)

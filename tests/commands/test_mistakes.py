@@ -310,7 +310,7 @@ def refused(
         monkeypatch.setattr(DOORS[name], "through_cache", lambda *_: pytest.fail("data are read"))
     for name in ("sample", "compare"):
         monkeypatch.setattr(DOORS[name], "load_run", lambda *_: (module(), {"frames": 8}))
-    monkeypatch.setattr(export, "load_module", module)
+    monkeypatch.setattr(export, "load", module)
     monkeypatch.setattr(inspect_data, "summarise", lambda *_: pytest.fail("data are read"))
     monkeypatch.setattr(MotionDiffusion, "sample", lambda *_, **__: pytest.fail("sampling began"))
     works: dict[str, Callable[[DictConfig, list[str]], Any]] = {

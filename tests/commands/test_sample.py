@@ -16,8 +16,9 @@ import sample as sample_script
 from datamodules.readers.bvh_file import read
 from datamodules.sets.folder import read_file
 from datamodules.source import read_source
+from ddpm import load
 from ddpm.build import own_data
-from ddpm.checkpoint import load_module, load_run, read_checkpoint
+from ddpm.checkpoint import load_run, read_checkpoint
 from ddpm.checkpoint_io import DurableCheckpointIO
 from ddpm.errors import ConfigError, DataError
 from ddpm.model import MotionModel
@@ -87,7 +88,7 @@ def sampled(run: Path, out: Path, *overrides: str) -> dict[str, np.ndarray]:
 
 def test_interpolation_starts_and_ends_at_its_seeds(run: Path, tmp_path: Path) -> None:
     path = sampled(run, tmp_path / "a", "interpolate=[3,9]", "n=4", "gif_clips=0")
-    module = load_module(run)
+    module = load(run)
     ends = module.sample([3, 9]).positions.numpy()
     assert "seeds" not in path and path["clips"].shape == (4, 8, 20, 3)
     np.testing.assert_allclose(path["clips"][[0, -1]], ends, atol=1e-4)
@@ -113,7 +114,7 @@ def test_variation_goes_from_the_clip_to_any_clip(run: Path, tmp_path: Path) -> 
     assert Image.open(tmp_path / "out" / "clips.gif").n_frames == 8
 
     # After so few steps the network says the same of any noise: the answers for standard normal clips take its place.
-    module = load_module(run)
+    module = load(run)
     module.diffusion.eps_model.forward = lambda xt, t, cond: module.diffusion.alpha_bar[t][:, None, None, None].sqrt() * xt
     off = {}
     for strength in (0.05, 0.5, 1.0):
@@ -128,7 +129,7 @@ def test_inversion_is_undone_by_sampling(run: Path, tmp_path: Path, caplog: pyte
     got = sampled(run, tmp_path / "a", "source=val", "invert=40", "n=3", "gif_clips=1")
     assert "cm off on average" in caplog.text
     assert got["noise"].shape == (3, 20, 3, 8) and got["clips"].shape == (3, 8, 20, 3)
-    module = load_module(run)
+    module = load(run)
     noise = torch.from_numpy(got["noise"])
     again = module.generate(noise, lambda: noise, project=None, sampler=lambda *a, **k: ddim(*a, steps=40, **k))
     np.testing.assert_allclose(again.numpy(), got["clips"], atol=1e-4)
@@ -197,7 +198,7 @@ def test_clips_that_are_not_finite_are_not_written(run: Path, tmp_path: Path, mo
 
 def test_a_part_of_a_clip_stays_where_it_is(run: Path, tmp_path: Path) -> None:
     """A file with a clip away from the origin, facing anywhere: what is kept comes back to the digit, the rest varies."""
-    module = load_module(run)
+    module = load(run)
     clip = module.sample([3]).positions.numpy().astype(np.float32)
     clip[..., [0, 2]] = clip[..., [2, 0]] * [1, -1] + [5, -3]
     path = write(tmp_path / "clip.npz", clips=clip)
@@ -224,7 +225,7 @@ def test_a_part_of_a_clip_stays_where_it_is(run: Path, tmp_path: Path) -> None:
 
 def test_the_same_motion_is_written_at_another_rate_and_tempo(run: Path, tmp_path: Path) -> None:
     """In all files, and as in Python."""
-    module = load_module(run)
+    module = load(run)
     given = ("n=2", "gif_clips=1", "export=bvh", "frames=16")
     got = sampled(run, tmp_path / "a", *given, f"fps={3 * module.fps:g}", "tempo=1.5")
     clips = module.sample(2, frames=16)
@@ -244,7 +245,7 @@ def test_clips_that_become_too_many_frames_are_refused_before_they_are_sampled(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By their rate, or by the length of the clip of which a part is kept."""
-    pose = load_module(run).sample(1).positions[:, :1].numpy()
+    pose = load(run).sample(1).positions[:, :1].numpy()
     path = write(tmp_path / "long.npz", clips=np.repeat(pose, 900, axis=1))
     monkeypatch.setattr("ddpm.memory.machine_memory", lambda accelerator: 10e6)
     sampled(run, tmp_path / "a", "n=16", "gif_clips=0")
@@ -255,7 +256,7 @@ def test_clips_that_become_too_many_frames_are_refused_before_they_are_sampled(
 
 def test_a_script_is_as_long_as_its_actions(shaken: Path, tmp_path: Path) -> None:
     """Where it has one action only, it is a long clip of that action."""
-    model = load_module(shaken)
+    model = load(shaken)
     first, second = actions_of(model)[:2]
     seconds = 16 / model.fps
     got = sampled(shaken, tmp_path / "a", f"script=[{first}:{seconds},{second}:{seconds}]", "n=2", "gif_clips=0")["clips"]
@@ -277,7 +278,7 @@ def test_a_script_is_as_long_as_its_actions(shaken: Path, tmp_path: Path) -> Non
 
 def test_a_loop_goes_on_where_it_ends(run: Path, tmp_path: Path) -> None:
     """With the answers for a pose that drifts slowly for the network, the last frame is as near the first as any two."""
-    module = load_module(run)
+    module = load(run)
     alpha_bar = module.diffusion.alpha_bar
 
     def slowly(xt: torch.Tensor, t: torch.Tensor, cond: Any) -> torch.Tensor:
@@ -307,7 +308,7 @@ def actions_of(module: MotionDiffusion) -> list[str]:
 
 def test_actions_take_turns(shaken: Path, tmp_path: Path) -> None:
     """The clips are those of the module for these labels, which are in the file by name, for data=folder to read."""
-    module = load_module(shaken)
+    module = load(shaken)
     first, second = actions_of(module)[:2]
     got = sampled(shaken, tmp_path / "a", f"action=[{first},{second}]", "n=3", "seed=4", "gif_clips=0")
     assert got["labels"].tolist() == [first, second, first] and got["seeds"].tolist() == [4, 5, 6]
@@ -321,7 +322,7 @@ def test_actions_take_turns(shaken: Path, tmp_path: Path) -> None:
 
 
 def test_without_a_wish_actions_are_drawn_and_named(shaken: Path, tmp_path: Path) -> None:
-    module = load_module(shaken)
+    module = load(shaken)
     got = sampled(shaken, tmp_path, "n=6", "gif_clips=0", "batch_size=4")
     assert got["labels"].tolist() == [module.class_names[label] for label in module.labels(range(6)).tolist()]
     assert set(got["labels"]) <= set(actions_of(module)) and len(set(got["labels"])) > 1
@@ -330,7 +331,7 @@ def test_without_a_wish_actions_are_drawn_and_named(shaken: Path, tmp_path: Path
 
 def test_guidance_is_the_weight_of_the_action(shaken: Path, tmp_path: Path) -> None:
     """That of the run unless one is given; 0 is no action at all."""
-    module = load_module(shaken)
+    module = load(shaken)
     first, second = actions_of(module)[:2]
     labels = module.condition.find([first, first])
     clips = {}
@@ -347,7 +348,7 @@ def test_guidance_is_the_weight_of_the_action(shaken: Path, tmp_path: Path) -> N
 
 def test_a_variation_may_be_of_an_action(shaken: Path, tmp_path: Path) -> None:
     """With one it is of that action, without one of none: the noisy clip says what it is."""
-    module = load_module(shaken)
+    module = load(shaken)
     first, second = actions_of(module)[:2]
     sampled(shaken, tmp_path / "source", "n=1", "gif_clips=0")
     given = (f"source={tmp_path / 'source' / 'clips.npz'}", "vary=0.8", "n=3", "gif_clips=0")
@@ -361,7 +362,7 @@ def test_a_variation_may_be_of_an_action(shaken: Path, tmp_path: Path) -> None:
 
 def test_an_interpolation_may_be_of_an_action(shaken: Path, tmp_path: Path) -> None:
     """Of one, all the way; otherwise from the one that the first seed draws to that of the second."""
-    module = load_module(shaken)
+    module = load(shaken)
     name = actions_of(module)[0]
     path = sampled(shaken, tmp_path / "a", "interpolate=[3,9]", "n=3", f"action={name}", "gif_clips=2")
     ends = module.sample([3, 9], labels=module.condition.find([name, name])).positions.numpy()
@@ -381,7 +382,7 @@ def bone_variation(clips: np.ndarray, module: MotionDiffusion) -> float:
 
 def test_bones_are_rigid_unless_told_otherwise(shaken: Path, tmp_path: Path) -> None:
     """In all ways to come to new clips; what is inverted is compared with its source, and left as it is."""
-    module = load_module(shaken)
+    module = load(shaken)
     given = ("n=2", "gif_clips=0")
     clips = {how: sampled(shaken, tmp_path / how, *given, f"project={how}")["clips"] for how in ("null", "bones", "none")}
     assert module.project == "bones"
@@ -399,11 +400,11 @@ def test_bones_are_rigid_unless_told_otherwise(shaken: Path, tmp_path: Path) -> 
 def test_bones_are_rigid_after_a_few_calls_too(shaken: Path, tmp_path: Path, overrides: list[str]) -> None:
     """Also where the sampler ends before the noise at which they are made rigid."""
     clips = sampled(shaken, tmp_path, "sampler=unipc", "n=2", "project=bones", *overrides)["clips"]
-    assert bone_variation(clips, load_module(shaken)) < 1e-5
+    assert bone_variation(clips, load(shaken)) < 1e-5
 
 
 def test_an_unknown_action_is_named_with_those_there_are(run: Path, tmp_path: Path) -> None:
-    known = ", ".join(actions_of(load_module(run)))
+    known = ", ".join(actions_of(load(run)))
     for action in ("moonwalk", f"[{known.partition(',')[0]},moonwalk]"):
         with pytest.raises(ValueError, match=f"^action=moonwalk: the model knows {known}$"):
             sampled(run, tmp_path / "out", f"action={action}")
@@ -453,7 +454,7 @@ def test_bad_sources_are_named(run: Path, tmp_path: Path) -> None:
 
 def test_a_source_may_have_another_rate_other_names_and_any_place(run: Path, tmp_path: Path) -> None:
     """A BVH file of a sampled clip at twice the rate, moved away: the same clip comes back, to the error of the file."""
-    module = load_module(run)
+    module = load(run)
     clip = module.sample([3]).positions[0].numpy()
     write_bvh(tmp_path / "clip.bvh", np.repeat(clip, 2, axis=0) + np.array([5, 0, -3]), module.skeleton, 2 * module.fps)
     got = read_source(str(tmp_path / "clip.bvh"), module.skeleton, module.fps, module.frames, 0, 1).positions
@@ -518,7 +519,7 @@ def test_clips_go_out_as_a_page(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("overrides", [["sampler=ddim"], []])
 def test_steps_are_those_of_any_sampler(run: Path, tmp_path: Path, overrides: list[str]) -> None:
     few = sampled(run, tmp_path / "a", "n=1", "steps=3", "gif_clips=0", *overrides)["clips"]
-    module = load_module(run)
+    module = load(run)
     sampler = partial(ddim if overrides else unipc, steps=3)
     np.testing.assert_allclose(few, module.sample([0], sampler=sampler).positions.numpy(), atol=1e-6)
 
@@ -535,7 +536,7 @@ def test_visits_and_calls_are_counted(sampler: Any, steps: int | None, expected:
 
 
 def test_the_progress_bar_reaches_its_end(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    module = load_module(run)
+    module = load(run)
     with progress_bar(module.sampler, module.diffusion.alpha_bar, 3, "sampling") as observer:
         bar = observer.__closure__[0].cell_contents
         module.sample(range(5), batch_size=2, observer=observer)
@@ -583,7 +584,7 @@ def test_compare_writes_table_plot_and_picture(run: Path, tmp_path: Path, caplog
     rows = list(csv.DictReader(path.open()))
     calls = [int(r["calls"]) for r in rows]
     assert [r["sampler"] for r in rows] == ["ddim", "ddim", "heun", "heun", "ddpm"]
-    module = load_module(run)
+    module = load(run)
     assert module.calls_at(0) == 2, "it is guided, which takes a call without the action too"
     assert calls == [2 * n for n in (2, 4, 1, 3, 40)]
     for row in rows:

@@ -27,8 +27,8 @@ from callbacks.skeleton_gif import SkeletonGIF
 from datamodules.clip_set import ClipSet, Recording
 from datamodules.pose import PoseDataModule
 from datamodules.sets.synthetic import synthetic
+from ddpm import load
 from ddpm.build import with_channels
-from ddpm.checkpoint import load_module
 from ddpm.errors import CheckpointError, ConfigError
 from ddpm.learning_rate import warmup_constant, warmup_cosine
 from ddpm.module import MotionDiffusion, build_module
@@ -70,7 +70,7 @@ def test_the_configuration_is_written_as_it_was_used(run: tuple[Path, str]) -> N
 
 
 def test_the_number_of_steps_reaches_the_tables(run: tuple[Path, str]) -> None:
-    module = load_module(run[0] / "checkpoints" / "last.ckpt")
+    module = load(run[0] / "checkpoints" / "last.ckpt")
     diffusion = module.diffusion
     assert diffusion.n_steps == 7
     assert all(len(t) == 7 for t in (diffusion.beta, diffusion.alpha, diffusion.alpha_bar, diffusion.sigma2))
@@ -126,7 +126,7 @@ def test_sampling_needs_the_checkpoint_alone(run: tuple[Path, str], tmp_path: Pa
 
 
 def test_a_seed_is_a_clip_whatever_is_beside_it(run: tuple[Path, str]) -> None:
-    module = load_module(run[0] / "checkpoints" / "last.ckpt")
+    module = load(run[0] / "checkpoints" / "last.ckpt")
     torch.manual_seed(0)
     for parameter in module.parameters():  # after so few steps the network still says the same of any noise
         parameter.data.add_(torch.randn_like(parameter), alpha=0.1)
@@ -163,7 +163,7 @@ def test_a_sweep_has_a_directory_a_job_and_one_failure_does_not_end_it(tmp_path:
     assert swept.returncode == 2 and "T=1 must be in [2" in (sweep / "1_T-1" / "train.log").read_text()
     assert (sweep / "0_T-5" / "checkpoints" / "last.ckpt").exists()
     assert not (sweep / "1_T-1" / "checkpoints").exists()
-    assert load_module(sweep / "2_T-6" / "checkpoints" / "last.ckpt").diffusion.n_steps == 6
+    assert load(sweep / "2_T-6" / "checkpoints" / "last.ckpt").diffusion.n_steps == 6
     first, second, third = csv.DictReader((sweep / "sweep.csv").read_text().splitlines())
     assert (first["T"], first["status"], second["status"], third["steps"]) == ("5", "finished", "failed", "3")
     with (sweep / "0_T-5" / "loss.csv").open() as file:
@@ -213,7 +213,7 @@ def test_options_train_save_and_sample(options: list[str], tmp_path: Path) -> No
     drawn = ["~callbacks.skeleton_gif", "~callbacks.loss_plot", "~callbacks.motion_metrics"]
     others = ["T=7", "logger=none", *drawn, f"out={tmp_path}"]
     assert math.isfinite(train_script.train(compose("config", [*options, *either_model, *others])))
-    module = load_module(tmp_path / "checkpoints" / "last.ckpt")
+    module = load(tmp_path / "checkpoints" / "last.ckpt")
     assert module.sample([0, 1]).positions.isfinite().all()
     content = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     channels = content["hyper_parameters"]["model"]["out_channels"]
@@ -335,7 +335,7 @@ def test_a_run_stopped_from_the_keyboard_leaves_a_last_picture(end: BaseExceptio
 
 def test_no_clipping_is_not_no_gradient(tmp_path: Path) -> None:
     train_script.train(small(tmp_path, "trainer.gradient_clip_val=0"))
-    weights = load_module(tmp_path / "checkpoints" / "last.ckpt").diffusion.eps_model.out[-1].weight
+    weights = load(tmp_path / "checkpoints" / "last.ckpt").diffusion.eps_model.out[-1].weight
     assert weights.abs().max() > 0
 
 
@@ -381,7 +381,7 @@ def same_curve(one: Path, two: Path) -> None:
     logs = [csv.DictReader((run / "csv" / "version_0" / "metrics.csv").open()) for run in (one, two)]
     curves = [[float(row["train/loss"]) for row in log if row["train/loss"]] for log in logs]
     assert len(curves[0]) == 6 and curves[1] == pytest.approx(curves[0], rel=1e-4)
-    weights = [load_module(run).diffusion.eps_model.state_dict() for run in (one, two)]
+    weights = [load(run).diffusion.eps_model.state_dict() for run in (one, two)]
     for name, value in weights[0].items():
         assert torch.allclose(weights[1][name], value, atol=1e-4), name
 
@@ -556,6 +556,16 @@ def test_the_average_is_the_recursion_it_claims_to_be(tmp_path: Path, monkeypatc
         average = decay * average + (1 - decay) * weight.double()
     content = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     torch.testing.assert_close(content["state_dict"]["diffusion.eps_model.out.2.weight"].double(), average, rtol=1e-5, atol=1e-8)
+
+
+def test_the_averaged_model_has_the_buffers_of_the_raw_one(tmp_path: Path) -> None:
+    train_script.train(small(tmp_path, "timesteps=importance", "timesteps.bins=7"))
+    content = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    averaged, raw = content["state_dict"], content["current_model_state"]
+    buffers = averaged.keys() - dict(load(tmp_path).named_parameters())
+    assert all(torch.equal(averaged[name], raw[name]) for name in buffers)
+    seen = [averaged[name] for name in buffers if name.endswith(("square", "seen"))]
+    assert len(seen) == 2 and all(values.any() for values in seen), "and they are not those of the start, which were 0"
 
 
 @pytest.mark.parametrize(

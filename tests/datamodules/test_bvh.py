@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 import datamodules.readers.bvh_file as reader
 from datamodules.readers.bvh_file import read, skeleton_of
 from datamodules.sets.bvh import bvh, skeleton
-from ddpm.checkpoint import load_module
+from ddpm import load
 from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 from tests.configs import compose
@@ -482,7 +482,7 @@ def test_a_run_needs_the_files_only_to_train(tmp_path: Path, caplog: pytest.LogC
     train(cfg)
     assert "data: in 3 of 4 recordings (b.bvh = a.bvh, c.bvh = a.bvh, d.bvh = a.bvh) a recording is there twice" in caplog.text
     shutil.rmtree(tmp_path / "data")
-    module = load_module(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    module = load(tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert module.skeleton.names[0] == "Hips" and "LeftFoot_end" in module.skeleton.feet
     assert module.sample([0]).positions.shape == (1, 8, 9, 3)
 

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ddpm.checkpoint import load_module
+from ddpm import load
 from ddpm.checkpoint_io import DurableCheckpointIO
 from ddpm.config import construct_part
+from ddpm.denoiser import guided_network
 from ddpm.model import Autoguidance
 from ddpm.module import MotionDiffusion, build_module
 from ddpm.normalizer import Normalizer
@@ -229,6 +230,23 @@ def test_guided_answers_are_a_line_through_the_exact_ones(weight: float) -> None
     torch.testing.assert_close(ab.sqrt() * said.x0_hat + (1 - ab).sqrt() * said.eps_hat, xt)
     assert torch.equal(nothing.x0_hat, without), "without an action there is nothing to guide towards"
     assert (with_it - without).abs().max() > 0.5
+
+
+def test_guidance_does_not_make_people_faster() -> None:
+    """The steps of the root keep the answers of the condition, whatever the weight above 1; all else is led away."""
+    module, t = knowing(), torch.linspace(100, 900, 9).long()
+    xt = torch.randn(9, 2, 3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    cond, steps = module.condition.encode(torch.arange(9) % 3), torch.zeros(2, 3, dtype=torch.bool)
+    normalizer = Normalizer(2, 3, root=1, travel=(0, 2))
+    steps[1, [0, 2]] = True
+    with torch.no_grad():
+        half, told, led = (
+            guided_network(module.diffusion, normalizer, module.condition, weight)(xt, t, cond) for weight in (0.5, 1.0, 3.0)
+        )
+    for less, conditional, more in zip(half[:2], told[:2], led[:2], strict=True):
+        assert torch.equal(more[:, steps], conditional[:, steps])
+        assert ((more - conditional).abs().amax((0, 3)) > 0.1)[~steps].all()
+        assert ((less - conditional).abs().amax((0, 3)) > 0.1).all(), "less guidance than the condition's is for all alike"
 
 
 def test_the_weight_0_forgets_the_action() -> None:
@@ -499,7 +517,7 @@ def test_a_conditional_model_is_in_the_checkpoint(tiny_config: dict[str, Any], m
     content: dict[str, Any] = {"state_dict": module.state_dict(), "hyper_parameters": config}
     module.on_save_checkpoint(content)
     DurableCheckpointIO().save_checkpoint(content, tmp_path / "x.ckpt")
-    loaded = load_module(tmp_path / "x.ckpt")
+    loaded = load(tmp_path / "x.ckpt")
     walks, bows = torch.zeros(3, dtype=torch.long), torch.ones(3, dtype=torch.long)
     for arguments in ({}, {"labels": walks}, {"labels": bows, "guidance": 3.0}):
         assert torch.equal(loaded.sample([1, 2, 3], **arguments).positions, module.sample([1, 2, 3], **arguments).positions)
@@ -513,7 +531,7 @@ def test_a_run_from_before_there_were_conditions_still_loads(tiny_config: dict[s
     content: dict[str, Any] = {"state_dict": module.state_dict(), "hyper_parameters": tiny_config}
     content["motion"] = {"fps": 15.0, "class_names": list(NAMES)}
     DurableCheckpointIO().save_checkpoint(content, tmp_path / "x.ckpt")
-    loaded = load_module(tmp_path / "x.ckpt")
+    loaded = load(tmp_path / "x.ckpt")
     assert loaded.condition is None and loaded.project is None and loaded.class_names == NAMES
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ddpm.module import MotionDiffusion
 from ddpm.normalizer import Normalizer
-from ddpm.process.constraints import LARGEST, LONGEST, Known, Towards
+from ddpm.process.constraints import LARGEST, LONGEST, CostGuidance, Known
 from ddpm.process.diffusion import DenoiseDiffusion
 from ddpm.process.editing import edit, given_by
 from ddpm.process.gaussian import Gaussian
@@ -128,7 +128,7 @@ def test_a_quadratic_cost_gives_the_exact_mean(alpha_bar: float) -> None:
         return ((clips[:, 3, head] - target) / deviation).square().sum(1) / 2
 
     x0_hat = torch.randn(3, J, C, FRAMES, generator=torch.Generator().manual_seed(2)).double()
-    found = Towards(like, model.normalizer, prediction, cost, steps=60)(x0_hat, torch.tensor([alpha_bar]))
+    found = CostGuidance(like, model.normalizer, prediction, cost, steps=60)(x0_hat, torch.tensor([alpha_bar]))
     modes = prediction.for_clips(like[None], None, None)
     variance = (1 - alpha_bar) * modes.power / (alpha_bar * modes.power + 1 - alpha_bar)  # type: ignore[attr-defined]
     unit = torch.eye(like.numel()).double().reshape(-1, J * C, FRAMES)
@@ -141,7 +141,7 @@ def test_a_quadratic_cost_gives_the_exact_mean(alpha_bar: float) -> None:
         "u,bu...->b...", torch.ones(1).double(), (off @ gain.T @ root.flatten(1)).reshape(3, 1, J, C, FRAMES)
     )
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
-    alone = Towards(like, model.normalizer, prediction, cost, steps=60)(x0_hat[1:2], torch.tensor([alpha_bar]))
+    alone = CostGuidance(like, model.normalizer, prediction, cost, steps=60)(x0_hat[1:2], torch.tensor([alpha_bar]))
     torch.testing.assert_close(alone, found[1:2], rtol=0, atol=1e-9)
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ddpm import load
 from ddpm.build import with_channels
-from ddpm.checkpoint import load_module
 from ddpm.checkpoint_io import DurableCheckpointIO
 from ddpm.module import build_module
 from ddpm.process.diffusion import DenoiseDiffusion
@@ -717,7 +717,7 @@ def test_what_was_measured_is_in_the_checkpoint(tiny_config: dict[str, Any], cha
     checkpoint = {"state_dict": module.state_dict(), "hyper_parameters": config}
     module.on_save_checkpoint(checkpoint)
     DurableCheckpointIO().save_checkpoint(checkpoint, tmp_path / "x.ckpt")
-    loaded = load_module(tmp_path / "x.ckpt")
+    loaded = load(tmp_path / "x.ckpt")
     assert not list(loaded.diffusion.prediction.parameters()), "nothing of it is learned"
     for arguments in ({}, {"frames": 5}, {"frames": 13}):
         clips = module.sample([3, 14], **arguments).positions
@@ -725,7 +725,7 @@ def test_what_was_measured_is_in_the_checkpoint(tiny_config: dict[str, Any], cha
     del checkpoint["state_dict"]["diffusion.prediction.basis"]
     DurableCheckpointIO().save_checkpoint(checkpoint, tmp_path / "y.ckpt")
     with pytest.raises(RuntimeError, match=r"diffusion\.prediction\.basis"):
-        load_module(tmp_path / "y.ckpt")
+        load(tmp_path / "y.ckpt")
 
 
 def test_training_without_measuring_is_refused(tiny_config: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from datamodules.prepare import prepare
 from datamodules.sets.folder import folder
 from datamodules.sets.store import store, write_store
 from datamodules.split import split_in_time
-from ddpm.checkpoint import load_module
+from ddpm import load
 from ddpm.checkpoint_io import DurableCheckpointIO
 from ddpm.errors import ConfigError, DataError
 from ddpm.model import Autoguidance
@@ -100,7 +100,7 @@ def test_a_model_keeps_its_vectors_in_the_checkpoint(tiny_config: dict[str, Any]
     content: dict[str, Any] = {"state_dict": module.state_dict(), "hyper_parameters": config}
     module.on_save_checkpoint(content)
     DurableCheckpointIO().save_checkpoint(content, tmp_path / "a.ckpt")
-    loaded = load_module(tmp_path / "a.ckpt")
+    loaded = load(tmp_path / "a.ckpt")
     assert torch.equal(loaded.sample(4).positions, module.sample(4).positions)
     one = loaded.sample(4, condition=KNOWN[0])
     assert one.labels is None and torch.equal(one.positions, loaded.sample(4, condition=KNOWN[[0] * 4]).positions)
@@ -111,7 +111,7 @@ def test_a_model_keeps_its_vectors_in_the_checkpoint(tiny_config: dict[str, Any]
         build_module(tiny_config, 15.0).sample(1, condition=KNOWN[0])
     with pytest.raises(ValueError, match="cannot be combined"):
         loaded.sample(1, condition=KNOWN[0], labels=KNOWN[:1])
-    worse = load_module(tmp_path / "a.ckpt")
+    worse = load(tmp_path / "a.ckpt")
     assert loaded.sample(1, guidance=Autoguidance(worse, 2.0)).positions.isfinite().all()
     worse.condition.std = 2 * worse.condition.std
     with pytest.raises(ValueError, match=r"guide: .*other data"):
