@@ -91,9 +91,9 @@ def compare(cfg: DictConfig) -> Path:
     calls = [cost(sampler, module.diffusion.alpha_bar, module.calls_at).calls for *_, sampler in wanted]
     data = own_data(run, values["data"], through_cache(partial(construct_data, trust=cfg.trust), cfg.cache))
     real, digest = reference(data, "all").clips, data.clips.fingerprint()[:12]
-    earlier = [] if cfg.beside is None else earlier_rows(cfg.beside, {"n": cfg.n, "real": len(real), "data": digest})
     out, table, shown = Path(cfg.out), Path(cfg.out, "quality.csv"), []
-
+    ours = {"n": cfg.n, "real": len(real), "data": digest}
+    earlier = [] if cfg.beside is None else earlier_rows(cfg.beside, ours, table)
     module.sample(1, sampler=sampler_of(cfg.samplers[0], 2, None))  # the first call of all is slower
     rows, sizes = list[dict[str, Any]](), dict[str, int]()
     for (name, steps, sampler), number in zip(wanted, calls, strict=True):

@@ -109,6 +109,7 @@ def cache_key(node: Mapping[str, Any]) -> str | None:
     in_full = sum(stat.st_size for _, stat in files) <= READ_IN_FULL
     for path, stat in files:
         content = hashlib.sha256(path.read_bytes()).hexdigest() if in_full else stat.st_mtime_ns
+        content = "a link, which no reader follows" if path != root and path.is_symlink() else content
         name = path.name if path == root else path.relative_to(root).as_posix()
         digest.update(json.dumps([name, stat.st_size, content]).encode())
     return digest.hexdigest()[:32]

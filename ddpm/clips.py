@@ -108,7 +108,7 @@ class Clips:
         """Write the clips in the format of the ending, each file whole or not at all, and return the files.
 
         ``.npz``: ``clips`` float32 ``(n, frames, joints, coords)``, ``fps``, ``joint_names``, ``parents`` (-1 for the root),
-        ``units``; ``seeds`` and ``labels`` if there are any, ``lengths`` if there is padding; and the additional ``arrays``.
+        ``units``, ``lengths``; ``seeds`` and ``labels`` if there are any; and the additional ``arrays``.
         ``.gif``, ``.mp4`` (with the extra ``video``): all clips in a grid, under ``titles``, by default seed and label.
         ``.html``: the same as a page to turn, zoom and scrub (`ddpm.viz.viewer.viewer`).
         ``.bvh``: a file a clip, ``NAME_000.bvh`` and so on. ``.glb``: likewise, animated glTF, see `ddpm.viz.gltf.glb`. ``.csv``:
@@ -133,10 +133,10 @@ class Clips:
                     "joint_names": np.array(self.skeleton.names),
                     "parents": np.array(self.skeleton.parents, dtype=np.int64),
                     "units": np.array("m"),
+                    "lengths": self.lengths.numpy(),
                 }
                 named |= {} if self.seeds is None else {"seeds": self.seeds.numpy()}
                 named |= {} if self.labels is None else {"labels": np.array(self.labels)}
-                named |= {} if min(lengths) == positions.shape[1] else {"lengths": self.lengths.numpy()}
                 named |= {"clips": positions.astype(np.float32), **(arrays or {})}
                 np.savez_compressed(content, **named)  # pyright: ignore[reportArgumentType]
                 write_durably(path, content.getbuffer())
@@ -252,12 +252,12 @@ class Clips:
 
     @property
     def finite(self) -> Tensor:
-        """``(n,)`` bool, True for the clips of which every position is finite."""
-        return self.positions.isfinite().flatten(1).all(1)
+        """``(n,)`` bool, True for the clips of which every position is finite, also as the float32 that files hold."""
+        return self.positions.float().isfinite().flatten(1).all(1)
 
     def require_finite(self) -> "Clips":
         """The same clips; a ValueError names the first position that is not finite."""
-        bad = (~self.positions.isfinite()).nonzero()
+        bad = (~self.positions.float().isfinite()).nonzero()
         if len(bad):
             clip, frame, joint, coord = bad[0].tolist()
             raise ValueError(

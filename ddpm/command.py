@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from ddpm.config import check, construct_part, located
-from ddpm.errors import CheckpointError, ConfigError, ProjectError, meant, of_lightning, printable, typed
+from ddpm.errors import CheckpointError, ConfigError, ProjectError, meant, of_lightning, printable, quoted, typed
 from ddpm.files import refuse_place, remove_strays
 from ddpm.skeleton import Skeleton
 from ddpm.startup import loaded
@@ -141,6 +141,8 @@ def composed(name: str, overrides: Sequence[str], checkpoint: Path) -> DictConfi
 
 PATHS = ("ckpt", "resume", "clips", "source", "edit", "vector", "data.root")
 """Keys that name a file or directory that is read."""
+HOMES = (*PATHS, "out", "cache", "finetune", "guide", "beside")
+"""Keys whose value may begin with ``~/``."""
 
 
 def _look_over(cfg: DictConfig, keys: Sequence[str]) -> None:
@@ -181,8 +183,10 @@ def options_first(arguments: Sequence[str]) -> list[str]:
     words = iter(arguments)
     for word in words:
         name, known = word.partition("=")[0], [*OPTIONS, *WITH_VALUE]
+        if not word.isascii() and re.search("[\ud800-\udfff]", word):  # what Python could not decode
+            raise ConfigError(f"{word!r}: not text in the encoding of this system; set PYTHONUTF8=1 in front of the command")
         if not word.startswith("-"):
-            overrides.append(word)
+            overrides.append(_from_home(word))
         elif not any(option.startswith(name) and (option == name or name[:2] == "--") for option in known):
             key = word.lstrip("-")
             instead = f"a key is given as {key}" if "=" in word else f"options are {', '.join(known)}"
@@ -195,6 +199,15 @@ def options_first(arguments: Sequence[str]) -> list[str]:
                     raise ConfigError(f"{word} {value}: {word} needs a value{', job, hydra or all' if word[-1] in 'gc' else ''}")
                 options.append(value)
     return options + overrides
+
+
+def _from_home(override: str) -> str:
+    """``KEY=~/PLACE`` with the home directory written out, for shells that leave that to the program."""
+    key, equals, value = override.partition("=")
+    place = value.strip("'\"")
+    if equals and key.lstrip("+") in HOMES and re.match("~(/|$)", place):
+        return f"{key}={quoted(os.path.expanduser(place))}"
+    return override
 
 
 def message(error: BaseException, keys: Sequence[str] = ()) -> str:

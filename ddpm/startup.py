@@ -1,6 +1,7 @@
-"""What a command does while its libraries are loaded, which takes seconds: it ends quietly on Ctrl-C, and with its parent."""
+"""What a command does before its libraries are loaded, which takes seconds: it ends quietly on Ctrl-C, and with its parent."""
 
 import ctypes
+import io
 import os
 import signal
 import sys
@@ -15,7 +16,10 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 def begin() -> None:
-    """Take over Ctrl-C until `loaded`; let a process of a distributed run end when the one that started it is killed."""
+    """Take over Ctrl-C until `loaded`; let a process of a distributed run end when the one that started it is killed; let all be
+    printed, also names that the terminal's encoding lacks."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)
     if "LOCAL_RANK" in os.environ and sys.platform == "linux":

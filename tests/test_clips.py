@@ -71,6 +71,21 @@ def test_a_position_that_is_not_finite_is_named_and_not_saved(motions: Clips, tm
             measured(broken)
 
 
+def test_a_position_that_float32_cannot_hold_is_not_saved(motions: Clips, tmp_path: Path) -> None:
+    """Files hold float32, in which it would be infinite."""
+    large = motions.positions.clone()
+    large[2, 0] = 1e39
+    with pytest.raises(ValueError, match="1 of 40 clips are not finite"):
+        motions.replace(large).save(tmp_path / "a.npz")
+
+
+def test_many_clips_of_few_frames_are_loaded_as_such(skeleton: Skeleton, tmp_path: Path) -> None:
+    """Without their lengths 30 clips of 2 frames could be 30 frames of 2 bodies."""
+    clips = Clips.whole(torch.arange(30 * 2 * 20 * 3).reshape(30, 2, 20, 3) / 2000, 20.0, skeleton)
+    clips.save(tmp_path / "a.npz")
+    assert torch.equal(Clips.load(tmp_path / "a.npz").positions, clips.positions.float().double())
+
+
 def test_derivatives_of_a_polynomial_are_exact(skeleton: Skeleton) -> None:
     time = torch.arange(9, dtype=torch.float64) / 25
     x = (2 * time**3)[None, :, None, None].expand(2, 9, 20, 3)
@@ -165,7 +180,7 @@ def test_what_is_saved_is_loaded(motions: Clips, flat: Clips, tmp_path: Path) ->
     whole = Clips.whole(flat.positions, 12.5, flat.skeleton)
     whole.save(tmp_path / "flat.npz", arrays={"noise": np.ones(3)})
     with np.load(tmp_path / "flat.npz", allow_pickle=False) as content:
-        assert set(content.files) == {"clips", "fps", "joint_names", "parents", "units", "noise"}
+        assert set(content.files) == {"clips", "fps", "joint_names", "parents", "units", "lengths", "noise"}
         assert content["clips"].dtype == np.float32 and content["units"] == "m"
     again = Clips.load(tmp_path / "flat.npz")
     assert (again.seeds, again.labels, again.fps) == (None, None, 12.5)

@@ -37,6 +37,14 @@ def test_an_ignored_interrupt_stays_ignored() -> None:
     assert "SIG_IGN" in ignored.communicate(timeout=60)[0]
 
 
+def test_what_the_terminal_cannot_show_is_printed_in_ascii() -> None:
+    code = f"{BEGIN}print('w\u00e4lk')"
+    printed = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"}
+    )
+    assert (printed.returncode, printed.stdout) == (0, b"w\\xe4lk\n")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent is gone")
 def test_a_rank_ends_with_the_process_that_started_it() -> None:
     rank = f"{BEGIN}print(os.getpid(), flush=True); time.sleep(60)"

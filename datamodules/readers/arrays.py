@@ -170,7 +170,7 @@ def _recordings(path: Path, arrays: Mapping[str, np.ndarray], coords: int, expec
     if frames <= MAX_CROWD < MIN_CROWDED <= n and "lengths" not in arrays:
         raise DataError(
             f"{path}: positions have shape {clips.shape}, {n} clips of {frames} frames; if these are {n} frames of {frames} "
-            "bodies, save x.swapaxes(0, 1)"
+            "bodies, save x.swapaxes(0, 1); if they are clips, save their lengths with them"
         )
     lengths = arrays.get("lengths", np.full(n, frames)).reshape(-1)
     if lengths.dtype.kind not in "iu" or len(lengths) != n or lengths.min() < 1 or lengths.max() > frames:

@@ -49,13 +49,15 @@ def table_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
     return table.getvalue().encode()
 
 
-def earlier_rows(path: str, ours: Mapping[str, int | str]) -> list[dict[str, Any]]:
-    """The rows of an earlier table, or of the one in a directory; ``ours`` is what `ALIKE` is in this one.
+def earlier_rows(path: str, ours: Mapping[str, int | str], table: Path) -> list[dict[str, Any]]:
+    """The rows of an earlier table, or of the one in a directory; ``ours`` is what `ALIKE` is in this one, ``table`` its place.
 
     Raises:
-        ConfigError: it is none, or its numbers do not compare with ours.
+        ConfigError: it is none, it would be overwritten, or its numbers do not compare with ours.
     """
-    file = Path(path, "quality.csv") if Path(path).is_dir() else Path(path)
+    file = Path(path, table.name) if Path(path).is_dir() else Path(path)
+    if file.resolve() == table.resolve():
+        raise ConfigError(f"beside={path}: the new table would take the place of that one; choose another directory, out=...")
     try:
         rows: list[dict[str, Any]] = list(csv.DictReader(io.StringIO(file.read_text())))
         rows = [{key: value if key in ("sampler", "data") else float(value) for key, value in row.items()} for row in rows]

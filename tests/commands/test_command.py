@@ -45,6 +45,22 @@ def replace_work(monkeypatch: pytest.MonkeyPatch, door: str, work: Callable[[Dic
     monkeypatch.setattr(module, door, lambda cfg, *others: work(cfg))
 
 
+@pytest.mark.parametrize("value", ["~/deep/run", "'~/deep/run'", '"~/deep/run"'])
+def test_the_home_directory_is_written_out(value: str, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Most shells leave KEY=~/PLACE as it is typed."""
+    seen: list[str] = []
+    monkeypatch.setenv("HOME", str(tmp_path / "my home"))
+    replace_work(monkeypatch, "sample", lambda cfg: seen.extend([cfg.ckpt, cfg.out]))
+    assert run("sample", f"ckpt={value}", f"out={value}") == (0, "", "")
+    assert seen == [str(tmp_path / "my home" / "deep" / "run")] * 2 and not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_what_could_not_be_decoded_is_named(door: str, run: Run) -> None:
+    ended, out, err = run(door, "out=a\udcc3b")
+    assert ended == 2 and r"out=a\udcc3b" in out + err and "PYTHONUTF8=1" in out + err
+
+
 @pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize(
     ("error", "status"),

@@ -597,6 +597,9 @@ def test_compare_writes_table_plot_and_picture(run: Path, tmp_path: Path, caplog
     compare_script.compare(compose("compare", [f"ckpt={run}", *more, "n=40"]))
     with pytest.raises(ConfigError, match=r"its numbers are of n=40 clips, these of n=64, .* type n=40"):
         compare_script.compare(compose("compare", [f"ckpt={run}", *more, "n=64"]))
+    for beside in (out, path):
+        with pytest.raises(ConfigError, match="the new table would take the place of that one"):
+            compare_script.compare(compose("compare", [f"ckpt={run}", *more[:-2], "n=40", f"out={out}", f"beside={beside}"]))
     path.write_text(path.read_text().replace(rows[0]["data"], "elsewhere"))
     with pytest.raises(ConfigError, match="other real clips than the"):
         compare_script.compare(compose("compare", [f"ckpt={run}", *more, "n=40"]))

@@ -335,6 +335,12 @@ def test_the_key_is_of_the_content(tmp_path: Path) -> None:
     assert key(tmp_path / "a", fps=15.0) != first
     os.utime(tmp_path / "b" / "deep" / "f.txt", (1, 1))
     assert key(tmp_path / "b") == first, "a time alone changes nothing"
+    (tmp_path / "b" / "deep" / "f.txt").unlink()
+    (tmp_path / "b" / "deep" / "f.txt").symlink_to(tmp_path / "a" / "deep" / "f.txt")
+    assert key(tmp_path / "b") != first, "no reader follows a link below the root"
+    (tmp_path / "linked").symlink_to(tmp_path / "a")
+    assert key(tmp_path / "linked") == first, "the root itself may be one"
+    (tmp_path / "b" / "deep" / "f.txt").unlink()
     (tmp_path / "b" / "deep" / "f.txt").write_text("2")
     assert key(tmp_path / "b") != first, "one byte does"
     (tmp_path / "a" / "deep" / "f.txt").rename(tmp_path / "a" / "deep" / "g.txt")
