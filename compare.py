@@ -84,7 +84,7 @@ def compare(cfg: DictConfig) -> Path:
     module.refuse_large(cfg.n)
     module.to(choose_device(cfg.device))
     if max(cfg.steps) > module.diffusion.n_steps:
-        log.warning("steps=%s: the model has T=%d; more are as many as that", max(cfg.steps), module.diffusion.n_steps)
+        log.warning("steps=%s: the model has T=%d; larger values mean T", max(cfg.steps), module.diffusion.n_steps)
     wanted = [(name, steps, sampler_of(name, steps, cfg.spacing)) for name in cfg.samplers for steps in cfg.steps]
     wanted += [("ddpm", None, sampler_of("ddpm", None, None))] if cfg.ancestral else []
     # Refuses what cannot run.

@@ -56,7 +56,7 @@ def inspect_data(cfg: DictConfig) -> Path:
     refuse_split(cfg.loader.split)
     node = plain(cfg)["data"]
     if node.get("on_outlier") == "refuse":
-        node["on_outlier"] = "keep"  # they are to be seen
+        node["on_outlier"] = "keep"  # outliers are shown, not refused
     clips: ClipSet = construct(node, "data")
     out = Path(cfg.out)
     text = summarise(clips, cfg.frames, cfg.loader.split).text()
@@ -115,7 +115,7 @@ def with_fitting_skeleton(cfg: DictConfig, overrides: Sequence[str]) -> DictConf
     asked = any(override.lstrip("+~").startswith("skeleton=") for override in overrides)
     if asked or cfg.data.get("_target_") != "datamodules.sets.folder.folder" or OmegaConf.is_missing(cfg.data, "root"):
         return cfg
-    if not isinstance(cfg.data.root, str):  # data=folder says so
+    if not isinstance(cfg.data.root, str):  # reported by data=folder
         return cfg
     fit = fitting_skeletons(cfg.data.root)
     if len(fit) != 1:

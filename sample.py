@@ -107,7 +107,8 @@ def sample(composed: DictConfig) -> Path:
     pace = partial(Clips.resampled, fps=cfg.fps, tempo=cfg.tempo, cycle=model.normalizer.travel if cfg.loop else None)
     clips, out = pace(clips), Path(cfg.out)
     (path,) = clips.save(out / "clips.npz", arrays=arrays)
-    log.info("%s: %d clips of %d frames at %g fps, sampled in %.1f s", path, *clips.positions.shape[:2], clips.fps, seconds)
+    n, frames = clips.positions.shape[:2]
+    log.info("%s: %d clip%s of %d frames at %g fps, sampled in %.1f s", path, n, "s" * (n != 1), frames, clips.fps, seconds)
     drawn, titles = (clips, titles or clips.titles) if drawn is None else (pace(drawn), titles)
     if cfg.gif_clips > 0:
         drawn.take(slice(cells)).save(out / "clips.gif", titles=titles and titles[:cells])

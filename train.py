@@ -85,7 +85,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
         quiet_lightning()
         loggers = make_loggers(config["logger"], resumed_step)
         callbacks = [construct(node, f"callbacks.{name}") for name, node in config["callbacks"].items()]
-        # It refuses to run without a logger, and logger=none is a legitimate wish.
+        # It refuses to run without a logger, which logger=none asks for.
         callbacks = [c for c in callbacks if loggers or not isinstance(c, LearningRateMonitor)]
         limits.refuse_unknown_monitor(callbacks)
         trainer = make_trainer(config["trainer"], [*callbacks, StopBetweenBatches()], loggers, out)

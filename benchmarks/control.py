@@ -1,10 +1,10 @@
-"""How well a model does what it is asked for: guidance from none to strong, long clips, and one action after another.
+"""Control of a model: guidance from none to strong, long clips, and one action after another.
 
     python train.py experiment=laptop data=msr_action3d data.root=DIR out=RUN
     python benchmarks/control.py RUN --root DIR --out OUT [--guide WORSE]
 
 ``--guide`` names a run that was trained for less time on the same data, and adds autoguidance. Prints tables and writes
-guidance.png: the share of clips that a classifier of actions puts where they were asked for, the distance of their poses, spread
+guidance.png: the share of clips that a classifier assigns to the requested action, the distance of their poses, spread
 and recall, over the weight. Of long clips: the change of the step of a joint from frame to frame where windows begin, where the
 action changes, and elsewhere.
 """

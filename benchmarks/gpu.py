@@ -1,4 +1,4 @@
-"""What one GPU makes of a training step, a sample and a run: ``python benchmarks/gpu.py``; six minutes at most.
+"""Speed of one GPU in a training step, a sample and a run: ``python benchmarks/gpu.py``; six minutes at most.
 
 Prints one table and, with ``--out``, writes it as JSON. ``--root`` names the skeleton files of MSR Action3D and adds the
 training of ``experiment=large`` with its quality. ``--device cpu --small`` runs every line in seconds, to see that it runs.

@@ -1,4 +1,4 @@
-"""Other people's diffusion models for benchmarks/quality.py, with the settings that their authors publish.
+"""Diffusion models of other projects for benchmarks/quality.py, with the settings that their authors publish.
 
     pip install -e ".[bench]" && pip install --no-deps denoising-diffusion-pytorch
 
@@ -31,7 +31,7 @@ T = 1000
 
 @dataclass
 class Peer:
-    """Somebody's model, with its own way to train and to sample. Clips are ``(batch, channels, frames)`` in its own range.
+    """A model of another project, with its own training and sampling. Clips are ``(batch, channels, frames)`` in its own range.
 
     Args:
         network: what is trained.
@@ -88,7 +88,7 @@ def diffusers_unet(channels: int, frames: int, coords: int = 3) -> Peer:
     """UNet2DModel of diffusers on images of joints and frames, trained as in the example of unconditional generation.
 
     Not UNet1DModel: its narrow stages at half of the frames cannot carry the noise of 60 channels. The network is smaller than
-    that of the example, which is for a GPU. The learning rate follows the clock instead of a number of steps that nobody knows
+    that of the example, which is for a GPU. The learning rate follows the clock instead of a number of steps, which is not known
     beforehand: it rises for 500 steps, or for a tenth of the time if that is less.
     """
     from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
@@ -193,7 +193,7 @@ class Trained:
 
 
 def train_peer(build: Callable[[int, int], Peer], data: PoseDataModule, seconds: float, seed: int) -> Trained:
-    """Train somebody's model on the training recordings until the time is over.
+    """Train such a model on the training recordings until the time is over.
 
     A peer that minds no masks learns the padding of short recordings too, their last pose.
 

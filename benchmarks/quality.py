@@ -65,10 +65,10 @@ Rows = dict[str, dict[str, tuple[float, ...]]]
 
 
 def train_ours(args: argparse.Namespace) -> Trained:
-    """Train this project by its own command, without whatever is not training.
+    """Train this project by its own command, without validation and pictures.
 
-    The learning rate of ``ours`` falls over a number of steps. Unless the overrides limit the run, a rehearsal of a tenth of the
-    time, which does not count, finds out how many there will be.
+    The learning rate of ``ours`` falls over a number of steps. Unless the overrides limit the run, a timing run of a tenth of
+    the time, which does not count, finds out how many there will be.
     """
     given = ["data=msr_action3d", f"data.root='{args.root}'", f"seed={args.seed}", "loader.seed=0", "cache=null", "trainer=cpu"]
     quiet = ["logger=none", "trainer.max_epochs=-1", "+trainer.limit_val_batches=0"]
@@ -86,7 +86,7 @@ def train_ours(args: argparse.Namespace) -> Trained:
     last = []
     if args.peer == "ours" and not any(override.startswith("trainer.max_") for override in args.overrides):
         with tempfile.TemporaryDirectory() as folder:
-            steps, seconds = run(Path(folder, "rehearsal"), 6 * args.minutes, "trainer.max_steps=1000000")
+            steps, seconds = run(Path(folder, "timing"), 6 * args.minutes, "trainer.max_steps=1000000")
         last = [f"trainer.max_steps={max(round(60 * args.minutes * steps / seconds), 1)}"]
     steps, seconds = run(args.out / "run", 60 * args.minutes, *last)
     module = ddpm.load(args.out / "run")

@@ -1,10 +1,11 @@
-"""What a data set of a thousand to a million clips costs: ``python benchmarks/scale.py [largest number of clips]``.
+"""What a data set of a thousand to a million clips costs: ``python benchmarks/scale.py [LARGEST]``.
 
 Writes synthetic random walks of 16 frames into temporary stores (3.9 GB for a million, in the folder that TMPDIR
-names), opens each in a process of its own, and deletes it. Memory is the anonymous one, that cannot be given back: mapped pages
-of the files are counted as resident too, and the system drops them when it needs the room.
+names), opens each in a process of its own, and deletes it. Memory is the anonymous part, which the system cannot drop as it
+drops mapped pages of the files when it needs the room.
 """
 
+import argparse
 import json
 import shutil
 import statistics
@@ -21,8 +22,19 @@ FRAMES, BATCHES = 16, 300
 
 
 def main() -> None:
+    """Measure every size, or with ``--measure`` one store."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("largest", type=int, nargs="?", default=10**6, help="largest number of clips")
+    parser.add_argument("--measure", metavar="STORE", help="measure this store, in this process")
+    args = parser.parse_args()
+    if args.measure is None:
+        compare(args.largest)
+    else:
+        measure(args.measure)
+
+
+def compare(largest: int) -> None:
     """Measure every size and print it as a ratio to the smallest."""
-    largest = int(sys.argv[1]) if len(sys.argv) > 1 else 10**6
     sizes = [n for n in (10**3, 10**4, 10**5, 10**6) if n <= largest]
     with tempfile.TemporaryDirectory() as folder:
         free, needed = shutil.disk_usage(folder).free, 2 * largest * FRAMES * 60 * 4
@@ -99,4 +111,4 @@ def anonymous() -> float:
 
 
 if __name__ == "__main__":
-    measure(sys.argv[2]) if sys.argv[1:2] == ["--measure"] else main()
+    main()

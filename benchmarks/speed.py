@@ -308,7 +308,7 @@ class Beside(pl.Callback):
         pl_module._watched = False
 
     def bare_step(self, batch: Any) -> None:
-        """What cannot be left out."""
+        """A training step without the Trainer."""
         self.module.loss(batch).backward()
         nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
         self.optimizer.step()

@@ -53,4 +53,4 @@ class StopBetweenBatches(Callback):
         if self._interrupted:
             raise KeyboardInterrupt
         self._interrupted = True
-        log.info("interrupted: finishing the batch and saving; once more to stop at once")
+        log.info("interrupted: finishing the batch and saving; a second interrupt stops at once")

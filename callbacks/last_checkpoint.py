@@ -76,7 +76,7 @@ class LastCheckpoint(Checkpoint):
         """Save the progress before the exception, if there is any that is worth it."""
         diverged, previous = isinstance(exception, FloatingPointError), self.path.with_name("previous.ckpt")
         if diverged and trainer.global_step == self._saved_step and trainer.is_global_zero and previous.exists():
-            with keeping(self.path, previous):  # the last one is what has diverged: they change places
+            with keeping(self.path, previous):  # last.ckpt has diverged: exchange the two
                 os.replace(previous, self.path)
         if trainer.training and trainer.global_step > self._saved_step and not diverged and _is_between_steps(trainer):
             batches = trainer.fit_loop.epoch_loop.batch_progress

@@ -27,7 +27,7 @@ DIVERGED = "Likely a learning rate that is too high (optimizer.lr), or data that
 class MotionMetrics(Callback):
     """Measures clips sampled with the averaged weights against real ones, as ``evaluate.py fast=true`` does.
 
-    The real ones are held out if there are 64 of them, else all, also those of training; the summary says which.
+    The real ones are held-out windows if there are 64 of them, else all, training clips included; the summary says which.
     Logs ``metrics/frechet_pose`` and others, and ``metrics/real/...`` of real clips against real ones; ``physics/...`` of
     single clips alike; warns if motion freezes, explodes, jitters or collapses. A failure is a warning and does not end
     training. Fréchet distances are nan until the first measurement, so that a ModelCheckpoint can monitor them.
@@ -126,8 +126,8 @@ class MotionMetrics(Callback):
         if (bones := found.means.get("bone_variation")) is not None:
             values |= logged("bone_variation", bones["generated"], bones["reference"])
         values |= {f"{tab(name)}/{name}_ratio": value for name, value in ratios(found).items()}
-        which = "held-out" if held_out else "real, also training,"
-        self.summary = f"{self.n} clips beside {found.clips['reference']} {which} ones: {'; '.join(headline(found))}"
+        which = "held-out ones" if held_out else "real ones (training clips included)"
+        self.summary = f"{self.n} clips beside {found.clips['reference']} {which}: {'; '.join(headline(found))}"
         return values
 
     def _warn(self, name: str, text: str) -> None:

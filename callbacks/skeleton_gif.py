@@ -46,7 +46,7 @@ class SkeletonGIF(Callback):
         self._draw(trainer, pl_module, "final.gif")
 
     def on_exception(self, trainer: pl.Trainer, pl_module: MotionDiffusion, exception: BaseException) -> None:  # pyright: ignore
-        """Draw what a run that is stopped from the keyboard has come to; whoever stops it otherwise does not wait."""
+        """Draw a final picture after Ctrl-C; other exceptions skip it."""
         if isinstance(exception, KeyboardInterrupt):
             self._draw(trainer, pl_module, "final.gif")
 

@@ -68,7 +68,7 @@ def through_cache(construct: Construct, directory: str | None) -> Construct:
 
 
 def _remove_strays(folder: Path, own: str) -> None:
-    """Remove entries that killed processes left half written; whoever writes one holds its lock, this process that of ``own``."""
+    """Remove half-written entries of killed processes: those whose lock is free, and ``own``, whose lock this process holds."""
     for stray in folder.glob(f".{'[0-9a-f]' * 32}.tmp-*"):
         key = stray.name[1:33]
         try:

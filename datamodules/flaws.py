@@ -111,7 +111,7 @@ def _motion(clips: ClipSet, total: int, places: Sequence[tuple[int, float]]) -> 
         if i == 0 or clips.sources[i] != clips.sources[i - 1] or begin <= places[i - 1][0]:  # no later piece of the same
             first[i] = first_pose(ways, small)
         body = np.median(ways, axis=1)
-        around = np.lib.stride_tricks.sliding_window_view(np.pad(mean, 3, mode="edge"), 7).min(1)  # of who runs, as large
+        around = np.lib.stride_tricks.sliding_window_view(np.pad(mean, 3, mode="edge"), 7).min(1)  # large too while running
         teleport = find_jumps(positions, skeleton, teleporting / fps) & (mean > 3 * around)
         jumps[i] = int((teleport | (body > fastest / fps))[first[i] :].sum())
         moving = ways.max(1) > 1e-6
@@ -166,7 +166,7 @@ def _motion(clips: ClipSet, total: int, places: Sequence[tuple[int, float]]) -> 
 
 
 def _tempo(pose: np.ndarray, fps: float) -> float:
-    """Radians per second at which positions relative to the root swing about their mean; NaN for who hardly moves."""
+    """Radians per second at which positions relative to the root swing about their mean; NaN for a body that hardly moves."""
     size = np.median(((pose - pose.mean(0)) ** 2).sum((1, 2)))
     speed = np.median((np.diff(pose, axis=0) ** 2).sum((1, 2))) * fps**2
     return float(np.sqrt(speed / size)) if size > 0.01 and speed > 0 else np.nan

@@ -54,7 +54,7 @@ def presets() -> dict[str, Skeleton]:
     found = {}
     for path in sorted(PRESETS.glob("*.yaml")):
         with contextlib.suppress(yaml.YAMLError, AttributeError, KeyError, OSError, TypeError, ValueError):
-            # One that is being written is none; who chooses it is told what is wrong.
+            # An unfinished file is left out; choosing it reports its error.
             config = yaml.safe_load(path.read_text())
             if isinstance(config, dict) and config.pop("_target_", None) == "ddpm.skeleton.Skeleton" and "defaults" not in config:
                 found[path.stem] = Skeleton(**config)

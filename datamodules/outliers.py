@@ -81,7 +81,7 @@ def look_of(positions: np.ndarray, seen: np.ndarray, skeleton: Skeleton) -> Look
     ways = sides[0][shown] / counts[0][shown] - sides[1][shown] / counts[1][shown]
     rise = ways.sum(0)
     axis = int(np.abs(rise).argmax())
-    clear = np.abs(rise[axis]) > UPRIGHT * np.linalg.norm(ways, axis=-1).sum()  # not so of who lies down, or turns a wheel
+    clear = np.abs(rise[axis]) > UPRIGHT * np.linalg.norm(ways, axis=-1).sum()  # not of a lying body or a cartwheel
     up = ("-" if rise[axis] < 0 else "") + AXES[axis] if clear else None
     return Look(bones, up, _is_mirrored(positions, seen, skeleton, rise), ends)
 
@@ -128,7 +128,7 @@ def find_outliers(looks: Sequence[Look], sources: Sequence[str], skeleton: Skele
 
     Args:
         scaled: bodies in pictures, which have no size of their own.
-        total: recordings, with those that nobody can judge, for messages.
+        total: number of recordings, including those without enough joints, for messages.
     """
     n = len(looks)
     factors = np.ones(n)
@@ -182,11 +182,11 @@ def find_outliers(looks: Sequence[Look], sources: Sequence[str], skeleton: Skele
 
 
 def _resting(looks: Sequence[Look], stands: np.ndarray, up: str) -> np.ndarray:
-    """``(recordings,)`` bool: who stands along another axis than ``up``, but lies, sits or stands on its hands there.
+    """``(recordings,)`` bool: bodies along another axis than ``up`` that lie, sit or stand on their hands.
 
     Its lowest joint is on the floor of those who stand along ``up``, and its feet are on no floor of that height along its own
-    axis, as are those of most who do as it does. Where nobody stands so, all must have a floor in common along ``up``, and none
-    along their own axes.
+    axis, as are those of most others like it. If no body stands along ``up``, all must have a floor in common along ``up``, and
+    none along their own axes.
     """
     own, standing = (stands != "") & (stands != up), stands == up
     if not own.any():

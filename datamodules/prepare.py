@@ -94,7 +94,7 @@ def prepare(
     for r in recordings:
         r = replace(r, positions=r.positions[skip:], confidence=None if r.confidence is None else r.confidence[skip:])
         seen = _seen(r, lost, min_confidence)
-        if not seen.any():  # perhaps not even its joints are known
+        if not seen.any():  # its joints may be unknown
             dropped = ((r.source, "without a tracked frame"),)
             report += CleaningReport(1, frames=len(seen), frames_lost=len(seen), lost=seen.size, dropped=dropped)
             continue
@@ -152,7 +152,7 @@ def prepare(
     kept: list[Recording] = []
     places: list[tuple[int, float]] = []  # of each: its first frame in its file, and frames of that to one of its own
     repairs: dict[str, Counter[str]] = {"lost": Counter(), "jumps": Counter(), "spikes": Counter()}
-    found.reverse()  # each is let go when it was cleaned
+    found.reverse()  # each is freed once it is cleaned
     for odd, factor, axis, own in zip(outliers.odd, outliers.factors, outliers.stands, looks, strict=True):
         r, seen, rate = found.pop()
         positions = r.positions
@@ -166,7 +166,7 @@ def prepare(
             size = body_size(own.bones, skeleton)
             raise DataError(
                 f"{r.source}: a position is {far:.3g} m from the origin, at most {FAR:g} are, and the body is "
-                f"{size:.3g} m along its bones; if the file is sound, {_other_units(size, r, skeleton, scale)}"
+                f"{size:.3g} m along its bones; if the file is correct, {_other_units(size, r, skeleton, scale)}"
             )
         pieces, done = clean(
             positions, ~seen, skeleton, fps=rate, source=r.source, longest=longest,

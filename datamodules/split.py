@@ -1,4 +1,4 @@
-"""Which recordings are trained on and which are held out; what belongs together stays together."""
+"""Which recordings are trained on and which are held out; scenes stay whole."""
 
 import hashlib
 import json
@@ -109,8 +109,7 @@ def split_in_time(clips: ClipSet, val_fraction: float) -> tuple[ClipSet, Tensor,
 
 
 def scenes(sources: Names) -> Names:
-    """What belongs together, one name per recording: a file with all its bodies and tracks, and with what copies of it are
-    called."""
+    """The scene of each recording, by name: a file with all its bodies and tracks, and its copies, as far as names tell them."""
     files = [PART.sub(r"\1", str(source)) for source in sources.values]
     known = {file: file for file in files}
     for file in files:  # beside mirror/walk may be original/walk, which is known as /walk
@@ -153,7 +152,8 @@ def listed(clips: ClipSet, path: Path) -> tuple[Tensor, Tensor]:
     train, val = chosen.get("train", ~chosen["val"]), chosen["val"]
     if len(both := (train & val).nonzero()):
         raise DataError(
-            f"{lists['val']}: {clips.sources[int(both[0])]} or what belongs to it is in {lists['train']} too; name it in one"
+            f"{lists['val']}: {clips.sources[int(both[0])]} or a recording of its scene is in {lists['train']} too; "
+            "name it in one"
         )
     if not train.any() or not val.any():
         raise DataError(

@@ -31,7 +31,7 @@ def own_clips(
 
     Args:
         config: of the run, from its checkpoint.
-        changes: values of ``data`` that are others now, e.g. where the files are; None for those that are not.
+        changes: values of ``data`` that have changed, e.g. where the files are; None for those that have not.
         construct: `construct_data`, or that with a cache in front of it.
 
     Raises:
@@ -81,7 +81,7 @@ def build_model(
         vectors: of the training recordings, see `ddpm.process.condition.vector_statistics`; None where there are none.
         trust: see `construct`.
         device: that the network is made on; "meta" for one without weights.
-        numbers: that there are to fill it with; a model of more is refused before it is built.
+        numbers: how many there are to fill it with; a model that needs more is refused before it is built.
         make: `MotionModel`, or what takes the same arguments by name.
 
     Raises:
@@ -178,7 +178,7 @@ def _refuse_large(
                 sketch.prepare(*classes)
         if isinstance(sketch, nn.Module):
             held += sum(tensor.numel() for tensor in (*sketch.parameters(), *sketch.buffers()))
-        if held > 2 * numbers + 10**6:  # what is a little short is named where the weights are loaded
+        if held > 2 * numbers + 10**6:  # a small lack is reported where the weights are loaded
             raise ConfigError(f"{key}: needs {held} numbers, there are only {numbers}; it is of another run, or damaged")
         refuse_beyond_memory(f"{key}: its {held} numbers", 4 * held, f"make it smaller: {node}")
     return sketches

@@ -1,4 +1,4 @@
-"""Checkpoints, which are looked at before they are trusted."""
+"""Checkpoints, which are checked before they are trusted."""
 
 import logging
 import re
@@ -22,9 +22,9 @@ SAMPLING_KEYS = ("state_dict", "hyper_parameters", "motion")
 PRETRAINED = Path(__file__).with_name("pretrained.safetensors")
 """The small model that comes with the project; docs/configuration.md says how it was made."""
 MAX_PICKLE = 8 << 20
-"""Bytes of all that is no tensor; a run of the project has a tenth of a megabyte."""
+"""Bytes, at most, of all that is no tensor; a run of the project has a tenth of a megabyte."""
 MAX_VALUES, MAX_DEPTH = 1_000_000, 100
-"""Values of a checkpoint, each counted wherever it stands, and containers inside each other."""
+"""Values of a checkpoint, at most, shared ones counted at every place; and depth of nested containers."""
 
 
 Built = TypeVar("Built", bound=MotionModel)
@@ -62,10 +62,10 @@ def _read_archive(path: Path) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:
             # torch.load does not compare checksums: a flipped bit would become a silently different weight.
-            # Nor does it mind an entry that claims to be a folder: it would read a weight of uninitialised memory.
+            # Nor does it refuse an entry marked as a folder: it would read a weight from uninitialised memory.
             for member in archive.infolist():
                 if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 or member.external_attr:
-                    raise zipfile.BadZipFile(f"{member.filename} is not stored as torch does")
+                    raise zipfile.BadZipFile(f"{member.filename} is not stored as torch stores it")
                 if member.filename.endswith("data.pkl") and member.file_size > MAX_PICKLE:
                     raise zipfile.BadZipFile(f"{member.file_size} bytes beside the tensors, at most {MAX_PICKLE} are read")
             if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
@@ -80,7 +80,7 @@ def _read_archive(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a hostile or foreign archive
-        # Not the advice to load it unsafely, with which torch begins.
+        # Torch's text begins with the advice to load it unsafely, which is left out.
         named = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it names {named[1]}" if named else type(error).__name__
         raise CheckpointError(f"{path}: refused, it holds more than tensors and plain values ({reason})") from error
@@ -96,8 +96,8 @@ def is_whole(path: str | Path) -> bool:
 
 
 def checkpoint_of(path: str | Path) -> Path:
-    """The checkpoint that a path names: a file, or of a run's directory the newest that is whole, with a warning if that is not
-    the last one; of a directory without any that is whole, one that says why when it is read; ``pretrained`` is `PRETRAINED`."""
+    """The checkpoint that a path names: a file; of a run's directory the newest undamaged one, with a warning if that is not the
+    last one; where all are damaged, one whose error says why when it is read; ``pretrained`` is `PRETRAINED`."""
     return _chosen(path)[0]
 
 
@@ -180,7 +180,7 @@ def load_run(
 
 
 def _foreign(content: Any) -> str | None:
-    """What of a file no checkpoint has: more values than it has bytes, by repeating them, or deeper ones; None: nothing."""
+    """What a file holds that no checkpoint does, such as repeated values that would exhaust memory; None: nothing."""
     left, waiting = MAX_VALUES, [(content, 0)]
     while waiting:
         value, depth = waiting.pop()

@@ -1,4 +1,4 @@
-"""Lightning's checkpoint files, so written that they survive a full disk and a power cut."""
+"""Lightning's checkpoint files, written so that they survive a full disk and a power cut."""
 
 import io
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from ddpm.errors import CheckpointError
 from ddpm.files import write_durably
 
 LEARNED = ("state_dict", "current_model_state", "averaging_state", "optimizer_states")
-"""What of a checkpoint is learned: the average that is sampled from, the raw weights, and the state of the optimiser."""
+"""The learned parts of a checkpoint: the average that is sampled from, the raw weights, and the state of the optimiser."""
 
 
 class DurableCheckpointIO(TorchCheckpointIO):

@@ -38,7 +38,7 @@ class Clips:
         given: bool, shaped like ``positions``, True where they were not sampled but given; None if none was.
 
     Raises:
-        ValueError: shapes that do not belong together, no clips, a length outside 1..frames, or fps that is not positive.
+        ValueError: shapes that do not match, no clips, a length outside 1..frames, or fps that is not positive.
     """
 
     positions: Tensor

@@ -1,4 +1,4 @@
-"""What every command does: compose, say what is wrong in one message, end with the right status, go on with a sweep."""
+"""What every command does: compose, report an error in one message, set the exit status, continue a sweep."""
 
 import functools
 import logging
@@ -31,17 +31,17 @@ log = logging.getLogger("command")
 CONF = Path(__file__).parent.parent / "conf"
 FULL = "HYDRA_FULL_ERROR"
 WANTS_FULL = os.environ.get(FULL) == "1"
-"""Whether the user wants everything that led to an error."""
+"""Whether errors are shown with their tracebacks."""
 
 
 def expected() -> tuple[type[BaseException], ...]:
-    """What input, configuration and machine can be to blame for; anything else is a fault of the code and keeps its traceback."""
+    """Exceptions caused by input, configuration or machine; any other is a bug and keeps its traceback."""
     known = (ProjectError, ValueError, OSError, FloatingPointError, OmegaConfBaseException, CompactHydraException, yaml.YAMLError)
     return *known, *of_lightning("MisconfigurationException")
 
 
 WITH_VALUE = "--cfg -c --package -p --config-path -cp --config-name -cn --config-dir -cd --info -i".split()
-"""Options of Hydra that a word follows, which is no path to data."""
+"""Options of Hydra that take a value, which is no path to data."""
 OPTIONS = "--help -h --hydra-help --version --resolve --run -r --multirun -m --shell-completion -sc --experimental-rerun".split()
 """The others."""
 
@@ -60,15 +60,14 @@ def command(
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Make a command of a function of the composed configuration, which is called without arguments.
 
-    What is `expected` to go wrong ends it with one message and status 2, Ctrl-C with 130, SIGTERM with 143; status 1 is a fault
-    of the code, with its traceback. In a multirun every job runs whatever becomes of the others, with the number of the job
-    behind ``out``; one that failed makes the status 2. With the environment variable HYDRA_FULL_ERROR=1 errors are raised, with
-    everything that led to them.
+    An `expected` exception ends it with one message and status 2, Ctrl-C with 130, SIGTERM with 143; status 1 is a bug, with its
+    traceback. In a multirun every job runs, also after one failed, with the number of the job behind ``out``; a failed one makes
+    the status 2. With the environment variable HYDRA_FULL_ERROR=1 errors are raised with their tracebacks.
 
     Args:
         config_name: file of ``conf``.
         schema: dataclass with the types of its keys; the file names it ``base``, with its own name in front.
-        ended: called last, whatever came before.
+        ended: called last, also after an error.
     """
     ConfigStore.instance().store(name=f"{config_name}_base", node=schema)
 
@@ -80,7 +79,7 @@ def command(
             if sweeps and cfg.get("out"):
                 cfg.out = f"{cfg.out}/{context.job.num}"
             if not WANTS_FULL:
-                os.environ.pop(FULL, None)  # so that processes that it starts do as this one
+                os.environ.pop(FULL, None)  # so that the processes it starts behave alike
             try:
                 _look_over(cfg, [field.name for field in fields(schema)])
                 result = work(cfg)
@@ -108,7 +107,7 @@ def command(
             except expected() as error:
                 if WANTS_FULL:
                     raise
-                logging.basicConfig(format="%(message)s")  # where Hydra was not even begun
+                logging.basicConfig(format="%(message)s")  # before Hydra started
                 log.error("%s", message(error, [field.name for field in fields(schema)]))
                 if isinstance(error, CompactHydraException):
                     for argument in ambiguous(sys.argv[1:])[:2]:
@@ -135,7 +134,7 @@ def composed(name: str, overrides: Sequence[str], checkpoint: Path) -> DictConfi
     """The configuration of a command line that a checkpoint holds; a CheckpointError if this version does not take it."""
     try:
         return hydra.compose(name, overrides=list(overrides))
-    except CompactHydraException as error:  # what was typed now is composed already
+    except CompactHydraException as error:  # the present command line was composed before
         raise CheckpointError(f"{checkpoint}: its command line is not that of this version: {message(error)}") from error
 
 
@@ -224,7 +223,7 @@ def message(error: BaseException, keys: Sequence[str] = ()) -> str:
     if isinstance(error, yaml.YAMLError):
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or " ".join(str(error).split())
         where = "" if mark is None else f"{mark.name}, line {mark.line + 1}: "
-        return printable(f"ConfigError: {where}no sound YAML ({problem}); correct the file")
+        return printable(f"ConfigError: {where}not valid YAML ({problem}); correct the file")
     if isinstance(error, UnicodeDecodeError):
         return printable(f"ConfigError: a file of the configuration is no UTF-8 text ({error}); save it as UTF-8")
     if isinstance(error, OmegaConfBaseException) and error.full_key:  # its other lines are about its own types
@@ -249,7 +248,7 @@ WANTED = {
 
 
 def _composition(error: CompactHydraException, keys: Sequence[str]) -> str:
-    """What is wrong with a command line, in the one line that Hydra takes up to thirteen for."""
+    """What is wrong with a command line, in one line instead of Hydra's up to thirteen."""
     said, cause, given = str(error), error.__cause__, [a for a in sys.argv[1:] if not a.startswith("-")]
     if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None and error.options:
         group, _, option = error.missing_cfg_file.rpartition("/")

@@ -58,7 +58,7 @@ RESUMED = (
 )
 """What else the command line in a checkpoint may construct when its run is resumed."""
 WRITERS, WRITING = ("callbacks.", "pytorch_lightning."), ("callbacks", "logger", "trainer")
-"""What of it may write files, and where alone in the configuration: `ddpm.resuming.refuse_outside` looks at these places."""
+"""Those of them that may write files, and the only nodes for them: `ddpm.resuming.refuse_outside` checks these nodes."""
 
 
 MOVED = {
@@ -76,7 +76,7 @@ MOVED = {
 
 
 def of_today(config: Any) -> Any:
-    """A checkpoint's configuration with the present names of parts that have moved, and what it was before there was a key."""
+    """A checkpoint's configuration with the present names of parts that have moved, and with keys that it did not have yet."""
     if isinstance(config, dict):
         values = {key: of_today(value) for key, value in config.items()}
         target: Any = values.get("_target_")
@@ -122,7 +122,7 @@ def construct_data(config: Any, key: str, trust: Sequence[str] = ()) -> Any:
 
 @contextlib.contextmanager
 def built_from_file(where: str) -> Iterator[None]:
-    """Whatever values that nobody thought of lead to inside this context is a ConfigError."""
+    """Turn any unexpected exception inside this context into a ConfigError."""
     try:
         yield
     except (ProjectError, KeyError):
@@ -132,7 +132,7 @@ def built_from_file(where: str) -> Iterator[None]:
 
 
 def check(config: Any, key: str = "", trust: Sequence[str] | None = None) -> None:
-    """Look at every node with a ``_target_`` before anything is constructed.
+    """Check every node with a ``_target_`` before anything is constructed.
 
     Args:
         config: plain containers.
@@ -155,7 +155,7 @@ def check(config: Any, key: str = "", trust: Sequence[str] | None = None) -> Non
         for name, value in arguments.items():
             if name not in named and len(named) == len(parameters):
                 near = meant(f"{path}.{name}", [f"{path}.{argument}" for argument in named])
-                drop = f"; where a default brings it, ~{path}.{name} takes it away"
+                drop = f"; if a default sets it, ~{path}.{name} removes it"
                 raise ConfigError(f"{path}.{name}: {target} takes no such argument; it takes {sorted(named)}{near or drop}")
             if value == "" and name.endswith(("dir", "dirpath", "root", "filename")):
                 raise ConfigError(f"{path}.{name}='' is empty: give the name of a place")
@@ -163,7 +163,7 @@ def check(config: Any, key: str = "", trust: Sequence[str] | None = None) -> Non
             if any(isinstance(leaf, str) and "${" in leaf for leaf in leaves):
                 raise ConfigError(f"{path}.{name}={value!r}: no name or value may hold ${{...}} that was not resolved")
             if any(isinstance(leaf, float) and not math.isfinite(leaf) for leaf in leaves):
-                raise ConfigError(f"{path}.{name}={value!r} must be finite; where there may be none, null")
+                raise ConfigError(f"{path}.{name}={value!r} must be finite, or null where it is optional")
             optional = name not in named or named[name].default is None
             if name in hints and not fits(value, hints[name]) and not (value is None and optional):
                 raise ConfigError(f"{path}.{name}={value!r}: {target} wants {_name(hints[name])}")
@@ -281,7 +281,7 @@ def _hints(constructor: Callable[..., Any]) -> dict[str, Any]:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value can be what a type hint says. What this cannot tell fits."""
+    """Whether a plain value fits a type hint; true where that cannot be told."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, arg) for arg in args)

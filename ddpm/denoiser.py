@@ -1,4 +1,4 @@
-"""What a sampler calls: estimates of the network, guided, of windows, with rigid bones, and moved to what a clip has to keep."""
+"""What a sampler calls: the network's estimates with guidance, windows, rigid bones and given coordinates."""
 
 from collections.abc import Callable, Sequence
 
@@ -31,11 +31,11 @@ def guided_network(
     weight: float,
     worse: DenoiseDiffusion | None = None,
 ) -> Estimate:
-    """The network, led away from its estimates without a condition, or from those of a ``worse`` network with the same one."""
+    """Guided estimates: away from those without a condition, or from those of a ``worse`` network with the same one."""
     device = normalizer.mean.device
     nothing = None if condition is None else torch.zeros(1, condition.width, device=device)
     weights = torch.full_like(normalizer.mean, weight)
-    # What leads away from the other actions makes people faster than any that were recorded.
+    # Guidance of the root's steps would make people faster than any that were recorded.
     weights[normalizer.root, normalizer.travel] = min(weight, 1.0)
 
     def estimate(xt: Tensor, t: Tensor, cond: Tensor | None) -> Denoised:

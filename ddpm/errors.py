@@ -1,4 +1,4 @@
-"""All errors of the project: input that cannot be used, named so that its owner can mend it."""
+"""All errors of the project; each message names the remedy."""
 
 import difflib
 import logging
@@ -14,7 +14,7 @@ LONGEST = 4000
 
 
 def escaped(text: str, kept: str = "\n") -> str:
-    """A text that a terminal can be trusted with: what controls it, but for ``kept``, is escaped."""
+    """Escape control characters, except those in ``kept``."""
     return "".join(c if c.isprintable() or c in kept else ascii(c)[1:-1] for c in text)
 
 
@@ -56,13 +56,13 @@ class WriteError(ProjectError, OSError):
 
 
 def of_lightning(name: str) -> tuple[type[BaseException], ...]:
-    """Lightning's exception of this name; nothing where Lightning was never imported, for then nobody has raised it."""
+    """Lightning's exception of this name, in a tuple; () while Lightning is not imported."""
     module = sys.modules.get("pytorch_lightning.utilities.exceptions")
     return () if module is None else (getattr(module, name),)
 
 
 def refuse(faults: Iterable[tuple[object, str]]) -> None:
-    """Raise a ConfigError with the message of the first ``(is it there, message)`` that is there."""
+    """Raise a ConfigError with the message of the first ``(condition, message)`` whose condition is true."""
     for there, message in faults:
         if there:
             raise ConfigError(message)

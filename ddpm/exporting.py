@@ -31,7 +31,7 @@ VECTORS = "condition."
 
 
 class DenoisingCall(nn.Module):
-    """One call of the network with all that stands around it: normalised noisy clips -> estimates of clip and noise."""
+    """One network call with its conversions: normalised noisy clips -> estimates of clip and noise."""
 
     def __init__(self, model: MotionModel) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ def _safetensors(model: MotionModel, text: str, half: bool, path: Path) -> bytes
 
 
 def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
-    """Of card and tensors, for the format itself has no checksum."""
+    """The checksum of card and tensors; the format itself has none."""
     digest = hashlib.sha256(text.encode())
     for name, value in sorted(tensors.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -175,7 +175,7 @@ def _onnx(model: MotionModel, text: str, path: Path) -> bytes:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """No gradients, and what the exporters of torch say of their own insides stays away."""
+    """No gradients, and no warnings of torch's exporters about their own internals."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -39,7 +39,7 @@ def write_durably(path: str | Path, content: bytes | memoryview) -> None:
 
 
 def refuse_place(key: str, place: str | Path) -> None:
-    """Look whether a directory can be written to, or made, before there is anything to write; nothing is left there.
+    """Check that a directory can be written to, or made; nothing is left there.
 
     Raises:
         ConfigError: it cannot; names key, place and what is in the way.
@@ -53,7 +53,7 @@ def refuse_place(key: str, place: str | Path) -> None:
 
 
 def refuse_unwritable(folder: str | Path, size: int, n: int = 1) -> None:
-    """Find out before the work whether ``n`` files of ``size`` bytes can be written into a folder. Nothing is left of the trial.
+    """Check before the work that ``n`` files of ``size`` bytes can be written into a folder; nothing is left there.
 
     Raises:
         WriteError: they cannot; names the folder, the bytes needed and the bytes free.
@@ -79,9 +79,9 @@ def refuse_unwritable(folder: str | Path, size: int, n: int = 1) -> None:
 
 
 def remove_strays(folder: Path, alone: bool = False) -> None:
-    """Remove what processes that were killed while they wrote have left in a folder.
+    """Remove half-written files of killed processes from a folder.
 
-    What a living process of this machine writes stays; with ``alone`` the caller knows that there is none.
+    Those of a living process of this machine stay, unless ``alone``: the caller knows that there is none.
     """
     for stray in folder.glob(".*.tmp-*"):
         ours = re.fullmatch(r"\.(?:.+\.\w+|trial-\d+)\.tmp-(\d+)", stray.name)
@@ -92,7 +92,7 @@ def remove_strays(folder: Path, alone: bool = False) -> None:
 
 @contextlib.contextmanager
 def keeping(path: Path, other: Path) -> Iterator[None]:
-    """What a file was before this context replaced it has another name afterwards, unless that failed."""
+    """Keep the version of a file that this context replaces as ``other``, unless the replacement fails."""
     if not path.exists():
         yield
         return
@@ -100,7 +100,7 @@ def keeping(path: Path, other: Path) -> Iterator[None]:
     try:
         try:
             os.link(path, temporary)
-        except OSError:  # a file system without second names
+        except OSError:  # a file system without hard links
             shutil.copyfile(path, temporary)
         yield
         os.replace(temporary, other)

@@ -17,11 +17,11 @@ from ddpm.process.condition import LabelCondition, VectorCondition
 from ddpm.resuming import override_key
 
 FIXED = ("T", "model", "schedule", "prediction", "variance", "condition", "travel", "skeleton")
-"""What the weights were learned with, and cannot do without."""
+"""Keys that the weights depend on."""
 USUAL = ("frames", "weighting", "timesteps", "motion_loss", "project", "sampler")
-"""What is as it was unless the command line says otherwise."""
+"""Keys that stay as they were unless the command line changes them."""
 MAY_CHANGE = ("model.dropout", "condition.guidance", "condition.interval", "condition.dropout", "skeleton.units")
-"""What of `FIXED` no weight depends on."""
+"""Parts of `FIXED` that no weight depends on."""
 
 Recordings = TypeVar("Recordings", bound=Any)
 """A ``datamodules.clip_set.ClipSet``."""
@@ -91,7 +91,7 @@ class Origin:
     def copy_to(self, module: MotionDiffusion) -> None:
         """Give the weights and the statistics to a new module.
 
-        What there was not before begins at 0, such as the columns of new actions: it changes nothing of what was learned.
+        New parts, such as the columns of new actions, begin at 0, which leaves the outputs as they were.
 
         Raises:
             ConfigError: a tensor that does not fit.

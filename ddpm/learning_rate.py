@@ -28,7 +28,7 @@ class Schedule(LambdaLR):
         super().__init__(optimizer, factor)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a step of a run, after the optimiser's state was loaded; a run of another length is told what changes."""
+        """Go on from a step of a run, after the optimiser's state was loaded; a change of the run's length is logged."""
         before = state_dict.get("total_steps", self.total_steps)  # runs of earlier versions do not have it
         super().load_state_dict({**state_dict, "total_steps": self.total_steps})
         rates: list[Any] = [base * factor(self.last_epoch) for base, factor in zip(self.base_lrs, self.lr_lambdas, strict=True)]

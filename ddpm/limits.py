@@ -1,4 +1,4 @@
-"""What a training may ask for: its configuration is looked at, and tried as far as that needs no data."""
+"""Limits of a training: its configuration is checked, and tried as far as that needs no data."""
 
 import math
 import os
@@ -104,7 +104,7 @@ LOGGED = ("train/loss", "train/grad_norm", "val/loss")
 
 
 def checked(config: Mapping[str, Any], given: Sequence[str] = ()) -> dict[str, Any]:
-    """A training's configuration with every value looked at, precision and channels filled in.
+    """A training's configuration with every value checked, precision and channels filled in.
 
     Args:
         config: plain containers, all interpolations resolved.
@@ -222,10 +222,10 @@ def refuse_unknown_monitor(callbacks: Sequence[pl.Callback]) -> None:
 
 
 def refuse_too_small(folder: Path, module: MotionDiffusion, callbacks: Iterable[Any]) -> None:
-    """Find out whether the checkpoints of a run will find room in ``folder``, beside those that are there.
+    """Check that there is room in ``folder`` for the checkpoints of a run, beside those that are there.
 
     Raises:
-        WriteError: they will not, see `ddpm.files.refuse_unwritable`.
+        WriteError: there is not, see `ddpm.files.refuse_unwritable`.
     """
     weights = sum(value.numel() * value.element_size() for value in module.state_dict().values())
     files = sum(max(callback.save_top_k, 1) if isinstance(callback, ModelCheckpoint) else 2 for callback in callbacks)

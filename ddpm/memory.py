@@ -58,7 +58,7 @@ def training_memory(network: nn.Module, inputs: Mapping[str, Tensor | None], bat
         batch: clips of a batch.
 
     Raises:
-        ValueError: what the network has to say of its input.
+        ValueError: the network refuses its input.
     """
     parameters = sum(parameter.numel() for parameter in network.parameters())
     with _Bytes() as counted, torch.no_grad():

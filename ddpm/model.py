@@ -38,7 +38,7 @@ or ``conditions`` ``(batch, width)``, nan where unknown."""
 class MotionModel(nn.Module):
     """The diffusion of normalised clips, and what it takes to draw clips in metres from it.
 
-    A sample takes the way noise -> sampler, which calls the denoiser -> normalizer.inverse -> Clips.
+    Sampling: noise -> sampler, which calls the denoiser -> normalizer.inverse -> Clips.
 
     Args:
         diffusion: schedule, network, prediction and loss.
@@ -157,9 +157,9 @@ class MotionModel(nn.Module):
             The clips, float32 numbers in metres, with seeds, and with labels if the network is conditioned on any.
 
         Raises:
-            ValueError: no seeds, or some that are none; an action that the model does not know; vectors of another width or
+            ValueError: no seeds, or invalid ones; an action that the model does not know; vectors of another width or
                 number, or not finite; labels, vectors or guidance for a network without such a condition; a script beside
-                another action or length, or too short; a length or guidance that cannot be; a cost that is not ``(clips,)``,
+                another action or length, or too short; an invalid length or guidance; a cost that is not ``(clips,)``,
                 finite and differentiable; a device that is not there; or what the sampler refuses of ``steps``.
         """
         length = self._length(frames, loop, script)
@@ -409,7 +409,7 @@ class MotionModel(nn.Module):
 
 @dataclass(frozen=True)
 class Autoguidance:
-    """Guidance away from a model that errs alike, but more: one that was trained for less time, or is smaller, on the same data.
+    """Guidance away from a worse model: one that was trained for less time on the same data, or is smaller.
 
     Weight 1 is the model itself, 2 goes as far again from the estimates of the other (Karras et al. 2024, arXiv 2406.02507).
     Both are given the same condition, so that clips become better without becoming more typical of their action.

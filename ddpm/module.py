@@ -27,7 +27,7 @@ from ddpm.seeding import derive_seed
 from ddpm.skeleton import Skeleton
 
 CHECK_EVERY = 50
-"""Steps between two looks at the gradient on a GPU, each of which makes the processor wait for the device."""
+"""Steps between two checks of the gradient on a GPU, each of which makes the processor wait for the device."""
 
 NOISE_BINS = 10
 """Parts of the diffusion steps in which validation is reported."""
@@ -36,7 +36,7 @@ NOISE_BINS = 10
 class MotionDiffusion(MotionModel, pl.LightningModule):
     """Trains a `ddpm.model.MotionModel`.
 
-    A batch takes the way training_step -> loss -> normalizer -> diffusion.clip_losses.
+    Training: training_step -> loss -> normalizer -> diffusion.clip_losses.
 
     Logs ``train/loss``, ``train/grad_norm`` and ``val/loss``; and for ten parts of the diffusion steps, named by their middle as
     a fraction of T, ``val/loss_t/0.050`` and ``val/x0_cm/0.050``: the loss without ``motion_loss``, and the mean distance in
@@ -82,7 +82,7 @@ class MotionDiffusion(MotionModel, pl.LightningModule):
                 raise RuntimeError(f"the {name} is not fitted: call module.fit(batch), or load a checkpoint, first")
 
     def on_train_start(self) -> None:
-        """See whether a callback may look at every loss: one of others, or one that monitors it."""
+        """Find out whether a callback may read every loss: one from outside the project, or one that monitors it."""
         callbacks: list[pl.Callback] = self.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
         own = ("callbacks.", "pytorch_lightning.")
         self._watched = any(
@@ -109,7 +109,7 @@ class MotionDiffusion(MotionModel, pl.LightningModule):
         return loss
 
     def _log_step(self, name: str, value: Tensor, prog_bar: bool = False, sync_dist: bool = False) -> None:
-        """Log at steps that a logger or the progress bar shows, and at the last ones; at all if a callback may look at it."""
+        """Log at steps that a logger or the progress bar shows, and at the last ones; at every step if a callback may read it."""
         if (trainer := self._trainer) is None:
             return
         done = trainer.fit_loop.epoch_loop.batch_idx + 1

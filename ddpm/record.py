@@ -1,4 +1,4 @@
-"""run.json: with what a run was made, start by start, and what is another at the next one."""
+"""run.json: how a run was made, start by start, and what differs from the previous start."""
 
 import json
 import logging

@@ -15,7 +15,7 @@ from ddpm.process.samplers import Sampler, cost
 EXPORTS = ("bvh", "csv", "glb", "html", "mp4")
 """Formats beside .npz and .gif."""
 MODES = ("interpolate", "vary", "invert", "edit", "script")
-"""Keys of which each is another way to come to clips."""
+"""Keys that each select a way to make clips."""
 
 
 @dataclass
@@ -79,25 +79,25 @@ def refuse_request(cfg: Request) -> None:
     given = next((f"{key}={value}" for key, value in leading.items() if value is not None), None)
     keeps_none = cfg.keep is None or cfg.keep == []
     several = isinstance(cfg.action, list) and len(cfg.action) != 1
-    sourced = f"source={cfg.source}: vary and invert need one, a file of clips or val, and nothing else does"
-    towards = f"guidance={cfg.guidance}: with vary there is something to guide towards only with action=, vector= or guide="
+    sourced = f"source={cfg.source}: vary and invert need a source, a file of clips or val; other requests take none"
+    towards = f"guidance={cfg.guidance}: with vary, guidance needs action=, vector= or guide="
     filmed = cfg.export != "mp4" or importlib.util.find_spec("imageio_ffmpeg") is not None
     refuse([
         (not filmed, "export=mp4 needs imageio-ffmpeg: pip install 'pose-ddpm[video]' or pip install -e '.[video]'"),
         (len(modes) > 1, f"{' and '.join(modes)} cannot be combined: give one of them"),
         ((cfg.source is None) == (varies or inverts), sourced),
-        (inverts and given, f"{given}: clips are inverted without; leave it away"),
+        (inverts and given, f"{given}: invert does not use it; leave it away"),
         (inverts and (cfg.fps or cfg.tempo != 1), "clips are inverted as they are: leave fps and tempo away"),
         (inverts and (cfg.sampler or cfg.steps), "invert samples with DDIM in as many calls: leave sampler and steps away"),
         (varies and cfg.guidance is not None and cfg.action is cfg.vector is cfg.guide is None, towards),
         (cfg.guide is not None and cfg.guidance is None, f"guide={cfg.guide} needs guidance=, its weight: 1 is none, 2 is usual"),
         (several and ends is not None, f"action={cfg.action}: all clips between two seeds have one action; give one, or none"),
         ((cfg.source or cfg.edit) and cfg.frames, f"frames={cfg.frames}: clips of a file keep their own length"),
-        ((cfg.edit is None) != keeps_none, f"keep={cfg.keep}: edit=FILE and keep=[...], what of it stays, need each other"),
+        ((cfg.edit is None) != keeps_none, f"keep={cfg.keep}: edit=FILE and keep=[...], the part to keep, need each other"),
         (cfg.loop and modes, f"loop cannot be combined with {' and '.join(modes)}"),
         (cfg.script and (cfg.frames or cfg.action), "script says which actions and how long: leave frames and action away"),
         (cfg.vector and (cfg.script or cfg.action), "vector cannot be combined with action or script: give one of them"),
-        (cfg.source != "val" and any(cfg.data.values()), f"data={cfg.data}: data are looked at for source=val only"),
+        (cfg.source != "val" and any(cfg.data.values()), f"data={cfg.data}: data are read for source=val only"),
     ])  # fmt: skip
 
 

@@ -59,7 +59,7 @@ EARLIER = {
     **{"skeleton.up": "y", "data.skeleton.up": "y", "prediction.travel_by_label": False},
     **{"data.subject": "None", "loader.draws": "equal"},
 }
-"""What runs had that began when there were no such keys."""
+"""Values of keys in runs of versions that did not have them."""
 
 
 OWN = ("out", "resume", "cache", "trust")
@@ -149,7 +149,7 @@ def refuse_outside(config: Mapping[str, Any], out: Path) -> None:
 
 
 def refuse_links(out: Path) -> None:
-    """Check that all that is in the directory of a run lies there: who sent it may have put links to other files in it.
+    """Check that all that is in the directory of a run lies there: who sent it may have put links to other files there.
 
     Raises:
         ConfigError: a link that leads out of it, or what is no file and no directory.
@@ -222,7 +222,7 @@ def refuse_incomplete(checkpoint: Path, module: MotionDiffusion, trainer: pl.Tra
 
 
 def _misfit(content: Mapping[str, Any], module: MotionDiffusion, trainer: pl.Trainer, averages: bool) -> str | None:
-    """What in a checkpoint does not fit the module, or another part; it may raise what comes of parts of a wrong kind."""
+    """What in a checkpoint does not fit the module, or another part; parts of a wrong type may raise any exception."""
     shapes = {name: value.shape for name, value in module.state_dict().items()}
     for key in ("state_dict", "current_model_state") if averages else ("state_dict",):
         found = {name: value.shape for name, value in content[key].items()}
@@ -285,7 +285,7 @@ def _unlike(found: Any, fresh: Any, where: str) -> str | None:
 
 
 def _stepped(make: Any, parameters: Sequence[Tensor]) -> Any:
-    """An optimiser after a step with copies of the weights, so that it remembers of them what it will."""
+    """An optimiser after a step with copies of the weights, so that its state has all its keys."""
     copies = [torch.nn.Parameter(torch.zeros_like(parameter)) for parameter in parameters]
     for copy in copies:
         copy.grad = torch.zeros_like(copy)

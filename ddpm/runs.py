@@ -24,13 +24,13 @@ log = logging.getLogger(__name__)
 
 PRODUCTS = {
     "samples/final.gif": "generated clips",
-    "samples/*.gif": "the same noise, while it learned",
+    "samples/*.gif": "clips of the same noise during training",
     "loss.png": "the loss curve",
     "loss.csv": "its numbers",
     "noise_levels.png": "the error in cm by noise level",
     "checkpoints/last.ckpt": "for sample.py, and for resume=",
-    "checkpoints/previous.ckpt": "the one before, should last.ckpt be damaged",
-    "checkpoints/best.ckpt": "the lowest val/loss",
+    "checkpoints/previous.ckpt": "the one before, in case last.ckpt is damaged",
+    "checkpoints/best.ckpt": "the best by callbacks.best.monitor",
     "events.out.tfevents.*": "tensorboard --logdir",
     "config.yaml": "the configuration, with every value as it was used",
     "run.json": "command, versions, commit, data, machine and results of every start",

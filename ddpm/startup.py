@@ -12,7 +12,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    os._exit(130)  # nothing is open yet, and an exception would be lost in half an import or printed with all of its way
+    os._exit(130)  # nothing is open yet; an exception would be lost in an import, or printed with a traceback
 
 
 def begin() -> None:

@@ -1,4 +1,4 @@
-"""Sweeps: where their jobs go, what became of each, and a table and a page of all when the last has ended."""
+"""Sweeps: directories and results of their jobs, and a table and a page of all jobs at the end."""
 
 # pyright: reportIncompatibleMethodOverride=false
 # Hydra's own methods have **kwargs, which swallow what is misspelt.
@@ -70,7 +70,7 @@ class Sweep(Callback):
         given = {o.key_or_group: o for o in OverridesParser.create().parse_overrides([*config.hydra.overrides.task])}
         fixed = [key for key, override in given.items() if not override.is_sweep_override()]
         config.hydra.overrides.hydra.append(f"{EXCLUDED}=[{','.join(map(quoted, fixed))}]")
-        with contextlib.suppress(OmegaConfBaseException, ProjectError):  # of a wrong place Hydra's sweeper says so next
+        with contextlib.suppress(OmegaConfBaseException, ProjectError):  # Hydra's sweeper reports a wrong place next
             _swept.append((Path(str(config.hydra.sweep.dir)), config))
 
     def on_job_start(self, config: DictConfig, *, task_function: TaskFunction) -> None:
@@ -91,7 +91,7 @@ class Sweep(Callback):
                 end = {"status": "finished", "value": value}
             else:
                 end = {"status": "failed", "error": message(value)}
-            if (job := _record(out)) is not None:  # whoever removed it wants no job in the table
+            if (job := _record(out)) is not None:  # None: removed, and then not in the table
                 write_json(out / JOB, job | end)
 
 
@@ -142,6 +142,6 @@ def report() -> None:
             best = OmegaConf.select(config, "callbacks.best") or {}
             if found:
                 log.info("%s", write_sweep(sweep, found, best.get("monitor", "val/loss"), best.get("mode", "min")))
-        except Exception:  # the jobs are done, whatever becomes of their table
+        except Exception:  # the jobs are done, an error here must not fail them
             log.warning("%s: the report of the sweep could not be written", sweep, exc_info=True)
     _swept.clear()

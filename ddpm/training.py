@@ -37,7 +37,7 @@ END_METRICS = (
 """What TensorBoard's table of runs has of their ends; it shows the first five until others are chosen."""
 
 MEASURED_CLIPS = "callbacks.motion_metrics.n"
-"""Key without which there are no metrics, and without which Fréchet distances say nothing."""
+"""Number of generated clips: without it there are no metrics, and Fréchet distances depend on it."""
 
 CHARTS = {
     "losses": {
@@ -58,7 +58,7 @@ CHARTS = {
 
 
 def fitted_module(config: Mapping[str, Any], data: Any, origin: Origin | None) -> MotionDiffusion:
-    """The module that is to be trained, tried on a batch so that what cannot work says so before anything is written.
+    """The module to be trained, fitted, and tried on a batch so that errors come before anything is written.
 
     Args:
         config: checked.
@@ -66,7 +66,7 @@ def fitted_module(config: Mapping[str, Any], data: Any, origin: Origin | None) -
         origin: the trained model that the module begins with, and all of it, None for none.
 
     Raises:
-        ConfigError, ValueError: whatever configuration, network or loss has to say.
+        ConfigError, ValueError: configuration, network or loss do not work.
     """
     vectors = None if (found := data.vectors()) is None else vector_statistics(found)
     vectors = vectors if origin is None else origin.vectors(vectors)
@@ -78,19 +78,19 @@ def fitted_module(config: Mapping[str, Any], data: Any, origin: Origin | None) -
         module.fit(batch)
     else:
         origin.copy_to(module)
-    rehearse(module, batch)
+    sanity_check(module, batch)
     return module
 
 
-def rehearse(module: MotionDiffusion, batch: Mapping[str, Any]) -> None:
-    """One loss of real clips, so that what cannot work says so before anything is trained or written.
+def sanity_check(module: MotionDiffusion, batch: Mapping[str, Any]) -> None:
+    """Compute one loss of real clips, so that errors come before anything is trained or written.
 
     Args:
         module: to be trained.
         batch: clips in metres and their mask.
 
     Raises:
-        ValueError: whatever the network or the loss has to say.
+        ValueError: the network or the loss does not work.
     """
     # Without dropout, and without memory: `ddpm.process.timestep_sampling.Importance` learns from losses of the training alone.
     with torch.no_grad(), evaluating(module):
@@ -99,7 +99,7 @@ def rehearse(module: MotionDiffusion, batch: Mapping[str, Any]) -> None:
         if end == 0 and module.diffusion.weighting(end) == 0:
             log.warning(
                 "the schedule ends without signal, and this weighting gives that step, from which sampling starts, no weight: "
-                "the network is never trained on it; weighting=velocity does"
+                "the network is never trained on it; set weighting=velocity"
             )
 
 
@@ -169,7 +169,7 @@ def make_trainer(node: Mapping[str, Any], callbacks: list[pl.Callback], loggers:
 
 @runtime_checkable
 class Measuring(Protocol):
-    """A callback that measures generated motion; the record of a run has its results, and what is said last its summary."""
+    """A callback that measures generated motion: run.json gets its results, the last lines of the log its summary."""
 
     summary: str
 
@@ -181,7 +181,7 @@ class Measuring(Protocol):
 def fit(
     trainer: pl.Trainer, module: MotionDiffusion, data: pl.LightningDataModule, resume: Path | None, out: Path
 ) -> dict[str, float]:
-    """Train, and note in the record of the run in ``out`` how it ended, whatever ended it.
+    """Train, and note in the record of the run in ``out`` how it ended, also after an error.
 
     Returns:
         What was measured last: the losses, and the results of every callback that is `Measuring`.

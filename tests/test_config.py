@@ -483,7 +483,7 @@ def test_only_a_trainable_module_has_an_optimizer(tiny_config: dict[str, Any]) -
     assert scheduler.get_last_lr()[0] == pytest.approx(1e-3 / 11)
     tiny_config["optimizer"] = {"_target_": "os.system", "cmd": "true"}
     build_module(tiny_config, fps=15.0)  # sampling does not look at it
-    with pytest.raises(ConfigError, match=r"optimizer\.cmd: os\.system .*\['command'\]; .* ~optimizer\.cmd takes it away"):
+    with pytest.raises(ConfigError, match=r"optimizer\.cmd: os\.system .*\['command'\]; .* ~optimizer\.cmd removes it"):
         build_module(tiny_config, fps=15.0, trainable=True)
 
 

@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import evaluate  # noqa: F401  registers its schema
 import inspect_data  # noqa: F401  registers its schema
+import sample  # noqa: F401  registers its schema
 from ddpm.command import plain
 from ddpm.config import check, construct, construct_part
 from ddpm.errors import ConfigError

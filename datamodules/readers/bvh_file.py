@@ -48,7 +48,7 @@ def read(path: Path, scale: float = SCALE, end_sites: bool = True) -> Recording:
     The frame rate is the common one, or else the whole number, that the digits of ``Frame Time`` stand for.
 
     Raises:
-        DataError: a file that cannot be read, is too large, or is no sound BVH file; names the line.
+        DataError: a file that cannot be read, is too large, or is not a valid BVH file; names the line.
     """
     return parse(path, scale, end_sites)[0]
 

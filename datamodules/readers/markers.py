@@ -72,7 +72,7 @@ def read_c3d(path: Path) -> list[Recording]:
         rate, unit = float(about["RATE"][0]), str(next(iter(about.get("UNITS", [])), ""))
         others = {name.strip() for kind in ("ANGLES", "FORCES", "MOMENTS", "POWERS", "SCALARS") for name in about.get(kind, [])}
     except (OSError, RuntimeError, ValueError, KeyError, IndexError, TypeError, MemoryError) as e:
-        raise DataError(f"{path}: no sound C3D file ({str(e)[:80]}); replace or remove it") from e
+        raise DataError(f"{path}: not a valid C3D file ({str(e)[:80]}); replace or remove it") from e
     bodies: dict[str, list[int]] = {}
     for i, name in enumerate(names[: points.shape[1]]):
         if name and name not in others and not name.startswith("*"):

@@ -54,7 +54,7 @@ def read_arrays(path: Path, more: Sequence[str] = ()) -> dict[str, np.ndarray]:
     except DataError:
         raise
     except BROKEN as e:
-        raise DataError(f"{path}: no sound NumPy file ({str(e).splitlines()[0][:80] if str(e) else type(e).__name__}); "
+        raise DataError(f"{path}: not a valid NumPy file ({str(e).splitlines()[0][:80] if str(e) else type(e).__name__}); "
                         "it is damaged or truncated, replace or remove it") from e  # fmt: skip
 
 

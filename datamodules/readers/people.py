@@ -53,15 +53,15 @@ MMPOSE = {
     **{"Root of tail": "root_of_tail", "Nose": "nose", "Neck": "neck"},  # AP-10K, as what begins with L_ and R_
 }
 """Joints of MMPose -> those of the shipped skeletons."""
-LONGEST_ABSENCE = 15  # frames after which whoever comes back is somebody else
-REACH = 0.5  # of the height or width of a body: farther nobody gets from one frame to the next
+LONGEST_ABSENCE = 15  # after so many missing frames a new track starts
+REACH = 0.5  # largest step between frames, in heights or widths of the body
 
 Body = tuple[np.ndarray, str | None]  # (joints, 3 or 4) x, y, perhaps z, confidence; identity
 Frames = dict[int, list[Body]]
 
 
 def recordings(path: Path, frames: Frames, about: Mapping[str, Any]) -> list[Recording]:
-    """One recording per person and unbroken appearance; one of nothing if there is nobody."""
+    """One recording per person and unbroken track; an empty one if there are no people."""
     counts = {len(body) for bodies in frames.values() for body, _ in bodies}
     if len(counts) > 1:
         raise DataError(f"{path}: bodies have {sorted(counts)} joints, expected the same number in all frames; correct the file")

@@ -1,4 +1,4 @@
-"""What is not read, named by content or ending, with the way on. Pickles can run code: they are searched, never loaded."""
+"""Formats that are not read, with what to do instead. Pickles can run code: they are searched, never loaded."""
 
 from contextlib import suppress
 from pathlib import Path

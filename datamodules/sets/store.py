@@ -40,8 +40,8 @@ def store(skeleton: Skeleton, root: str, subject: str | None = None, on_outlier:
 
     Args:
         subject: see `datamodules.clip_set.with_subjects`.
-        on_outlier: where nobody judged them before, whether bodies of another size than the others, or along another axis, are
-            refused, or taken as they are.
+        on_outlier: if the store has no recorded flaws, whether bodies of another size than the others, or along another axis,
+            are refused, or kept.
 
     Raises:
         DataError: no store, another skeleton, outliers to refuse, or see `datamodules.clip_set.with_subjects`.

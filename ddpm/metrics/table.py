@@ -7,6 +7,7 @@ from ddpm.metrics.verdict import floors, is_far, ratios
 
 SHORT = {"shuffled_frames": "mixed", "noisy_1cm": "1cm off", "mean_pose": "mean", "gaussian": "gauss"}
 """Short names of degraded sets, to fit a column."""
+SPREAD = "spread (apd)"
 
 LEAD = ("frechet/pose", "frechet/spectrum", "apd", "recall/pose", "physics/bone_variation", "physics/jerk")
 """What to read first, each in front of its group."""
@@ -17,7 +18,7 @@ MEANING = {
     "frechet": "Fréchet distance of Gaussians fitted to the features; it depends on n, the number of generated clips",
     "kid": "kernel (inception) distance of the features, unbiased: about 0 for real, may be negative",
     "mmd": "maximum mean discrepancy, a kernel distance of the clips' coordinates, unbiased",
-    "apd": "average pairwise distance of two clips, joint by joint: the spread",
+    "apd": "average pairwise distance of two clips, joint by joint",
     "precision": "share of generated clips that lie among real ones",
     "recall": "share of real clips that lie among generated ones",
     "density": "how densely generated clips lie among real ones",
@@ -28,7 +29,7 @@ MEANING = {
     "spectrum": "features: how fast each joint swings, by frequency",
     "kinetic": "features: squared speed and acceleration of each joint",
     "geometric": "features: share of the frames in which each of 32 relations holds, as 'the right knee is bent'",
-    "classifier": "features of a small classifier of the actions, trained on the spot",
+    "classifier": "features of a small classifier of the actions, trained on this data set",
     "physics": "Wasserstein-1 distance of the distributions over real and generated clips; the means are beside it",
     "bone_variation": "how much a bone's length varies within a clip, as a fraction of it",
     "asymmetry": "difference of left and right bones, as a fraction of their length",
@@ -71,13 +72,14 @@ def lines(evaluation: Evaluation) -> list[str]:
         means = evaluation.means.get(name.removeprefix("physics/"))
         found.append(_row(name, evaluation.metrics[name], sizes["generated"], means))
     far = sum(is_far(metric) for metric in evaluation.metrics.values())
+    degraded = f"; {ceilings[0]} to {ceilings[-1]}: degraded real clips" if ceilings else ""
     found += [
         "",
-        "↓ lower is better, ↑ higher, ≈ as real as can be. real: one half of the real clips against the other; its 95 % also",
-        f"with disjoint people where they are known{'; then degraded real clips' if ceilings else ''}",
-        f"!: {far} of {len(evaluation.metrics)} metrics, whose 95 % lie beyond those of real clips, on the worse side",
+        "↓ lower is better, ↑ higher, ≈ close to real. real: one half of the real clips against the other; its interval also",
+        f"covers splits by subject where subjects are known{degraded}",
+        f"! marks a metric significantly worse than real clips: {far} of {len(evaluation.metrics)}",
         f"n={sizes['generated']}: generated clips, of which a repeat compares {sizes['generated_compared']} with "
-        f"{sizes['reference_compared']} real ones; numbers compare at one n only",
+        f"{sizes['reference_compared']} real ones; numbers at different n do not compare",
         *(f"  {part}: {text}" for part, text in meanings(evaluation)),
     ]
     if evaluation.memorisation is not None:
@@ -85,7 +87,7 @@ def lines(evaluation: Evaluation) -> list[str]:
         found += [
             f"nearest training clip: {100 * float(m.samples.median()):.1f} cm away (median), of held-out clips "
             f"{100 * float(m.held_out.median()):.1f} cm; a sample is closer than a held-out",
-            f"clip with probability {m.closer_than_held_out:.2f} (0.5: as new as they are); {len(m.suspects)} of "
+            f"clip with probability {m.closer_than_held_out:.2f} (0.5 for new motion); {len(m.suspects)} of "
             f"{len(m.samples)} look copied",
         ]
     if evaluation.classification is not None:
@@ -107,14 +109,14 @@ def rank(name: str) -> tuple[int, int]:
 def title(name: str, metric: Metric, n: int) -> str:
     """What a row is called: a distance between distributions says so, and a Fréchet distance of how many generated clips."""
     kind, _, of = name.partition("/")
-    called = {"physics": f"distance in {of.replace('_', ' ')}", "frechet": f"{name} n={n}"}.get(kind, name)
+    called = {"physics": f"distance in {of.replace('_', ' ')}", "frechet": f"{name} n={n}", "apd": SPREAD}.get(kind, name)
     return called + (f" [{metric.unit}]" if metric.unit else "")
 
 
 def meanings(evaluation: Evaluation) -> list[tuple[str, str]]:
     """Parts of the names in the table and what they mean."""
     parts = {part for name in evaluation.metrics for part in name.split("/")}
-    shown = {"physics": "distance in ..."}
+    shown = {"physics": "distance in ...", "apd": SPREAD}
     return [(shown.get(part, part.replace("_", " ")), text) for part, text in MEANING.items() if part in parts]
 
 
@@ -138,7 +140,7 @@ def _classified(j: Classification) -> list[str]:
     ]
     if j.generated_accuracy is not None and j.asked is not None:
         share = f"{100 * j.generated_accuracy:.0f} % of {int(j.asked.sum())}"
-        found.append(f"  {share} labelled generated clips are put where they belong")
+        found.append(f"  {share} labelled generated clips are classified as their label")
     if not j.in_metrics:
         found.append("  no frechet/classifier: it learned from clips of the reference; reference=held_out has it")
     for k in (j.generated - j.real).abs().argsort(descending=True, stable=True)[:5].tolist():

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from ddpm.metrics.suite import Evaluation, Metric
 
-ENOUGH_STEPS = 100  # training steps below which a model is not judged: its weights still tell of how they were drawn
+ENOUGH_STEPS = 100  # training steps below which a model is not judged: its weights are still close to their initialisation
 SLOW, WILD = 0.5, 10.0  # ratios to the real mean speed: below the first clips freeze, above the second they explode
 SMOOTH, SHAKY = 0.6, 2.0  # ratios to the real jerk: below the first they are over-smooth, above the second they jitter
 ALIKE, NARROW, SPREAD = 0.4, 0.85, 2.5
@@ -57,10 +57,10 @@ def findings(evaluation: Evaluation, steps: int | None = None) -> list[Finding]:
     """The faults of generated motion as a whole; the limits are wide, so that motion can be poor without any finding.
 
     Args:
-        steps: that their model was trained for, None if unknown. Of a model that was hardly trained nothing else is said.
+        steps: that their model was trained for, None if unknown. For a hardly trained model that is the only finding.
     """
     if steps is not None and steps < ENOUGH_STEPS:
-        short = f"too short to judge: the model was trained for {steps} steps, and motion comes after some hundred. Train longer "
+        short = f"too short to judge: the model was trained for {steps} steps and needs some hundred. Train longer "
         return [Finding("short", f"{short}(trainer.max_epochs, trainer.max_steps)")]
     metrics, of_real = evaluation.metrics, ratios(evaluation)
     speed, jerk, spread = of_real["speed"], of_real["jerk"], of_real.get("spread", 1.0)
@@ -80,7 +80,7 @@ def findings(evaluation: Evaluation, steps: int | None = None) -> list[Finding]:
         )
     if (spread > SPREAD or speed > WILD) and not frozen:
         found["exploding"] = (
-            f"motion explodes: clips are {spread:.1f} times as far apart as real ones and move {speed:.1f} times as fast. "
+            f"motion explodes: spread is {spread:.1f} and speed {speed:.1f} times that of real clips. "
             "Likely numbers that are not normalised or not in metres: check the units of the data and the clips; else "
             "errors that grow from step to step of the sampler: prediction=x0 or velocity, a lower optimizer.lr, more "
             "training steps"
@@ -101,14 +101,14 @@ def findings(evaluation: Evaluation, steps: int | None = None) -> list[Finding]:
         )
     if spread < ALIKE or (cover < FEW and precise > PRECISE):
         found["collapsed"] = (
-            f"motion collapses to few modes: clips come near {cover:.2f} of the real ones that others of them come near, "
-            f"and lie {spread:.2f} times as far apart. Likely too few training steps, or a model that repeats few "
+            f"motion collapses to few modes: coverage is {cover:.2f} and spread (average pairwise distance) {spread:.2f} "
+            f"of those of real clips. Likely too few training steps, or a model that repeats few "
             "recordings: train longer, or with more data, or a smaller network; see the nearest training clips"
         )
     elif spread < NARROW:
         found["alike"] = (
-            f"clips are too alike: they lie {spread:.2f} times as far apart as real ones. Likely too few training steps; "
-            "prediction=gaussian and labels as a condition spread them more, and so does a little more guidance"
+            f"clips are too alike: their spread is {spread:.2f} of that of real clips. Likely too few training steps; "
+            "prediction=gaussian, labels as a condition and a little more guidance increase it"
         )
     if real < 0.75 * mine:
         found["length"] = (

@@ -1,4 +1,4 @@
-"""What is asked of a clip beside its distribution: coordinates that are given, or a cost of the motion."""
+"""Constraints on sampled clips: coordinates that are given, or a cost of the motion."""
 
 import copy
 from collections.abc import Callable

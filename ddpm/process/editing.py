@@ -21,12 +21,12 @@ from ddpm.skeleton import Skeleton
 log = logging.getLogger(__name__)
 
 NOISE = 2.0
-"""Times as large, or as small, as a model's own the deviation of a clip's noise may be that is of use."""
+"""Largest factor, up or down, between the deviation of usable noise and that of the model's own."""
 NEAR = 0.05
-"""Metres by which joints of clips that are sampled again may be off on average; more is an inversion in too few calls."""
+"""Largest mean error of the joints of clips sampled again, in metres; above it the inversion had too few calls."""
 
 PATH = "path"
-"""The way of the root over the ground, where joints or parts are named."""
+"""Name in ``keep`` of the way of the root over the ground."""
 
 
 def slerp(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:

@@ -125,9 +125,9 @@ def project(clips: np.ndarray, skeleton: Skeleton, size: int) -> View:
 
 
 def front(points: np.ndarray, skeleton: Skeleton) -> np.ndarray:
-    """``(n,)`` radians about the up axis: where each clip is seen from but for `TURN`.
+    """``(n,)`` radians about the up axis: the direction from which each clip is seen, before `TURN`.
 
-    That is what a person faces. Hands and animals show `TURN` their broadest side, the plane of their greatest spread.
+    People are seen from the front, hands and animals from their broadest side, the plane of their greatest spread.
     """
     legs = len({*skeleton.feet} - {skeleton.names[parent] for parent in skeleton.parents if parent >= 0})
     if legs <= 2 and (skeleton.left_right or skeleton.feet):

@@ -69,11 +69,11 @@ def write_report(
     evenly = torch.linspace(0, len(real) - 1, min(len(real), 9)).round().long()
     far = sum(is_far(m) for m in evaluation.metrics.values())
     parts = [
-        f"<h1>Motion, measured</h1><p class='note'>{html.escape(name)}<br>{html.escape(lead)}.</p>",
+        f"<h1>Evaluation</h1><p class='note'>{html.escape(name)}<br>{html.escape(lead)}.</p>",
         f"<p>{'<br>'.join(html.escape(part) for part in headline(evaluation))}</p>",
         warnings or '<div class="fine">Nothing freezes, explodes, jitters or collapses.</div>',
         f"<p>{far} of {len(evaluation.metrics)} metrics are worse than the floors, beyond the intervals (shaded).</p>",
-        "<h2>Look at it first</h2>",
+        "<h2>Samples</h2>",
         '<div class="sides">',
         _clips(generated.take(slice(9)), "<b>Generated</b>: the first 9 clips, not chosen. Orange is the person's right."),
         _clips(real.take(evenly), "<b>Real</b>: 9 reference clips, evenly chosen."),
@@ -98,8 +98,8 @@ def write_report(
         parts += ["<h2>Which actions a classifier sees</h2>", _classified(evaluation.classification)]
     if evaluation.memorisation is not None and training is not None:
         parts += ["<h2>Copied from training?</h2>", _copies(evaluation.memorisation, generated, training)]
-    parts += ["<h2>Where this comes from</h2>", f"<pre>{html.escape(json.dumps(about, indent=1, default=str))}</pre>"]
-    title = html.escape(f"Motion, measured: {name}")
+    parts += ["<h2>Provenance</h2>", f"<pre>{html.escape(json.dumps(about, indent=1, default=str))}</pre>"]
+    title = html.escape(f"Evaluation: {name}")
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style><body>'
     write_durably(path, (head + "\n".join(parts) + "</body></html>\n").encode())
 
@@ -114,7 +114,7 @@ SCALE = (
     "as a scale. What is beyond 1000 is drawn there. Kernel distances are left out, since theirs between real clips is about 0."
 )
 TABLE = (
-    "↓ lower is better, ↑ higher, ≈ as close to real as can be. <b>Real</b>: one half of the real clips against the other, what "
+    "↓ lower is better, ↑ higher, ≈ close to real. <b>Real</b>: one half of the real clips against the other, what "
     "a perfect model would reach. <b>People</b>: the same with disjoint subjects. Grey: real clips, degraded. Brackets: 95 % "
     "over random halves; orange where those of generated lie beyond those of both floors. Features are computed from positions, "
     "without a trained network, except those of the classifier where there is one."

@@ -1,4 +1,4 @@
-"""The jobs of a sweep side by side: ``sweep.csv``, and ``sweep.html`` for those who look."""
+"""The jobs of a sweep side by side: ``sweep.csv`` and ``sweep.html``."""
 
 import base64
 import csv
@@ -65,7 +65,7 @@ def write_sweep(sweep: Path, jobs: Sequence[Job], monitor: str = LOSS, mode: str
         monitor: the best job has the least of it, with ``mode`` max the greatest.
 
     Returns:
-        What came of the sweep, in two lines or three.
+        The result of the sweep, in two or three lines.
     """
     keys = [k for k in dict.fromkeys(k for job in jobs for k in job.varied) if len({job.varied.get(k) for job in jobs}) > 1]
     by, best = _best(jobs, keys, monitor, mode)
@@ -109,7 +109,7 @@ def _csv(jobs: Sequence[Job], keys: Sequence[str], best: Job | None) -> str:
 
 def _page(sweep: Path, jobs: Sequence[Job], keys: Sequence[str], best: Job | None, said: str) -> str:
     name = escape(sweep.absolute().name)
-    parts = [f"<h1>Sweep, compared</h1><p class='note'>{name}</p><p>{escape(said)}.</p>", _table(jobs, keys, best)]
+    parts = [f"<h1>Sweep comparison</h1><p class='note'>{name}</p><p>{escape(said)}.</p>", _table(jobs, keys, best)]
     if stopped := [job for job in jobs if job.status != "finished"]:
         why = [escape(escaped(job.error)) or "stopped before its end" for job in stopped]
         cells = [

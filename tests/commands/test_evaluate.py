@@ -88,7 +88,7 @@ def test_real_clips_score_like_the_floor_and_the_page_stands_alone(
         if metric["better"] == "lower":
             assert metric["generated"]["value"] <= metric["real"]["high"], name
     assert found["warnings"] == [] and found["seeds"] is None
-    assert "0 of 31 metrics" in caplog.text
+    assert "worse than real clips: 0 of 31" in caplog.text
     table = next(record.getMessage() for record in caplog.records if "frechet/pose" in record.getMessage()).splitlines()
     assert table[0].startswith("Fréchet distance at n=100: poses") and table[3].startswith("bones vary by")
     assert max(map(len, table)) <= 120 and "pfc: physical foot contact score" in "\n".join(table)
@@ -186,7 +186,7 @@ def test_files_that_cannot_be_judged_are_named(skeleton: Skeleton, tmp_path: Pat
     np.savez(tmp_path / "poses.npz", poses=np.zeros(3))
     for clips, named in (
         (f"clips={tmp_path / 'missing.npz'}", "missing"),
-        (f"clips={tmp_path / 'text.npz'}", "no sound NumPy file"),
+        (f"clips={tmp_path / 'text.npz'}", "not a valid NumPy file"),
         (f"clips={tmp_path / 'poses.npz'}", r"holds \['poses'\], none of them clips"),
         (written(tmp_path / "fps.npz", real, fps=30.0), "30 frames per second"),
         (written(tmp_path / "labels.npz", real, labels=np.array(["fly"] * len(real))), "label 'fly' is no class"),

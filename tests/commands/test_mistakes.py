@@ -397,8 +397,8 @@ train | out=FILE | out='FILE' must be a directory
 sample | ckpt=nosuch | nosuch: no such file
 evaluate | ckpt=FILE | FILE: not a checkpoint
 inspect_data | data=folder data.root=FILE | FILE: unknown ending
-train | skeleton=twice hydra.searchpath=[HERE] | twice.yaml, line 2: no sound YAML (found duplicate key coords); correct the file
-train | skeleton=tab hydra.searchpath=[HERE] | tab.yaml, line 2: no sound YAML
+train | skeleton=twice hydra.searchpath=[HERE] | twice.yaml, line 2: not valid YAML (found duplicate key coords); correct the file
+train | skeleton=tab hydra.searchpath=[HERE] | tab.yaml, line 2: not valid YAML
 train | skeleton=latin hydra.searchpath=[HERE] | no UTF-8 text
 train | skeleton=bare hydra.searchpath=[HERE] | must be a node with a _target_
 """

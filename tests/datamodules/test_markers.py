@@ -102,7 +102,7 @@ def test_a_damaged_c3d_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.c3d: its second byte is"):
         read_c3d(path)
     path.write_bytes(content[:600])
-    with pytest.raises(DataError, match=r"a\.c3d: no sound C3D file"):
+    with pytest.raises(DataError, match=r"a\.c3d: not a valid C3D file"):
         read_c3d(path)
     with pytest.raises(DataError, match="no markers with a name"):
         read_c3d(c3d(path, ["*1", "*2"], []))

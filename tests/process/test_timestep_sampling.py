@@ -11,7 +11,7 @@ from ddpm.module import build_module
 from ddpm.process.diffusion import DenoiseDiffusion
 from ddpm.process.schedules import linear
 from ddpm.process.timestep_sampling import Importance, Stratified, Timesteps, Uniform
-from ddpm.training import rehearse
+from ddpm.training import sanity_check
 
 CPU = torch.device("cpu")
 
@@ -227,12 +227,12 @@ def test_only_drawn_training_losses_are_remembered() -> None:
     torch.testing.assert_close(draw.square, torch.stack([own[t == k].square().mean() for k in range(5)]))
 
 
-def test_validation_and_the_rehearsal_leave_no_memory(tiny_config: dict[str, Any]) -> None:
+def test_validation_and_the_sanity_check_leave_no_memory(tiny_config: dict[str, Any]) -> None:
     tiny_config["timesteps"] = {"_target_": "ddpm.process.timestep_sampling.Importance", "bins": 4}
     module = build_module(tiny_config, fps=20.0)
     draw = module.diffusion.timesteps
     batch = {"clips": torch.randn(6, 20, 3, 8), "mask": None}
-    rehearse(module, batch)
+    sanity_check(module, batch)
     module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
     module.validation_step(batch, 0)
     assert module.training and not draw.seen.any()
