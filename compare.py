@@ -26,7 +26,7 @@ from ddpm.files import write_durably
 from ddpm.metrics.reference import reference
 from ddpm.metrics.sampler_table import earlier_rows, row, table_bytes
 from ddpm.metrics.suite import evaluate
-from ddpm.metrics.table import headline
+from ddpm.metrics.text import headline
 from ddpm.model import MotionModel, choose_device
 from ddpm.process.samplers import Sampler, cost
 from ddpm.viz.plots import plot_quality

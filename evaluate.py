@@ -24,7 +24,7 @@ from ddpm.errors import DataError, outside, refuse, refuse_split
 from ddpm.files import write_json
 from ddpm.metrics import suite
 from ddpm.metrics.reference import Reference, reference, too_little
-from ddpm.metrics.table import headline, lines
+from ddpm.metrics.text import headline, lines
 from ddpm.metrics.verdict import findings, steps_trained
 from ddpm.model import choose_device
 from ddpm.process.samplers import cost

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.nn.utils.rnn import pad_sequence
 
 from datamodules.clip_set import ClipSet
-from datamodules.readers.files import find_files
+from datamodules.readers.raw_files import find_files
 from datamodules.sets.folder import ENDINGS, fitting_skeletons
 from datamodules.summary import summarise
 from ddpm.clips import Clips

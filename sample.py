@@ -24,12 +24,12 @@ from ddpm.checkpoint import load_run
 from ddpm.clips import Clips
 from ddpm.command import command
 from ddpm.config import construct_data
+from ddpm.editing import edit, given_by, interpolate, invert, vary
 from ddpm.errors import ConfigError, refuse
 from ddpm.files import refuse_unwritable
 from ddpm.metrics.reference import windows_at
 from ddpm.model import LONGEST, Autoguidance, MotionModel, choose_device
 from ddpm.process.condition import LabelCondition
-from ddpm.process.editing import edit, given_by, interpolate, invert, vary
 from ddpm.request import Request, refuse_request, sampler_of, script_of
 from ddpm.viz.bvh_out import RoundTrip, write_bvh_files
 from ddpm.viz.viewer import MOST

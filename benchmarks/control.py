@@ -21,7 +21,7 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.editing import changes  # noqa: E402
+from benchmarks.inpainting import changes  # noqa: E402
 from datamodules.pose import PoseDataModule  # noqa: E402
 from ddpm.build import own_data  # noqa: E402
 from ddpm.checkpoint import load_run  # noqa: E402

@@ -46,7 +46,7 @@ from ddpm.metrics.classifier import train_classifier  # noqa: E402
 from ddpm.metrics.memorisation import memorisation  # noqa: E402
 from ddpm.metrics.reference import MOST, full_recordings, reference, windows  # noqa: E402
 from ddpm.metrics.suite import evaluate  # noqa: E402
-from ddpm.metrics.table import number  # noqa: E402
+from ddpm.metrics.text import number  # noqa: E402
 from ddpm.process.samplers import cost  # noqa: E402
 from ddpm.runs import versions  # noqa: E402
 from ddpm.viz.plots import PALETTE, finish, new_figure, save  # noqa: E402

@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import Callback
 from callbacks.samples import samples
 from ddpm.metrics.reference import LEAST, Reference, reference, too_little
 from ddpm.metrics.suite import Evaluation, evaluate
-from ddpm.metrics.table import headline
+from ddpm.metrics.text import headline
 from ddpm.metrics.verdict import findings, ratios, steps_trained
 from ddpm.module import MotionDiffusion
 

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from datamodules.clip_set import ClipSet
 from datamodules.joints import PRESETS
-from datamodules.readers.files import MAX_FILES
+from datamodules.readers.raw_files import MAX_FILES
 from datamodules.sets.store import READ_IN_FULL, open_store, store, write_store
 from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from datamodules.clip_set import ClipSet, Names
-from datamodules.readers.files import read_text
+from datamodules.readers.raw_files import read_text
 from ddpm.errors import DataError
 from ddpm.seeding import derive_seed
 

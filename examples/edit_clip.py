@@ -9,7 +9,7 @@ import torch
 
 from datamodules.source import read_whole
 from ddpm import load
-from ddpm.process.editing import edit, given_by
+from ddpm.editing import edit, given_by
 
 run, path, keep, out = sys.argv[1:]
 model = load(run)

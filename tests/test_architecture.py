@@ -31,13 +31,13 @@ LAYERS = [
     {"ddpm.metrics.comparison", "ddpm.metrics.classifier"},
     {"ddpm.metrics.suite"},
     {"ddpm.metrics.verdict"},
-    {"ddpm.metrics.table", "ddpm.metrics.sampler_table"},
+    {"ddpm.metrics.text", "ddpm.metrics.sampler_table"},
     {"ddpm.process.diffusion"},
     {"ddpm.process.samplers", "ddpm.process.noise_levels", "ddpm.process.condition"}
     | {"ddpm.process.constraints", "ddpm.process.windows"},
     {"ddpm.denoiser"},
     {"ddpm.model"},
-    {"ddpm.config", "ddpm.exporting", "ddpm.process.editing", "ddpm.viz.render", "ddpm.viz.plots"},
+    {"ddpm.config", "ddpm.exporting", "ddpm.editing", "ddpm.viz.render", "ddpm.viz.plots"},
     {
         "ddpm.build",
         "ddpm.request",
@@ -143,6 +143,12 @@ def test_nothing_is_loaded_until_it_is_asked_for(loaded: str, absent: list[str])
     script = f"import sys, {loaded}; print([name for name in {absent} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
+
+
+def test_no_two_files_have_one_name() -> None:
+    names = [name.rpartition(".")[2] for name in MODULES]
+    names += [path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem != "__init__"]
+    assert not {name for name in names if names.count(name) > 1}
 
 
 @pytest.mark.parametrize("door", [path.name for path in ROOT.glob("*.py")])

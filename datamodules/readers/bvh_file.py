@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.clip_set import Recording
-from datamodules.readers.files import common_rate, read_bytes
+from datamodules.readers.raw_files import common_rate, read_bytes
 from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 

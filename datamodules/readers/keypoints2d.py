@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from datamodules.clip_set import Recording
-from datamodules.readers.files import places, read_text
 from datamodules.readers.people import Body, Frames, recordings
+from datamodules.readers.raw_files import places, read_text
 from ddpm.errors import DataError
 
 MARK = ("x", "y", "z", "visibility")

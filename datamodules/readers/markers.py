@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.clip_set import Recording
-from datamodules.readers.files import read_bytes, read_text
+from datamodules.readers.raw_files import read_bytes, read_text
 from ddpm.errors import DataError
 from ddpm.skeleton import UNITS
 

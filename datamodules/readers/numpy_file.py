@@ -11,7 +11,7 @@ from typing import IO, Literal
 import numpy as np
 
 from datamodules.joints import presets
-from datamodules.readers.files import check_file
+from datamodules.readers.raw_files import check_file
 from datamodules.readers.refused import ROTATIONS, pickled
 from ddpm.errors import DataError
 

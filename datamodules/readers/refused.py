@@ -4,7 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from datamodules.readers.files import read_bytes
+from datamodules.readers.raw_files import read_bytes
 from ddpm.errors import DataError, typed
 
 

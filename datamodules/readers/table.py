@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.clip_set import Recording
-from datamodules.readers.files import common_rate, places, read_text
+from datamodules.readers.raw_files import common_rate, places, read_text
 from ddpm.errors import DataError
 
 COLUMN = re.compile(r"(.+?)[ ._:/-]\(?(x|y|z|c|conf|confidence|score|visibility|likelihood)\)?", re.IGNORECASE)

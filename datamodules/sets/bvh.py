@@ -13,7 +13,7 @@ from datamodules.clip_set import ClipSet, Recording, with_subjects
 from datamodules.joints import SUBSTITUTES
 from datamodules.prepare import Floor, OnOutlier, prepare
 from datamodules.readers.bvh_file import SCALE, Joint, parse, skeleton_of
-from datamodules.readers.files import find_files, passed_over
+from datamodules.readers.raw_files import find_files, passed_over
 from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 

@@ -12,7 +12,7 @@ from datamodules.clip_set import ClipSet, Recording, with_subjects
 from datamodules.joints import fitting, named, presets
 from datamodules.prepare import Floor, OnOutlier, prepare
 from datamodules.readers import arrays, bvh_file, keypoints2d, markers, ntu, refused, table
-from datamodules.readers.files import find_files, passed_over
+from datamodules.readers.raw_files import find_files, passed_over
 from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 

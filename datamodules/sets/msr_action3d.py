@@ -9,7 +9,7 @@ import numpy as np
 
 from datamodules.clip_set import ClipSet, Recording, with_subjects
 from datamodules.prepare import OnOutlier, prepare
-from datamodules.readers.files import find_files, read_bytes
+from datamodules.readers.raw_files import find_files, read_bytes
 from ddpm.errors import DataError
 from ddpm.skeleton import Skeleton
 

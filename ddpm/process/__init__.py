@@ -1,1 +1,1 @@
-"""The diffusion process: schedules, predictions, losses, samplers, editing."""
+"""The diffusion process: schedules, predictions, losses, samplers, constraints."""

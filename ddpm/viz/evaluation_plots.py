@@ -13,7 +13,7 @@ from ddpm.metrics.comparison import Measured
 from ddpm.metrics.features import Projection, band_edges
 from ddpm.metrics.physics import bone_lengths
 from ddpm.metrics.suite import Evaluation
-from ddpm.metrics.table import ordered, title
+from ddpm.metrics.text import ordered, title
 from ddpm.metrics.verdict import is_far
 from ddpm.viz.plots import PALETTE, finish, new_figure
 

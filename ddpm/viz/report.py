@@ -16,7 +16,7 @@ from ddpm.metrics.classifier import NOTE, Classification
 from ddpm.metrics.comparison import Measured, measures
 from ddpm.metrics.memorisation import Memorisation, nearest
 from ddpm.metrics.suite import Evaluation, Score
-from ddpm.metrics.table import ARROW, headline, meanings, number, ordered, rank, title
+from ddpm.metrics.text import ARROW, headline, meanings, number, ordered, rank, title
 from ddpm.metrics.verdict import Finding, is_far
 from ddpm.viz import evaluation_plots as plots
 from ddpm.viz.plots import picture_bytes

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from ddpm.errors import escaped, typed
 from ddpm.files import write_durably
-from ddpm.metrics.table import number
+from ddpm.metrics.text import number
 from ddpm.viz.plots import picture_bytes, plot_losses
 from ddpm.viz.report import STYLE
 

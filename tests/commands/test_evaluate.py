@@ -19,7 +19,7 @@ from ddpm.errors import ConfigError, DataError
 from ddpm.files import write_json
 from ddpm.metrics import degraded, sampler_table, suite
 from ddpm.metrics.reference import full_recordings, held_out, reference
-from ddpm.metrics.table import lines, number
+from ddpm.metrics.text import lines, number
 from ddpm.metrics.verdict import findings, floors, is_far, steps_trained
 from ddpm.skeleton import Skeleton
 from ddpm.viz.report import write_report

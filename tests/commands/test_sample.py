@@ -20,10 +20,10 @@ from ddpm import load
 from ddpm.build import own_data
 from ddpm.checkpoint import load_run, read_checkpoint
 from ddpm.checkpoint_io import DurableCheckpointIO
+from ddpm.editing import vary
 from ddpm.errors import ConfigError, DataError
 from ddpm.model import MotionModel
 from ddpm.module import MotionDiffusion, build_module
-from ddpm.process.editing import vary
 from ddpm.process.samplers import cost, ddim, ddpm, heun, progress_bar, unipc
 from ddpm.process.schedules import cosine
 from ddpm.viz import render

@@ -10,8 +10,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from datamodules.clip_set import ClipSet
-from datamodules.readers import files
-from datamodules.readers.files import find_files, read_bytes
+from datamodules.readers import raw_files
+from datamodules.readers.raw_files import find_files, read_bytes
 from datamodules.sets.folder import folder
 from ddpm.config import construct
 from ddpm.errors import DataError
@@ -129,7 +129,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "large").write_bytes(bytes(100))
     with pytest.raises(DataError, match="100 bytes, at most 99"):
         read_bytes(tmp_path / "large", 99)
-    monkeypatch.setattr(files, "MAX_FILES", 1)
+    monkeypatch.setattr(raw_files, "MAX_FILES", 1)
     with pytest.raises(DataError, match="more than 1 files"):
         find_files(tmp_path, [".npy"])
 

@@ -16,7 +16,7 @@ from ddpm.metrics.distances import frechet
 from ddpm.metrics.features import Projection
 from ddpm.metrics.reference import held_out, windows
 from ddpm.metrics.suite import evaluate
-from ddpm.metrics.table import lines
+from ddpm.metrics.text import lines
 from tests.commands.test_evaluate import judged
 from tests.datamodules.test_msr_action3d import SKELETON
 

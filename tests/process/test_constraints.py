@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from ddpm.editing import edit, given_by
 from ddpm.module import MotionDiffusion
 from ddpm.normalizer import Normalizer
 from ddpm.process.constraints import LARGEST, LONGEST, CostGuidance, Known
 from ddpm.process.diffusion import DenoiseDiffusion
-from ddpm.process.editing import edit, given_by
 from ddpm.process.gaussian import Gaussian
 from ddpm.process.prediction import X0, Prediction
 from ddpm.process.samplers import Sampler, ddim, heun, unipc

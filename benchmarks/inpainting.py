@@ -1,7 +1,7 @@
 """Rules for a part of a clip that is given: what each makes of the rest of held-out clips.
 
     python train.py experiment=laptop data=msr_action3d data.root=DIR out=RUN
-    python benchmarks/editing.py RUN --root DIR --masked FILE
+    python benchmarks/inpainting.py RUN --root DIR --masked FILE
 
 ``--masked`` also compares a network of the same configuration that is given masks in training; it is trained as long as RUN was
 and kept in FILE, which is read if it is there.
@@ -34,6 +34,7 @@ from datamodules.pose import PoseDataModule  # noqa: E402
 from ddpm.build import own_data  # noqa: E402
 from ddpm.checkpoint import checkpoint_of, load_run, read_checkpoint  # noqa: E402
 from ddpm.clips import Clips  # noqa: E402
+from ddpm.editing import given_by  # noqa: E402
 from ddpm.metrics.distances import frechet  # noqa: E402
 from ddpm.metrics.features import pose  # noqa: E402
 from ddpm.metrics.reference import held_out  # noqa: E402
@@ -41,7 +42,6 @@ from ddpm.model import MotionModel  # noqa: E402
 from ddpm.module import MotionDiffusion, build_module  # noqa: E402
 from ddpm.process.constraints import Known  # noqa: E402
 from ddpm.process.diffusion import ClipLosses, DenoiseDiffusion  # noqa: E402
-from ddpm.process.editing import given_by  # noqa: E402
 from ddpm.process.prediction import X0, Prediction  # noqa: E402
 from ddpm.process.samplers import Denoise, Observer, Sampler, batch_of, dpmpp_2m_sde  # noqa: E402
 from ddpm.process.spacing import levels  # noqa: E402

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from ddpm.editing import between, ddim_inverse, edit, given_by, interpolate, invert, slerp, vary
 from ddpm.module import build_module
-from ddpm.process.editing import between, ddim_inverse, edit, given_by, interpolate, invert, slerp, vary
 from ddpm.process.samplers import Denoise, SeededNoise, ddim, ddpm, dpmpp_2m
 from ddpm.process.schedules import cosine, linear, zero_terminal_snr
 

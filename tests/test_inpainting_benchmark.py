@@ -1,13 +1,13 @@
-"""benchmarks/editing.py: every rule is given the same, and leaves of it what it should."""
+"""benchmarks/inpainting.py: every rule is given the same, and leaves of it what it should."""
 
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks.editing import RULES, compared, kept
+from benchmarks.inpainting import RULES, compared, kept
+from ddpm.editing import given_by
 from ddpm.module import build_module
-from ddpm.process.editing import given_by
 
 
 @pytest.mark.parametrize("k", [0, 3])
