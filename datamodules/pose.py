@@ -223,7 +223,7 @@ class PoseDataModule(pl.LightningDataModule):
             batch_sampler=batches,  # pyright: ignore[reportArgumentType]
             collate_fn=_already_collated,  # pyright: ignore[reportArgumentType]
             num_workers=self.num_workers,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             persistent_workers=self.num_workers > 0,
         )
 

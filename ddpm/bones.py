@@ -1,5 +1,7 @@
 """Bones of constant length."""
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -14,22 +16,32 @@ def rigid_bones(clips: Tensor, skeleton: Skeleton) -> Tensor:
     """
     if not skeleton.bones:
         return clips
-    child, parent = (torch.tensor(ends, device=clips.device) for ends in zip(*skeleton.bones, strict=True))
+    child, parent, sides, above = _tables(skeleton.parents, tuple(skeleton.bone_pairs), clips.device)
     bone = clips[:, child] - clips[:, parent]
     length = torch.linalg.vector_norm(bone, dim=2, keepdim=True)
     # The lower median, which median() computes too, but not deterministically on every device.
     median = length.sort(dim=3).values[..., (clips.shape[-1] - 1) // 2, None]
-    if skeleton.bone_pairs:
-        sides = torch.tensor(skeleton.bone_pairs, device=clips.device).T
+    if sides.numel() > 0:
         median[:, sides] = median[:, sides].mean(1, keepdim=True)
     bone = bone * (median / length.clamp(min=1e-6))
-    # [joint][bone], 1 where a bone lies between the root and a joint, which is at the root plus the sum of these bones.
-    above = torch.zeros(len(skeleton.names), len(skeleton.bones), dtype=clips.dtype)
-    column = {joint: number for number, (joint, _) in enumerate(skeleton.bones)}
-    for joint in range(len(skeleton.names)):
-        place = joint
-        while place != skeleton.root:
-            above[joint, column[place]] = 1
-            place = skeleton.parents[place]
     with torch.autocast(clips.device.type, enabled=False):
-        return clips[:, skeleton.root : skeleton.root + 1] + torch.einsum("jb,nbcf->njcf", above.to(clips.device), bone)
+        return clips[:, skeleton.root : skeleton.root + 1] + torch.einsum("jb,nbcf->njcf", above.to(clips.dtype), bone)
+
+
+@functools.cache
+@torch.inference_mode(False)  # what is made in one could not be differentiated through later
+def _tables(
+    parents: tuple[int, ...], pairs: tuple[tuple[int, int], ...], device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The joints at the ends and at the beginnings of bones, the pairs of bones ``(2, pair)``, and ``(joint, bone)``: 1 where a
+    bone lies between the root and a joint, which is at the root plus the sum of these bones."""
+    children = [joint for joint, parent in enumerate(parents) if parent >= 0]
+    above = torch.zeros(len(parents), len(children))
+    for joint in range(len(parents)):
+        place = joint
+        while parents[place] >= 0:
+            above[joint, children.index(place)] = 1
+            place = parents[place]
+    ends, beginnings = torch.tensor(children), torch.tensor([parents[joint] for joint in children])
+    sides = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T
+    return ends.to(device), beginnings.to(device), sides.to(device), above.to(device)

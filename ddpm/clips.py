@@ -50,7 +50,8 @@ class Clips:
     given: Tensor | None = None
 
     def __post_init__(self) -> None:
-        x, lengths = self.positions.detach().cpu().double(), self.lengths.detach().cpu().long()
+        x = self.positions.detach().to("cpu", torch.float64, copy=True)
+        lengths = self.lengths.detach().cpu().long()
         shape = (len(self.skeleton.names), self.skeleton.coords)
         if x.ndim != 4 or x.shape[2:] != shape or 0 in x.shape:
             raise ValueError(
@@ -66,8 +67,10 @@ class Clips:
             raise ValueError(f"clips: lengths run from {lengths.min()} to {lengths.max()}, they must be in 1..{x.shape[1]}")
         if not 0 < self.fps < math.inf:
             raise ValueError(f"clips: fps={self.fps} must be a positive number")
-        place = torch.minimum(torch.arange(x.shape[1]), lengths[:, None] - 1)
-        object.__setattr__(self, "positions", x[torch.arange(len(x))[:, None], place])
+        if lengths.min() < x.shape[1]:
+            place = torch.minimum(torch.arange(x.shape[1]), lengths[:, None] - 1)
+            x = x[torch.arange(len(x))[:, None], place]
+        object.__setattr__(self, "positions", x)
         object.__setattr__(self, "lengths", lengths)
         object.__setattr__(self, "seeds", None if self.seeds is None else self.seeds.detach().cpu().long())
         object.__setattr__(self, "labels", None if self.labels is None else tuple(self.labels))

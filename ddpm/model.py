@@ -4,7 +4,7 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -400,7 +400,8 @@ class MotionModel(nn.Module):
         names = None
         if labels is not None and isinstance(self.condition, LabelCondition):
             names = tuple(self.condition.names[label] if label >= 0 else "" for label in torch.as_tensor(labels).tolist())
-        return replace(Clips.whole(positions, self.fps, self.skeleton), seeds=seeds, labels=names)
+        lengths = torch.full((len(positions),), positions.shape[1])
+        return Clips(positions, lengths, self.fps, self.skeleton, seeds, names)
 
     def normalised(self, clips: Tensor) -> Tensor:
         """``(clips, frames, joints, coords)`` in metres, as from `generate` -> as the network sees them, on its device."""

@@ -55,8 +55,9 @@ class MotionLoss:
         self.fps = fps
         self.contact_speed = contact_speed
         self.contact_height = contact_height
-        self.feet = [skeleton.index(name) for name in skeleton.feet]
-        self.other_feet = [skeleton.mirrored[foot] for foot in self.feet]
+        self.feet = torch.tensor([skeleton.index(name) for name in skeleton.feet], dtype=torch.long)
+        self.other_feet = torch.tensor(skeleton.mirrored)[self.feet]
+        self.bones = torch.tensor(skeleton.bones, dtype=torch.long).reshape(-1, 2).T
 
     def __call__(self, clips: Tensor, real: Tensor, weight: Tensor, mask: Tensor | None) -> Tensor:
         """The sum of all terms, each times its own weight and that of the noise level of its clip, ``(batch, 1, 1, 1)``.
@@ -84,19 +85,24 @@ class MotionLoss:
 
     def bone_length(self, clips: Tensor, real: Tensor) -> Tensor:
         """Squared errors of bone lengths, ``(batch, bone, 1, frame)``."""
-        child, parent = map(list, zip(*self.skeleton.bones, strict=True))
-        a, b = (torch.linalg.vector_norm(x[:, child] - x[:, parent], dim=2, keepdim=True) for x in (clips, real))
+        child, parent = self.bones
+        a, b = (torch.linalg.vector_norm(joints(x, child) - joints(x, parent), dim=2, keepdim=True) for x in (clips, real))
         return (a - b).square()
 
     def foot_contact(self, clips: Tensor, real: Tensor) -> Tensor:
         """Squared velocities of the feet while they stand, 0 while they do not, ``(batch, foot, coord, frame - 1)``."""
-        return clips[:, self.feet].diff(dim=-1).mul(self.fps).square() * self.standing(real)
+        return joints(clips, self.feet).diff(dim=-1).mul(self.fps).square() * self.standing(real)
 
     def standing(self, real: Tensor) -> Tensor:
         """``(batch, foot, 1, frame - 1)`` bool: between which frames of real clips each foot stands."""
         height = self.skeleton.up_sign * real[:, :, self.skeleton.up_axis : self.skeleton.up_axis + 1]
         lowest = height.amin(dim=-1, keepdim=True)
-        floor = torch.minimum(lowest[:, self.feet], lowest[:, self.other_feet])
-        low = height[:, self.feet] - floor < self.contact_height
-        speed = torch.linalg.vector_norm(real[:, self.feet].diff(dim=-1).mul(self.fps), dim=2, keepdim=True)
+        floor = torch.minimum(joints(lowest, self.feet), joints(lowest, self.other_feet))
+        low = joints(height, self.feet) - floor < self.contact_height
+        speed = torch.linalg.vector_norm(joints(real, self.feet).diff(dim=-1).mul(self.fps), dim=2, keepdim=True)
         return (speed < self.contact_speed) & low[..., 1:] & low[..., :-1]
+
+
+def joints(x: Tensor, which: Tensor) -> Tensor:
+    """``(batch, joint, ...)`` with the joints ``(n,)`` int64, whose copy to a device is not waited for."""
+    return x.index_select(1, which.to(x.device, non_blocking=True))

@@ -23,6 +23,7 @@ class Normalizer(nn.Module):
             of the first frame is that of the second; `inverse` starts at 0, where clips are anchored.
     """
 
+    ways: Tensor
     mean: Tensor
     scale: Tensor
     fitted: Tensor
@@ -31,6 +32,8 @@ class Normalizer(nn.Module):
         super().__init__()
         self.root = root
         self.travel = list(travel)
+        # The same on the device: to index with a list would copy it there, and wait, at every step.
+        self.register_buffer("ways", torch.tensor(self.travel, dtype=torch.long), persistent=False)
         self.register_buffer("mean", torch.zeros(n_joints, n_coords, 1))
         self.register_buffer("scale", torch.ones(n_joints, n_coords if travel else 1, 1))
         self.register_buffer("fitted", torch.tensor(False))
@@ -69,15 +72,15 @@ class Normalizer(nn.Module):
         """Normalised -> metres."""
         local = x * self.scale + self.mean
         if self.travel:
-            steps = local[:, self.root, self.travel, 1:]
-            local[:, self.root, self.travel] = F.pad(steps.cumsum(dim=-1), (1, 0))
+            steps = local[:, self.root, self.ways, 1:]
+            local[:, self.root, self.ways] = F.pad(steps.cumsum(dim=-1), (1, 0))
         return local + self._others(local)
 
     def _local(self, clips: Tensor) -> Tensor:
         local = clips - self._others(clips)
         if self.travel and clips.shape[-1] > 1:
-            steps = local[:, self.root, self.travel].diff(dim=-1)
-            local[:, self.root, self.travel] = torch.cat([steps[..., :1], steps], dim=-1)
+            steps = local[:, self.root, self.ways].diff(dim=-1)
+            local[:, self.root, self.ways] = torch.cat([steps[..., :1], steps], dim=-1)
         return local
 
     def _others(self, clips: Tensor) -> Tensor:

@@ -203,7 +203,7 @@ def test_it_acts_where_the_clip_can_be_seen(module: MotionDiffusion) -> None:
 
 
 def test_other_projections_are_refused(module: MotionDiffusion) -> None:
-    with pytest.raises(ValueError, match=r"project='feet' must be bones or null"):
+    with pytest.raises(ValueError, match=r"project='feet' must be bones, none or None"):
         module.sample([0], project="feet")
 
 

@@ -12,11 +12,15 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from torch.overrides import TorchFunctionMode
 
 from ddpm import training
+from ddpm.command import plain
 from ddpm.errors import ConfigError
+from ddpm.limits import checked
 from ddpm.module import build_module
 from ddpm.training import END_METRICS, compile_network, log_configuration, make_loggers
+from tests.configs import compose
 
 SAVED = {"T": 20, "seed": 4, "skeleton": {"up": "y"}, "model": {"mult": [1, 2], "dim": None}}
 
@@ -121,3 +125,35 @@ def test_compiling_needs_a_compiler(tiny_config: dict[str, Any], monkeypatch: py
     with pytest.raises(ConfigError, match="compile=true needs a C\\+\\+ compiler, and there is no no-such-compiler"):
         compile_network(module, torch.device("cpu"))
     compile_network(module, torch.device("cuda"))
+
+
+class Waits(TorchFunctionMode):
+    """Notes what makes the processor wait for a device: values that Python reads, and indices that it copies there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(function, "__name__", "")
+        indices = args[1] if name in ("__getitem__", "__setitem__") else ()
+        indices = indices if isinstance(indices, tuple) else (indices,)
+        copied = any(isinstance(i, list) or (isinstance(i, torch.Tensor) and i.dtype == torch.bool) for i in indices)
+        if copied or name in ("item", "tolist", "__bool__", "__int__", "__float__", "nonzero", "masked_select", "tensor", "cpu"):
+            self.found.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_training_step_waits_for_no_device() -> None:
+    """With everything that is computed beside the network: labels, padding, the Gaussian, and losses in metres."""
+    small = ["model.model_channels=8", "motion_loss=full", "frames=16"]
+    module = build_module(checked(plain(compose("config", ["out=o", *small]))), 20.0, ("a", "b"), (3, 3, 1)).train()
+    clips, mask = torch.randn(4, 20, 3, 16).cumsum(-1), torch.ones(4, 1, 1, 16)
+    mask[0, ..., 9:] = 0
+    batch = {"clips": clips, "mask": mask, "labels": torch.tensor([0, 1, -1, 0])}
+    module.fit(batch)
+    with Waits() as waits:
+        module.loss(batch).backward()
+        waits_of_the_step = list(waits.found)
+        clips[:, [0]].sum().item()
+    assert waits_of_the_step == [] and waits.found == ["__getitem__", "item"]

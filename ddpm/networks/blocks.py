@@ -214,7 +214,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """``(batch, channels, frame)`` -> the same shape."""
         heads = self.qkv(self.norm(x, mask)).unflatten(1, (3, self.num_heads, -1)).transpose(-1, -2)
-        q, k, v = heads.unbind(1)
+        q, k, v = heads.contiguous().unbind(1)  # fused kernels of attention need the width of a head as the innermost axis
         h = attend(q, k, v, self.frames, mask)
         return x + self.proj(h.transpose(-1, -2).flatten(1, 2))
 

@@ -74,6 +74,7 @@ class LabelCondition(Condition):
         self.counts = tuple(counts)
         self.known = [name for name, count in zip(names, counts, strict=False) if count > 0]
         self.width = len(self.names)
+        self.shown = torch.tensor([count > 0 for count in self.counts[:-1]] + [False])  # by label; the last is -1
 
     key = "labels"  # of a batch
 
@@ -82,8 +83,7 @@ class LabelCondition(Condition):
 
         An action without training recordings counts as unknown.
         """
-        shown = torch.tensor([count > 0 for count in self.counts[:-1]] + [False], device=labels.device)
-        labels = torch.where(shown[labels], labels, -1)
+        labels = torch.where(self.shown.to(labels.device, non_blocking=True)[labels], labels, -1)
         return F.one_hot(labels + 1, len(self.names) + 1)[:, 1:].float()
 
     def hide(self, labels: Tensor) -> Tensor:

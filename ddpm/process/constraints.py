@@ -5,7 +5,7 @@ from collections.abc import Callable
 from itertools import combinations_with_replacement, product
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddpm.normalizer import Normalizer
@@ -40,6 +40,7 @@ class Posterior:
 
     def __init__(self, like: Tensor, normalizer: Normalizer, prediction: Prediction) -> None:
         self.normalizer = copy.deepcopy(normalizer).to(like)
+        prediction = copy.deepcopy(prediction).to(like.device) if isinstance(prediction, nn.Module) else prediction
         found = prediction.for_clips(like[None], None, None)
         self.modes = found if isinstance(found, GaussianModes) else None
         self.power = torch.ones_like(like).flatten(0, 1) if self.modes is None else self.modes.power[0]

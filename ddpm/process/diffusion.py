@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ddpm.process.prediction import Epsilon, Prediction
 from ddpm.process.schedules import linear
 from ddpm.process.timestep_sampling import Timesteps, Uniform
-from ddpm.process.variance import Fixed, Variance, reverse_variance
+from ddpm.process.variance import Fixed, Learned, Variance, reverse_variance
 from ddpm.process.weighting import simple
 
 
@@ -26,8 +26,13 @@ class ClipLosses(NamedTuple):
 
     total: Tensor  # (batch,) sums of the weighted errors over the real elements of each clip
     count: Tensor  # (batch,) numbers of real elements  # pyright: ignore[reportIncompatibleMethodOverride]
-    x0_hat: Tensor  # (batch, ...) estimates of the clean clips
     weight: Tensor  # (batch, 1, ...) of the squared error of x0_hat at this noise level
+    estimate: Callable[[], Tensor]  # computes x0_hat, which not every loss needs
+
+    @property
+    def x0_hat(self) -> Tensor:
+        """``(batch, ...)`` estimates of the clean clips."""
+        return self.estimate()
 
     @property
     def mean(self) -> Tensor:
@@ -165,16 +170,19 @@ class DenoiseDiffusion(nn.Module):
         prediction = self.prediction.for_clips(xt, mask, cond)
         output, fraction = self.variance.split(self._network(prediction.network_input(xt, alpha_bar), t, cond, mask), x0)
         error = prediction.error(output, x0, eps, alpha_bar, self.weighting)
-        x0_hat, _ = prediction.convert(output, xt, alpha_bar)
-        before = gather(self.alpha_bar, (t - 1).clamp(min=0), x0)
-        bound = self.variance.loss(fraction, (x0 - x0_hat).detach(), alpha_bar, before, self.n_steps)
-        error = error if bound is None else error + bound
+
+        def x0_hat() -> Tensor:
+            return prediction.convert(output, xt, alpha_bar)[0]
+
+        if isinstance(self.variance, Learned):
+            before = gather(self.alpha_bar, (t - 1).clamp(min=0), x0)
+            error = error + self.variance.loss(fraction, (x0 - x0_hat()).detach(), alpha_bar, before, self.n_steps)
         real = torch.ones_like(x0) if mask is None else mask.expand_as(x0).to(x0)
         total, count = ((x * real).reshape(len(x0), -1).sum(1) for x in (error, real))
         if drawn and self.training:
             self.timesteps.observe(t, self.n_steps, (total / count).detach())
         weight = self.weighting(alpha_bar / (1 - alpha_bar))
-        return ClipLosses(share * total, count, x0_hat, weight * per_clip(share, x0))
+        return ClipLosses(share * total, count, weight * per_clip(share, x0), x0_hat)
 
     def _network(self, seen: Tensor, t: Tensor, cond: Tensor | None, mask: Tensor | None) -> Tensor:
         return self.eps_model(seen, t, cond) if mask is None else self.eps_model(seen, t, cond, mask)

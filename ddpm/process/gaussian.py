@@ -61,12 +61,14 @@ class Gaussian(nn.Module, Prediction):
         self.class_mean: Tensor | None = None
         self.register_buffer("basis", torch.zeros(channels, channels).fill_diagonal_(1.0))  # as in `frequencies`
         self.register_buffer("log_power", torch.zeros(channels, frames))
+        self.register_buffer("ways", torch.zeros(0, dtype=torch.long), persistent=False)  # `travel` on the device
         self.register_load_state_dict_pre_hook(_with_means)
 
     def prepare(self, travel: Sequence[int], classes: int) -> None:
         """With ``travel_by_label``, make the steps of the root the first components, with statistics for each action."""
         if self.travel_by_label and travel and classes:
             self.travel = list(travel)
+            self.ways = torch.tensor(self.travel, device=self.log_power.device)
             del self.class_power, self.class_mean
             self.register_buffer("class_power", self.log_power[: len(travel)].expand(classes, -1, -1).clone())
             self.register_buffer("class_mean", self.log_power.new_zeros(classes, len(travel)))
@@ -88,7 +90,7 @@ class Gaussian(nn.Module, Prediction):
         real = torch.arange(clips.shape[-1], device=clips.device) < lengths[:, None]
         poses = clips.transpose(1, 2)[real]
         covariance = poses.T @ poses / len(poses)
-        steps = torch.tensor(self.travel, dtype=torch.long, device=poses.device)
+        steps = self.ways
         others = torch.tensor([k for k in range(len(covariance)) if k not in self.travel], device=poses.device)
         basis, n_steps = torch.zeros_like(covariance), len(steps)
         basis[steps, :n_steps], basis[others, n_steps:] = (
@@ -165,7 +167,7 @@ class GaussianModes(Prediction):
             real = torch.arange(like.shape[-1], device=like.device) < lengths[:, None]
             steps = means[..., None] * real[:, None]
             self.mean = flat.new_zeros(steps.shape[0], *flat.shape[1:], dtype=dtype)
-            self.mean[:, gaussian.travel] = steps
+            self.mean[:, gaussian.ways] = steps
         high = (low + 1).clamp(max=table.shape[2] - 1)
         size = (*torch.broadcast_shapes(table.shape[:1], low.shape[:1]), table.shape[1], -1)
         below, above = (table.expand(size).gather(2, at[:, None].expand(size)) for at in (low, high))

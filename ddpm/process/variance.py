@@ -36,9 +36,6 @@ class Fixed:
         """(the prediction's part of the network's output, shaped like ``like``; fraction): here all of the output."""
         return output, self.fraction
 
-    def loss(self, fraction: Tensor | float, x0_error: Tensor, alpha_bar: Tensor, before: Tensor, n_steps: int) -> None:
-        """What is added to the loss, shaped like x0_error: here nothing."""
-
 
 class Learned:
     """The network outputs the fraction, for each number of a clip, in a second set of channels (Nichol & Dhariwal 2021).
@@ -64,7 +61,9 @@ class Learned:
         return mean, (1 + place) / 2
 
     def loss(self, fraction: Tensor | float, x0_error: Tensor, alpha_bar: Tensor, before: Tensor, n_steps: int) -> Tensor:
-        """T vlb_weight KL(q(x_{t-1} | xt, x0) || p(x_{t-1} | xt)) in nats; 0 at t = 0, where no noise is added.
+        """What is added to the loss, shaped like x0_error: T vlb_weight KL(q(x_{t-1} | xt, x0) || p(x_{t-1} | xt)) in nats.
+
+        It is 0 at t = 0, where no noise is added.
 
         x0_error is x0 - x0_hat, without gradient; ``before`` is alpha_bar of the step before, and at t = 0 of the step itself.
         With d = log(sigma^2 / beta-tilde), and since the squared distance of the means over beta-tilde is the change of the SNR

@@ -313,3 +313,13 @@ def test_half_precision_is_near(name: str) -> None:
         half = made(xt, t)
     exact = made(xt, t)
     assert (half - exact).norm() < 0.02 * exact.norm()
+
+
+@both
+def test_attention_takes_a_fused_kernel(name: str) -> None:
+    """Without padding; the general one holds a number for every pair of frames, and is several times slower for long clips."""
+    xt, t = clip()
+    with torch.no_grad(), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        network(name)(xt, t)
+    called = {event.name for event in profile.events() if "scaled_dot_product" in event.name}
+    assert called and not [kernel for kernel in called if kernel.endswith("_math")]

@@ -11,7 +11,7 @@ from torch import Tensor
 from ddpm.editing import edit, given_by
 from ddpm.module import MotionDiffusion
 from ddpm.normalizer import Normalizer
-from ddpm.process.constraints import LARGEST, LONGEST, CostGuidance, Known
+from ddpm.process.constraints import LARGEST, LONGEST, CostGuidance, Known, Posterior
 from ddpm.process.diffusion import DenoiseDiffusion
 from ddpm.process.gaussian import Gaussian
 from ddpm.process.prediction import X0, Prediction
@@ -262,3 +262,10 @@ def test_too_much_of_too_long_a_clip_is_refused_before_it_is_computed(frames: in
     given[..., :kept] = True
     with pytest.raises(ValueError, match=f"clip of {frames} frames.*keep fewer"):
         Known(torch.zeros(J, C, frames).double(), given, model.normalizer, model.diffusion.prediction, BODY)
+
+
+def test_they_are_computed_where_the_clip_is_and_not_where_the_network_is() -> None:
+    """Some devices have no float64, in which this is computed on the CPU."""
+    model = module()
+    here = Posterior(torch.zeros(J, C, FRAMES, device="meta"), model.normalizer, model.diffusion.prediction)
+    assert here.power.device.type == "meta" and model.diffusion.prediction.log_power.device.type == "cpu"  # type: ignore[attr-defined]
