@@ -1,7 +1,8 @@
 """Fine-tuning: a new run that begins with the network, the skeleton and the statistics of a trained one."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ddpm.checkpoint import checkpoint_of, load_run
-from ddpm.errors import CheckpointError, ConfigError
+from ddpm.errors import CheckpointError, ConfigError, DataError
 from ddpm.model import Batch, evaluating
 from ddpm.module import MotionDiffusion
 from ddpm.process.condition import LabelCondition, VectorCondition
@@ -80,6 +81,19 @@ class Origin:
         """The vectors of the data, see `ddpm.process.condition.vector_statistics`, standardised as the trained model's."""
         mine = self.model.condition
         return {**found, "mean": mine.mean, "std": mine.std} if found and isinstance(mine, VectorCondition) else found
+
+    def read(self, construct: Callable[[Mapping[str, Any], str], Recordings], node: Mapping[str, Any]) -> Recordings:
+        """The recordings of a configuration of data, `relabelled`; a DataError advises no other skeleton, which is refused."""
+        try:
+            return self.relabelled(construct(node, "data"))
+        except DataError as error:
+            what, *advice = re.split(r"[,;] (?:or )?(?:choose the skeleton|use skeleton=)", str(error), maxsplit=1)
+            if not advice and "skeleton.up=" not in what:
+                raise
+            raise DataError(
+                f"{what}; finetune={self.path} keeps the skeleton of the trained model; of its keys only skeleton.units may "
+                "be given"
+            ) from error
 
     def relabelled(self, clips: Recordings) -> Recordings:
         """The recordings with the actions of the trained model, and behind them those that are new."""
