@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from ddpm.config import check, construct_part, located
+from ddpm.config import check, construct_part, located, may_have
 from ddpm.errors import CheckpointError, ConfigError, ProjectError, meant, of_lightning, printable, typed
 from ddpm.files import refuse_place, remove_strays
 from ddpm.skeleton import Skeleton
@@ -258,7 +258,8 @@ def _composition(error: CompactHydraException, keys: Sequence[str]) -> str:
             return f"{argument}: {named[1]} holds keys, give {named[1]}.KEY=VALUE; --cfg job prints all"
         prefix = named[1].rpartition(".")[0]
         beside = [name.rpartition(".")[2] for name in known if prefix and name.rpartition(".")[0] == prefix]
-        where = f"{prefix} has {', '.join(beside)}; +{argument} adds one" if beside else "--cfg job prints all"
+        where = f"{prefix} has {', '.join(beside)}" if beside else "--cfg job prints all"
+        where += f"; +{argument} adds one" if beside and may_have(inside, named[1]) else ""
         return f"{argument}: there is no such key{meant(named[1], known)}; {where}"
     merged = re.search(r"Error merging override (.*)", said)
     if merged is not None:
