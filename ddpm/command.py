@@ -252,7 +252,7 @@ def _composition(error: CompactHydraException, keys: Sequence[str]) -> str:
     if named is not None:
         argument = next((a for a in given if a.lstrip("~").partition("=")[0] == named[1]), named[1])
         node = getattr(cause, "parent_node", None)  # from which nothing public leads to the whole
-        inside = {} if node is None else OmegaConf.to_container(node._get_root(), resolve=False)
+        inside: Any = {} if node is None else OmegaConf.to_container(node._get_root(), resolve=False)
         known = [name for name in _dotted(inside, "") if not name.startswith("hydra") and "._" not in name] or list(keys)
         if named[1] in known:
             return f"{argument}: {named[1]} holds keys, give {named[1]}.KEY=VALUE; --cfg job prints all"

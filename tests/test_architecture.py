@@ -35,7 +35,7 @@ LAYERS = [
     {"ddpm.process.diffusion"},
     {"ddpm.process.samplers", "ddpm.process.noise_levels", "ddpm.process.condition"}
     | {"ddpm.process.constraints", "ddpm.process.windows"},
-    {"ddpm.denoiser"},
+    {"ddpm.denoiser", "ddpm.guide"},
     {"ddpm.model"},
     {"ddpm.config", "ddpm.exporting", "ddpm.process.editing", "ddpm.viz.render", "ddpm.viz.plots"},
     {

@@ -1,6 +1,7 @@
 """The commands that open a checkpoint: sample.py in all its ways, and compare.py."""
 
 import csv
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,8 @@ def test_a_guide_that_is_the_model_changes_nothing_and_one_of_other_labels_is_re
     alone = sampled(run, tmp_path / "alone", "n=2", "guidance=1", "gif_clips=0")["clips"]
     led = sampled(run, tmp_path / "led", "n=2", f"guide={run}", "guidance=3", "gif_clips=0")["clips"]
     np.testing.assert_allclose(led, alone, atol=1e-4)
-    with pytest.raises(ValueError, match="guide: it was trained on another"):
+    named = re.escape(f"guide={unlabelled}: it was trained with another condition than the model it guides (none, not 13 actions)")
+    with pytest.raises(ValueError, match=named):
         sampled(run, tmp_path / "not", f"guide={unlabelled}", "guidance=2")
 
 
