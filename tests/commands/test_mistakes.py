@@ -102,6 +102,8 @@ train | trainer.devices=0 | at least 1
 train | trainer.devices=-2 | at least 1
 train | trainer.accelerator=cpu trainer.devices=100000 | at most
 train | trainer.precision=64-true | one of
+train | trainer.precision=8 | auto or one of ('32-true', 'bf16-mixed', '16-mixed')
+train | trainer.precision={a:1} | ~ trainer.precision={...} must be auto or one of
 train | trainer.strategy=foo | invalid strategy
 train | trainer.nosuch=1 | ~ no such argument
 train | trainer.limit_val_batches=-1 | in [0.0, 1.0]
@@ -374,6 +376,8 @@ train | lr=1 | did you mean optimizer.lr?
 train | loader.bach_size=3 | did you mean loader.batch_size?
 train | data.target_fps=20 | no such key; data has skeleton, n
 train | trainer.strategy=ddp | +trainer.strategy=ddp adds one
+train | ~trainer.precision | trainer.precision=None must be auto or one of
+train | ~trainer.accelerator | trainer.accelerator=None must be one of
 train | callbacks.mine=x | +callbacks.mine=x adds one
 train | optimizer._target_=torch.optim.SGD optimizer.momentum=0.9 | +optimizer.momentum=0.9 adds one
 train | trainer.max_epoch=3 | did you mean trainer.max_epochs?
