@@ -61,7 +61,8 @@ class Origin:
         given = {override_key(o): o for o in overrides}
         groups = {key: key.partition(".")[0] for key in given}
         for key, override in given.items():
-            if groups[key] in FIXED and not key.startswith(MAY_CHANGE):
+            may_change = key.startswith(MAY_CHANGE) and override[0] != "~" and self.config[groups[key]]
+            if groups[key] in FIXED and not may_change:
                 raise ConfigError(f"{override}: {key} is that of the trained model, finetune={self.path}; leave it away")
         found = {key: value for key, value in self.config.items() if key not in USUAL or key not in groups.values()}
         for key in given:
@@ -78,9 +79,21 @@ class Origin:
         return isinstance(self.model.condition, LabelCondition)
 
     def vectors(self, found: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
-        """The vectors of the data, see `ddpm.process.condition.vector_statistics`, standardised as the trained model's."""
+        """The vectors of the data, see `ddpm.process.condition.vector_statistics`, standardised as the trained model's.
+
+        Raises:
+            ConfigError: vectors of another width, or none where there were some.
+        """
         mine = self.model.condition
-        return {**found, "mean": mine.mean, "std": mine.std} if found and isinstance(mine, VectorCondition) else found
+        if not isinstance(mine, VectorCondition):
+            return found
+        if found is None or len(found["mean"]) != len(mine.mean):
+            width, here = len(mine.mean), "none" if found is None else f"vectors of {len(found['mean'])} numbers"
+            raise ConfigError(
+                f"finetune={self.path}: its condition are vectors of {width} numbers, and the data have {here}; save condition, "
+                f"(clips, {width}), with the clips, or leave finetune away"
+            )
+        return {**found, "mean": mine.mean, "std": mine.std}
 
     def read(self, construct: Callable[[Mapping[str, Any], str], Recordings], node: Mapping[str, Any]) -> Recordings:
         """The recordings of a configuration of data, `relabelled`; a DataError advises no other skeleton, which is refused."""
