@@ -87,11 +87,11 @@ def compare(cfg: DictConfig) -> Path:
         log.warning("steps=%s: the model has T=%d; larger values mean T", max(cfg.steps), module.diffusion.n_steps)
     wanted = [(name, steps, sampler_of(name, steps, cfg.spacing)) for name in cfg.samplers for steps in cfg.steps]
     wanted += [("ddpm", None, sampler_of("ddpm", None, None))] if cfg.ancestral else []
-    # Refuses what cannot run.
     calls = [cost(sampler, module.diffusion.alpha_bar, module.calls_at).calls for *_, sampler in wanted]
     data = own_data(run, values["data"], through_cache(partial(construct_data, trust=cfg.trust), cfg.cache))
     real, digest = reference(data, "all").clips, data.clips.fingerprint()[:12]
     out, table, shown = Path(cfg.out), Path(cfg.out, "quality.csv"), []
+    drawn = min(cfg.steps, key=lambda steps: abs(steps - cfg.gif_steps))
     ours = {"n": cfg.n, "real": len(real), "data": digest}
     earlier = [] if cfg.beside is None else earlier_rows(cfg.beside, ours, table)
     module.sample(1, sampler=sampler_of(cfg.samplers[0], 2, None))  # the first call of all is slower
@@ -101,7 +101,7 @@ def compare(cfg: DictConfig) -> Path:
         quality = evaluate(clips, real, fast=True)
         rows.append(row(name, number, seconds, quality, digest))
         sizes = quality.clips
-        shown += [(f"{name} {number}", clips)] if steps in (cfg.gif_steps, None) else []
+        shown += [(f"{name} {number}", clips)] if steps in (drawn, None) else []
         log.info("%12s %5d calls %9.4f s a clip   %s", name, number, seconds, "; ".join(headline(quality)))
         write_durably(table, table_bytes(rows))  # after every run, so that a command that is cut short leaves what there is
 
@@ -112,12 +112,13 @@ def compare(cfg: DictConfig) -> Path:
     title += f"{sizes['generated_compared']} with {sizes['reference_compared']}. Seconds: the fastest batch"
     plot_quality(out / "quality.png", rows, title)
     log.info("%s and %s", table, out / "quality.png")
-    if cfg.gif_clips > 0 and shown:
+    if cfg.gif_clips > 0:
         positions = torch.cat([clips.positions[: cfg.gif_clips] for _, clips in shown])
         titles = [f"{name}, seed {cfg.seed + i}" for name, _ in shown for i in range(cfg.gif_clips)]
         frames = draw_clips(positions.numpy(), module.skeleton, titles=titles, columns=cfg.gif_clips, fps=module.fps)
         write_gif(out / "quality.gif", frames, module.fps)
-        log.info("%s: the same noise, a row a sampler", out / "quality.gif")
+        said = f"a row each: {', '.join(name for name, _ in shown)} calls; steps={drawn} is nearest to gif_steps={cfg.gif_steps}"
+        log.info("%s: the same noise, %s", out / "quality.gif", said)
     return table
 
 

@@ -25,7 +25,8 @@ from datamodules.readers.raw_files import find_files
 from datamodules.sets.folder import ENDINGS, fitting_skeletons
 from datamodules.summary import summarise
 from ddpm.clips import Clips
-from ddpm.command import WITH_VALUE, command, plain
+from ddpm.command import command, plain
+from ddpm.command_line import WITH_VALUE
 from ddpm.config import construct
 from ddpm.errors import DataError, outside, printable, quoted, refuse, refuse_split
 from ddpm.files import write_durably

@@ -27,8 +27,9 @@ from ddpm.config import construct_data
 from ddpm.editing import edit, given_by, interpolate, invert, vary
 from ddpm.errors import ConfigError, refuse
 from ddpm.files import refuse_unwritable
+from ddpm.guide import Autoguidance
 from ddpm.metrics.reference import windows_at
-from ddpm.model import LONGEST, Autoguidance, MotionModel, choose_device
+from ddpm.model import LONGEST, MotionModel, choose_device
 from ddpm.process.condition import LabelCondition
 from ddpm.request import Request, refuse_request, sampler_of, script_of
 from ddpm.viz.bvh_out import RoundTrip, write_bvh_files
@@ -73,7 +74,7 @@ def sample(composed: DictConfig) -> Path:
     project = {"none": None, None: ""}.get(cfg.project, cfg.project)  # the empty string is the model's own
     guidance = cfg.guidance
     if cfg.guide is not None and cfg.guidance is not None:
-        guidance = Autoguidance(load_run(cfg.guide, cfg.trust)[0], cfg.guidance)
+        guidance = Autoguidance(load_run(cfg.guide, cfg.trust)[0], cfg.guidance, f"guide={cfg.guide}")
     options = {"labels": labels, "guidance": guidance, "project": project, "sampler": sampler, "batch_size": cfg.batch_size}
     began = time.monotonic()
     if cfg.invert is not None and source is not None:

@@ -90,10 +90,10 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), trust: Sequence[str] |
         limits.refuse_unknown_monitor(callbacks)
         trainer = make_trainer(config["trainer"], [*callbacks, StopBetweenBatches()], loggers, out)
 
-        clips = through_cache(construct, config["cache"])(config["data"], "data")
+        read = through_cache(construct, config["cache"])
+        clips = read(config["data"], "data") if origin is None else origin.read(read, config["data"])
         for flaw in clips.flaws or ():
             log.warning("data: %s", flaw)
-        clips = clips if origin is None else origin.relabelled(clips)
         data: PoseDataModule = construct(config["loader"], "loader")(clips=clips)
         limits.refuse_unheld_monitor(callbacks, data)
         module = fitted_module(config, data, origin)

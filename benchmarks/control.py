@@ -26,10 +26,11 @@ from datamodules.pose import PoseDataModule  # noqa: E402
 from ddpm.build import own_data  # noqa: E402
 from ddpm.checkpoint import load_run  # noqa: E402
 from ddpm.clips import Clips  # noqa: E402
+from ddpm.guide import Autoguidance  # noqa: E402
 from ddpm.metrics.classifier import classifier_of  # noqa: E402
 from ddpm.metrics.reference import reference  # noqa: E402
 from ddpm.metrics.suite import evaluate  # noqa: E402
-from ddpm.model import Autoguidance, MotionModel  # noqa: E402
+from ddpm.model import MotionModel  # noqa: E402
 from ddpm.viz.plots import PALETTE, finish, new_figure, save  # noqa: E402
 
 WEIGHTS = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0)

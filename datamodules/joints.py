@@ -102,17 +102,22 @@ def plan(
     names = recording.joints
     if coords != skeleton.coords:
         raise DataError(
-            f"{recording.source}: {coords} coordinates per joint, the skeleton has {skeleton.coords}; choose the skeleton that "
-            f"matches the data (skeleton=..., {_advice(names or count, coords)})"
+            f"{recording.source}: {coords} coordinates per joint, the skeleton has {skeleton.coords}; "
+            + (
+                "if the third is a confidence, set data.last_is_confidence=true, or "
+                if (coords, skeleton.coords) == (3, 2)
+                else ""
+            )
+            + f"choose the skeleton that matches the data (skeleton=..., {_advice(names or count, coords)})"
             + (f" or set skeleton.coords={coords}" if set(skeleton.names) <= set(names or skeleton.names) else "")
-            + ("; if the third is a confidence, data.last_is_confidence=true" if (coords, skeleton.coords) == (3, 2) else "")
         )
     if names is None and count != len(skeleton.names):
         fit = fitting(count, coords)
         raise DataError(
             f"{recording.source}: {count} joints without names, the skeleton has {len(skeleton.names)}: "
-            f"{', '.join(skeleton.names)}; choose the skeleton that matches the data (skeleton=..., {_advice(count, coords)}), "
-            f"or name the file's joints in their order (data.joints=[...]{''.join(f', data.joints={f}' for f in fit)})"
+            f"{', '.join(skeleton.names)}; name the file's joints in their order (data.joints=[...]"
+            f"{''.join(f', data.joints={f}' for f in fit)}), or choose the skeleton that matches the data (skeleton=..., "
+            f"{_advice(count, coords)})"
         )
     if names is not None and (len(names) != count or len(set(names)) != count):
         twice = sorted(name for name, number in Counter(names).items() if number > 1)
@@ -138,9 +143,9 @@ def plan(
             replaced[name] = " + ".join(way)
     if missing:
         raise DataError(
-            f"{recording.source}: has no joint {', '.join(missing)} of the skeleton; its joints are {', '.join(index)}; choose "
-            f"the skeleton that matches the data (skeleton=..., {_advice(names or count, coords)}), leave joints out "
-            "(skeleton.keep=[...]), or say what they come from (+data.retarget.JOINT=NAME)"
+            f"{recording.source}: has no joint {', '.join(missing)} of the skeleton; its joints are {', '.join(index)}; say "
+            "what they come from (+data.retarget.JOINT=NAME), or choose the skeleton that matches the data (skeleton=..., "
+            f"{_advice(names or count, coords)}) or leave joints out (skeleton.keep=[...])"
         )
     return weights, replaced, [name for name in index if not weights[:, index[name]].any()]
 

@@ -14,14 +14,14 @@ import hydra
 import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import CompactHydraException, HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import CompactHydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from ddpm.config import check, construct_part, located
-from ddpm.errors import CheckpointError, ConfigError, ProjectError, meant, of_lightning, printable, quoted, typed
+from ddpm.command_line import PATHS, ambiguous, options_first
+from ddpm.config import check, construct_part, located, may_have
+from ddpm.errors import CheckpointError, ConfigError, ProjectError, meant, of_lightning, printable, typed
 from ddpm.files import refuse_place, remove_strays
 from ddpm.skeleton import Skeleton
 from ddpm.startup import loaded
@@ -38,12 +38,6 @@ def expected() -> tuple[type[BaseException], ...]:
     """Exceptions caused by input, configuration or machine; any other is a bug and keeps its traceback."""
     known = (ProjectError, ValueError, OSError, FloatingPointError, OmegaConfBaseException, CompactHydraException, yaml.YAMLError)
     return *known, *of_lightning("MisconfigurationException")
-
-
-WITH_VALUE = "--cfg -c --package -p --config-path -cp --config-name -cn --config-dir -cd --info -i".split()
-"""Options of Hydra that take a value, which is no path to data."""
-OPTIONS = "--help -h --hydra-help --version --resolve --run -r --multirun -m --shell-completion -sc --experimental-rerun".split()
-"""The others."""
 
 
 def _place_of_sweep(out: str) -> str:
@@ -138,12 +132,6 @@ def composed(name: str, overrides: Sequence[str], checkpoint: Path) -> DictConfi
         raise CheckpointError(f"{checkpoint}: its command line is not that of this version: {message(error)}") from error
 
 
-PATHS = ("ckpt", "resume", "clips", "source", "edit", "vector", "data.root")
-"""Keys that name a file or directory that is read."""
-HOMES = (*PATHS, "out", "cache", "finetune", "guide", "beside")
-"""Keys whose value may begin with ``~/``."""
-
-
 def _look_over(cfg: DictConfig, keys: Sequence[str]) -> None:
     """Raise a ConfigError for what is wrong in every command: keys that it has not, empty paths, places without room to write."""
     for key in cfg:
@@ -155,58 +143,6 @@ def _look_over(cfg: DictConfig, keys: Sequence[str]) -> None:
     for key in ("out", "cache"):
         if cfg.get(key) not in (None, "auto"):
             refuse_place(key, cfg[key])
-
-
-def ambiguous(arguments: Sequence[str]) -> list[str]:
-    """Those of ``KEY=VALUE`` that Hydra cannot read, or takes for several values where one is wanted."""
-
-    sweeps = not {"-m", "--multirun"}.isdisjoint(arguments)
-
-    def is_clear(argument: str) -> bool:
-        try:
-            return not OverridesParser.create().parse_override(argument).is_sweep_override() or sweeps
-        except HydraException:
-            return False
-
-    return [argument for argument in arguments if "=" in argument and not argument.startswith("-") and not is_clear(argument)]
-
-
-def options_first(arguments: Sequence[str]) -> list[str]:
-    """The command line with options before overrides, wherever they stood.
-
-    Raises:
-        ConfigError: an option that no command has, or one without its value.
-    """
-    options: list[str] = []
-    overrides: list[str] = []
-    words = iter(arguments)
-    for word in words:
-        name, known = word.partition("=")[0], [*OPTIONS, *WITH_VALUE]
-        if not word.isascii() and re.search("[\ud800-\udfff]", word):  # what Python could not decode
-            raise ConfigError(f"{word!r}: not text in the encoding of this system; set PYTHONUTF8=1 in front of the command")
-        if not word.startswith("-"):
-            overrides.append(_from_home(word))
-        elif not any(option.startswith(name) and (option == name or name[:2] == "--") for option in known):
-            key = word.lstrip("-")
-            instead = f"a key is given as {key}" if "=" in word else f"options are {', '.join(known)}"
-            raise ConfigError(f"{word}: there is no such option{meant(name, known)}; {instead}")
-        else:
-            options.append(word)
-            if word in WITH_VALUE:
-                value = next(words, "")
-                if value == "" or (word in ("--cfg", "-c") and value not in ("job", "hydra", "all")):
-                    raise ConfigError(f"{word} {value}: {word} needs a value{', job, hydra or all' if word[-1] in 'gc' else ''}")
-                options.append(value)
-    return options + overrides
-
-
-def _from_home(override: str) -> str:
-    """``KEY=~/PLACE`` with the home directory written out, for shells that leave that to the program."""
-    key, equals, value = override.partition("=")
-    place = value.strip("'\"")
-    if equals and key.lstrip("+") in HOMES and re.match("~(/|$)", place):
-        return f"{key}={quoted(os.path.expanduser(place))}"
-    return override
 
 
 def message(error: BaseException, keys: Sequence[str] = ()) -> str:
@@ -264,13 +200,14 @@ def _composition(error: CompactHydraException, keys: Sequence[str]) -> str:
     if named is not None:
         argument = next((a for a in given if a.lstrip("~").partition("=")[0] == named[1]), named[1])
         node = getattr(cause, "parent_node", None)  # from which nothing public leads to the whole
-        inside = {} if node is None else OmegaConf.to_container(node._get_root(), resolve=False)
+        inside: Any = {} if node is None else OmegaConf.to_container(node._get_root(), resolve=False)
         known = [name for name in _dotted(inside, "") if not name.startswith("hydra") and "._" not in name] or list(keys)
         if named[1] in known:
             return f"{argument}: {named[1]} holds keys, give {named[1]}.KEY=VALUE; --cfg job prints all"
         prefix = named[1].rpartition(".")[0]
         beside = [name.rpartition(".")[2] for name in known if prefix and name.rpartition(".")[0] == prefix]
-        where = f"{prefix} has {', '.join(beside)}; +{argument} adds one" if beside else "--cfg job prints all"
+        where = f"{prefix} has {', '.join(beside)}" if beside else "--cfg job prints all"
+        where += f"; +{argument} adds one" if beside and may_have(inside, named[1]) else ""
         return f"{argument}: there is no such key{meant(named[1], known)}; {where}"
     merged = re.search(r"Error merging override (.*)", said)
     if merged is not None:

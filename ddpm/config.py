@@ -191,6 +191,18 @@ def located(
     return [(path, node, _locate(node["_target_"], path, trust)) for path, node in nodes]
 
 
+def may_have(config: Mapping[str, Any], key: str) -> bool:
+    """Whether a key can be added: its node, which is there, has no ``_target_``, or a known one that takes such an argument."""
+    place, _, name = key.rpartition(".")
+    node = functools.reduce(lambda inside, part: inside[part], place.split("."), config)
+    try:  # without importing other code: the command line may be that in a checkpoint
+        found = located({k: v for k, v in node.items() if k == "_target_"}, place, RESUMED)
+        parameters = [p for *_, constructor in found for p in inspect.signature(constructor).parameters.values()]
+    except (ConfigError, ValueError):
+        return False
+    return not found or any(p.name == name or p.kind is p.VAR_KEYWORD for p in parameters)
+
+
 @contextlib.contextmanager
 def blaming(key: str, values: Mapping[str, Any]) -> Iterator[None]:
     """What a constructor says of its arguments inside this context becomes a ConfigError that names their keys and values."""

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ddpm.clips import Clips, heading, rotated
-from ddpm.model import LONGEST, Autoguidance, MotionModel, evaluating
+from ddpm.guide import Autoguidance
+from ddpm.model import LONGEST, MotionModel, evaluating
 from ddpm.process.constraints import Known
 from ddpm.process.samplers import Denoise, Observer, Sampler, SeededNoise, batch_of, ddim, progress_bar
 from ddpm.process.spacing import levels

@@ -98,9 +98,13 @@ def _inside(value: float, limit: str) -> bool:
 
 
 def meant(word: str, known: Sequence[str]) -> str:
-    """``, did you mean X?`` if the last part of a name is nearly that of the word; of several those that begin as it does."""
+    """``, did you mean X?`` if the last part of a name is nearly that of the word; of its own group it may be less like it."""
     before, _, last = word.rpartition(".")
     ends = {name: name.rpartition(".")[2] for name in known}
+    beside = [end for name, end in ends.items() if before and name.rpartition(".")[0] == before]
+    like = {end: difflib.SequenceMatcher(None, last, end).ratio() for end in beside}
+    if near := [f"{before}.{end}" for end in like if like[end] > max(0.65, max(like.values()) - 0.15)]:
+        return f", did you mean {' or '.join(near[:3])}?"
     alike = [last] if last in ends.values() else difflib.get_close_matches(last, set(ends.values()), 1, 0.75)
     found = [name for name, end in ends.items() if end in alike]
     found = [name for name in found if name.rpartition(".")[0] == before] or found

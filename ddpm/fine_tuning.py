@@ -1,7 +1,8 @@
 """Fine-tuning: a new run that begins with the network, the skeleton and the statistics of a trained one."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ddpm.checkpoint import checkpoint_of, load_run
-from ddpm.errors import CheckpointError, ConfigError
+from ddpm.errors import CheckpointError, ConfigError, DataError
 from ddpm.model import Batch, evaluating
 from ddpm.module import MotionDiffusion
 from ddpm.process.condition import LabelCondition, VectorCondition
@@ -60,7 +61,8 @@ class Origin:
         given = {override_key(o): o for o in overrides}
         groups = {key: key.partition(".")[0] for key in given}
         for key, override in given.items():
-            if groups[key] in FIXED and not key.startswith(MAY_CHANGE):
+            may_change = key.startswith(MAY_CHANGE) and override[0] != "~" and self.config[groups[key]]
+            if groups[key] in FIXED and not may_change:
                 raise ConfigError(f"{override}: {key} is that of the trained model, finetune={self.path}; leave it away")
         found = {key: value for key, value in self.config.items() if key not in USUAL or key not in groups.values()}
         for key in given:
@@ -77,9 +79,34 @@ class Origin:
         return isinstance(self.model.condition, LabelCondition)
 
     def vectors(self, found: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
-        """The vectors of the data, see `ddpm.process.condition.vector_statistics`, standardised as the trained model's."""
+        """The vectors of the data, see `ddpm.process.condition.vector_statistics`, standardised as the trained model's.
+
+        Raises:
+            ConfigError: vectors of another width, or none where there were some.
+        """
         mine = self.model.condition
-        return {**found, "mean": mine.mean, "std": mine.std} if found and isinstance(mine, VectorCondition) else found
+        if not isinstance(mine, VectorCondition):
+            return found
+        if found is None or len(found["mean"]) != len(mine.mean):
+            width, here = len(mine.mean), "none" if found is None else f"vectors of {len(found['mean'])} numbers"
+            raise ConfigError(
+                f"finetune={self.path}: its condition are vectors of {width} numbers, and the data have {here}; save condition, "
+                f"(clips, {width}), with the clips, or leave finetune away"
+            )
+        return {**found, "mean": mine.mean, "std": mine.std}
+
+    def read(self, construct: Callable[[Mapping[str, Any], str], Recordings], node: Mapping[str, Any]) -> Recordings:
+        """The recordings of a configuration of data, `relabelled`; a DataError advises no other skeleton, which is refused."""
+        try:
+            return self.relabelled(construct(node, "data"))
+        except DataError as error:
+            what, *advice = re.split(r"[,;] (?:or )?(?:choose the skeleton|use skeleton=)", str(error), maxsplit=1)
+            if not advice and "skeleton.up=" not in what:
+                raise
+            raise DataError(
+                f"{what}; finetune={self.path} keeps the skeleton of the trained model; of its keys only skeleton.units may "
+                "be given"
+            ) from error
 
     def relabelled(self, clips: Recordings) -> Recordings:
         """The recordings with the actions of the trained model, and behind them those that are new."""

@@ -113,16 +113,10 @@ def checked(config: Mapping[str, Any], given: Sequence[str] = ()) -> dict[str, A
     Raises:
         ConfigError: see `ddpm.config.check`; or a value outside its limits.
     """
-    trainer = dict(config["trainer"])
+    trainer = {"accelerator": None, "precision": None, **config["trainer"]}
     if trainer.get("precision") == "auto":
         trainer["precision"] = suitable_precision(trainer["accelerator"])
     config = with_channels({**config, "trainer": trainer})
-    check(config)
-    for key in OURS.keys() & trainer.keys():
-        raise ConfigError(f"trainer.{key} cannot be given: {OURS[key]}")
-    for key in ("loader", "trainer", "optimizer"):
-        if not isinstance(config[key], Mapping) or "_target_" not in config[key]:
-            raise ConfigError(f"{key}={config[key]!r} must be a node with a _target_")
     values = flat(config)
     duration, steps = values.get("trainer.max_time"), values.get("sampler.steps")
     has_time = not isinstance(duration, str) or duration == "None" or bool(re.fullmatch(r"\d+:\d+:\d+:\d+", duration))
@@ -131,8 +125,6 @@ def checked(config: Mapping[str, Any], given: Sequence[str] = ()) -> dict[str, A
     on_cpu = trainer["accelerator"] == "cpu" or (trainer["accelerator"] == "auto" and not torch.accelerator.is_available())
     processes = values.get("trainer.devices") if on_cpu else None
     most = 8 * (os.cpu_count() or 1)
-    refuse(outside(values, LIMITS))
-    refuse_split(config["loader"].get("split"))
     for key, good, limit in (
         ("trainer.precision", trainer["precision"] in PRECISIONS, f"auto or one of {PRECISIONS}"),
         ("trainer.accelerator", trainer["accelerator"] in ACCELERATORS, f"one of {', '.join(ACCELERATORS)}"),
@@ -142,7 +134,15 @@ def checked(config: Mapping[str, Any], given: Sequence[str] = ()) -> dict[str, A
         ("sampler.steps", not too_many, f"at most T={config['T']}"),
     ):
         if not good:
-            raise ConfigError(f"{key}={values[key]} must be {limit}")
+            raise ConfigError(f"{key}={values.get(key, '{...}')} must be {limit}")
+    check(config)
+    for key in OURS.keys() & trainer.keys():
+        raise ConfigError(f"trainer.{key} cannot be given: {OURS[key]}")
+    for key in ("loader", "trainer", "optimizer"):
+        if not isinstance(config[key], Mapping) or "_target_" not in config[key]:
+            raise ConfigError(f"{key}={config[key]!r} must be a node with a _target_")
+    refuse(outside(values, LIMITS))
+    refuse_split(config["loader"].get("split"))
     if trainer["precision"] == "16-mixed" and config["optimizer"].get("fused"):
         raise ConfigError(
             "optimizer.fused=true with trainer.precision=16-mixed would clip gradients still multiplied by the loss scale: set "

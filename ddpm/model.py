@@ -4,7 +4,6 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from ddpm.bones import rigid_bones
 from ddpm.clips import Clips
 from ddpm.denoiser import Denoiser, guided_network, moved_by, whole_clips, with_rigid_bones
 from ddpm.errors import ConfigError
+from ddpm.guide import Autoguidance, refuse_as_guide
 from ddpm.memory import refuse_beyond_memory
 from ddpm.normalizer import Normalizer
 from ddpm.process.condition import LabelCondition, VectorCondition
@@ -117,7 +117,7 @@ class MotionModel(nn.Module):
         labels: Tensor | None = None,
         condition: Tensor | None = None,
         script: Sequence[tuple[str, float]] | None = None,
-        guidance: "float | Autoguidance | None" = None,
+        guidance: float | Autoguidance | None = None,
         cost: Cost | None = None,
         project: str | None = "",
         fps: float | None = None,
@@ -300,7 +300,7 @@ class MotionModel(nn.Module):
         randn: Callable[[], Tensor],
         *,
         cond: Tensor | None = None,
-        guidance: "float | Autoguidance | None" = None,
+        guidance: float | Autoguidance | None = None,
         project: str | None = "",
         sampler: Sampler | None = None,
         start: int | None = None,
@@ -338,15 +338,16 @@ class MotionModel(nn.Module):
     def denoiser(
         self,
         cond: Tensor | None,
-        guidance: "float | Autoguidance | None",
+        guidance: float | Autoguidance | None,
         project: str | None,
         moves: Sequence[Callable[[Tensor, Tensor], Tensor]] = (),
         windows: Windows | None = None,
     ) -> Denoiser:
         """What a sampler calls, see `ddpm.denoiser`, for arguments `generate`."""
         worse, weight = (guidance.model, guidance.weight) if isinstance(guidance, Autoguidance) else (None, guidance)
-        if worse is not None:
-            self._refuse_as_guide(worse)
+        if isinstance(guidance, Autoguidance):
+            refuse_as_guide(self, guidance)
+            guidance.model.to(self.device).eval()
         elif self.condition is None and weight not in (None, 1):
             raise ValueError(f"guidance={weight}: this model has no condition to guide towards, it was trained without labels")
         if weight is not None and not (isinstance(weight, Real) and 0 <= weight < math.inf):
@@ -366,25 +367,6 @@ class MotionModel(nn.Module):
         if project is not None:
             denoise = with_rigid_bones(denoise, alpha_bar, self.normalizer, self.skeleton)
         return moved_by(denoise, alpha_bar, moves) if moves else denoise
-
-    def _refuse_as_guide(self, worse: "MotionModel") -> None:
-        """Raise a ValueError unless noisy clips and conditions mean the same to both models; else move it where this one is."""
-        facts = [
-            (m.skeleton, m.fps, m.frames, None if m.condition is None else (m.condition.names, m.condition.width))
-            for m in (self, worse)
-        ]
-        for what, mine, its in zip(("skeleton", "frame rate", "length", "condition"), *facts, strict=True):
-            if mine != its:
-                raise ValueError(f"guide: it was trained on another {what} than the model it guides")
-        pairs = [
-            *zip(self.normalizer.buffers(), worse.normalizer.buffers(), strict=True),
-            (self.diffusion.alpha_bar, worse.diffusion.alpha_bar),
-        ]
-        if isinstance(mine := self.condition, VectorCondition) and isinstance(its := worse.condition, VectorCondition):
-            pairs += [(mine.mean, its.mean), (mine.std, its.std)]
-        if any(a.shape != b.shape or not torch.allclose(a.float().cpu(), b.float().cpu(), rtol=1e-4) for a, b in pairs):
-            raise ValueError("guide: it was trained on other data, or with another T or beta_schedule, than the model it guides")
-        worse.to(self.device).eval()
 
     def calls_at(self, t: int) -> int:
         """Network calls of the denoiser at diffusion step t: two where guidance acts."""
@@ -406,18 +388,6 @@ class MotionModel(nn.Module):
     def normalised(self, clips: Tensor) -> Tensor:
         """``(clips, frames, joints, coords)`` in metres, as from `generate` -> as the network sees them, on its device."""
         return self.normalizer(clips.to(self.device, torch.float32).permute(0, 2, 3, 1))
-
-
-@dataclass(frozen=True)
-class Autoguidance:
-    """Guidance away from a worse model: one that was trained for less time on the same data, or is smaller.
-
-    Weight 1 is the model itself, 2 goes as far again from the estimates of the other (Karras et al. 2024, arXiv 2406.02507).
-    Both are given the same condition, so that clips become better without becoming more typical of their action.
-    """
-
-    model: MotionModel
-    weight: float
 
 
 def choose_device(name: str | torch.device) -> torch.device:

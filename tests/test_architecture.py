@@ -23,7 +23,7 @@ LAYERS = [
     }
     | {f"ddpm.process.{name}" for name in ("schedules", "prediction", "weighting", "timestep_sampling")}
     | {"ddpm.process.variance", "ddpm.process.spacing", "ddpm.viz"},
-    {"ddpm.files", "ddpm.memory", "ddpm.networks.blocks", "ddpm.process.gaussian", "ddpm.viz.camera"},
+    {"ddpm.command_line", "ddpm.files", "ddpm.memory", "ddpm.networks.blocks", "ddpm.process.gaussian", "ddpm.viz.camera"},
     {"ddpm.clips", "ddpm.metrics.distances", "ddpm.viz.body"},
     {"ddpm.networks.unet", "ddpm.networks.transformer", "ddpm.normalizer", "ddpm.motion_losses", "ddpm.bones"}
     | {f"ddpm.metrics.{name}" for name in ("alignment", "geometric", "physics", "memorisation", "neighbours")},
@@ -35,7 +35,7 @@ LAYERS = [
     {"ddpm.process.diffusion"},
     {"ddpm.process.samplers", "ddpm.process.noise_levels", "ddpm.process.condition"}
     | {"ddpm.process.constraints", "ddpm.process.windows"},
-    {"ddpm.denoiser"},
+    {"ddpm.denoiser", "ddpm.guide"},
     {"ddpm.model"},
     {"ddpm.config", "ddpm.exporting", "ddpm.editing", "ddpm.viz.render", "ddpm.viz.plots"},
     {
@@ -63,7 +63,7 @@ LAZY = {
 
 ONLY = {
     "matplotlib": {"ddpm.viz.plots", "ddpm.viz.figure"},
-    "hydra": {"ddpm.command", "ddpm.sweep", "train", "inspect_data"},
+    "hydra": {"ddpm.command", "ddpm.command_line", "ddpm.sweep", "train", "inspect_data"},
     "omegaconf": {"ddpm.command", "ddpm.sweep", "train", "sample", "compare", "evaluate", "export", "inspect_data"},
     "yaml": {"datamodules.joints", "ddpm.command"},
     "pytorch_lightning": {

@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 
 from callbacks.loss_plot import LossPlot
 from ddpm.build import with_channels
-from ddpm.config import PARTS, RESUMED, check, construct, construct_part, fits
+from ddpm.config import PARTS, RESUMED, check, construct, construct_part, fits, may_have
 from ddpm.errors import ConfigError
 from ddpm.module import build_module
 from ddpm.networks.unet import MDM_UNetModel
@@ -561,3 +561,21 @@ def test_the_way_of_the_root_is_normalised_as_configured(tiny_config: dict[str, 
     assert build_module({**tiny_config, "travel": "steps"}, fps=15.0).normalizer.travel == [0, 2]
     with pytest.raises(ConfigError, match="travel='pace' must be steps or positions"):
         build_module({**tiny_config, "travel": "pace"}, fps=15.0)
+
+
+@pytest.mark.parametrize(
+    ("target", "may"),
+    [
+        ("torch.optim.SGD", True),
+        ("torch.optim.Adam", False),
+        ("pytorch_lightning.Trainer", False),
+        ("this.Net", False),
+        (None, False),
+        ("", True),
+    ],
+)
+def test_whether_a_key_can_be_added_is_known_without_importing_other_code(target: str | None, may: bool) -> None:
+    """The empty target stands for none at all."""
+    sys.modules.pop("this", None)
+    node = {} if target == "" else {"_target_": target}
+    assert may_have({"a": {"optimizer": node}}, "a.optimizer.momentum") == may and "this" not in sys.modules

@@ -28,6 +28,7 @@ AREAS = {
     "sample.py, evaluate.py, compare.py": (
         "ddpm/model",
         "ddpm/denoiser",
+        "ddpm/guide",
         "ddpm/request",
         "sample.py",
         "evaluate.py",

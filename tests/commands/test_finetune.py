@@ -12,7 +12,7 @@ from torch import Tensor
 import train as train_script
 from ddpm import load
 from ddpm.clips import Clips
-from ddpm.errors import CheckpointError, ConfigError
+from ddpm.errors import CheckpointError, ConfigError, DataError
 from ddpm.module import MotionDiffusion
 from tests.commands.test_resume import COMPARED, SMALL, Spy, Stop, assert_equal, state
 from tests.configs import compose
@@ -102,6 +102,9 @@ def test_without_actions_before(condition: str, motion: Clips, tmp_path: Path) -
     train_script.train(compose("config", arguments), arguments)
     before = load(tmp_path / "origin")
     after = trained(tmp_path / "run", f"finetune={tmp_path / 'origin'}", *folder(tmp_path / "data", motion, NEW), *STILL)
+    if condition == "condition=none":
+        with pytest.raises(ConfigError, match=r"condition\.guidance=2: .* of the trained model.*leave it away"):
+            trained(tmp_path / "other", f"finetune={tmp_path / 'origin'}", "condition.guidance=2")
     assert before.condition is None and (after.condition is None) == (condition == "condition=none")
     assert torch.allclose(before.sample(2).positions, after.sample(2).positions, atol=1e-4)
 
@@ -145,6 +148,7 @@ def test_a_run_that_is_resumed_needs_its_origin_no_more(
         ("model=transformer", "model is that of the trained model"),
         ("model.model_channels=16", "model.model_channels"),
         ("T=30", "T is that"),
+        ("~model.dropout", "~model.dropout: model.dropout is that"),
         ("skeleton=ntu25", "skeleton is that"),
         ("travel=positions", "travel is that"),
         ("prediction=x0", "prediction is that"),
@@ -154,6 +158,52 @@ def test_a_run_that_is_resumed_needs_its_origin_no_more(
 def test_what_the_weights_were_learned_with_cannot_be_changed(origin: Path, override: str, named: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"{named}.*leave it away"):
         trained(tmp_path / "run", override, f"finetune={origin}")
+
+
+@pytest.mark.parametrize(
+    ("shape", "named", "remedy"),
+    [
+        ((30, 25, 3), None, "data.joints=ntu25)"),
+        ((30, 4, 3), "abcd", "(+data.retarget.JOINT=NAME)"),
+        ((30, 20, 2), None, "the skeleton has 3"),
+    ],
+)
+def test_of_another_skeleton_only_what_leaves_the_models_is_advised(
+    origin: Path, shape: tuple[int, ...], named: str | None, remedy: str, tmp_path: Path
+) -> None:
+    clip = np.random.default_rng(0).normal(size=shape).astype("f4")
+    np.savez(tmp_path / "mine.npz", clips=clip[None], fps=20, **({"joint_names": list(named)} if named else {}))
+    data = ["data=folder", f"data.root={tmp_path / 'mine.npz'}"]
+    with pytest.raises(DataError) as caught:
+        trained(tmp_path / "run", f"finetune={origin}", *data)
+    said, found, _ = str(caught.value).partition(f"; finetune={origin}")
+    assert found and said.endswith(remedy) and "skeleton=" not in said and "skeleton." not in said
+    with pytest.raises(DataError, match=r"choose the skeleton that matches the data \(skeleton=\.\.\."):
+        train_script.train(compose("config", [*FREE, *data, f"out={tmp_path / 'new'}"]))
+
+
+def test_the_joints_that_are_advised_are_taken(origin: Path, tmp_path: Path) -> None:
+    rest = load(origin).sample(4).positions.numpy()
+    kinect = load(origin).skeleton.names
+    np.savez(tmp_path / "mine.npz", clips=np.repeat(rest[:, :1], 24, 1)[:, :, [0] * 5 + list(range(20))], fps=20)
+    names = [*(f"extra{i}" for i in range(5)), *kinect]
+    given = ["data=folder", f"data.root={tmp_path / 'mine.npz'}", f"data.joints=[{','.join(names)}]", "data.on_outlier=keep"]
+    assert trained(tmp_path / "run", f"finetune={origin}", *given, "loader.batch_size=2", *STILL).skeleton.names == kinect
+
+
+@pytest.mark.parametrize(("width", "named"), [(5, "vectors of 5 numbers"), (0, "none")])
+def test_vectors_of_another_width_are_refused(width: int, named: str, motion: Clips, tmp_path: Path) -> None:
+    def data(name: str, width: int) -> list[str]:
+        given = folder(tmp_path / name, motion, {})
+        content = dict(np.load(tmp_path / name / "mine.npz"))
+        vectors = {"condition": np.arange(len(motion) * width, dtype="f4").reshape(-1, width)} if width else {}
+        np.savez(tmp_path / name / "mine.npz", **content, **vectors)
+        return given
+
+    before = [*(o for o in SMALL if not o.startswith("data.n")), *data("before", 3), "condition=vectors"]
+    train_script.train(compose("config", [*before, f"out={tmp_path / 'origin'}"]), before)
+    with pytest.raises(ConfigError, match=rf"vectors of 3 numbers, and the data have {named}; save condition, \(clips, 3\)"):
+        trained(tmp_path / "run", f"finetune={tmp_path / 'origin'}", *data("data", width))
 
 
 def test_what_no_weight_depends_on_can(origin: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The commands that open a checkpoint: sample.py in all its ways, and compare.py."""
 
 import csv
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,10 @@ def test_a_guide_that_is_the_model_changes_nothing_and_one_of_other_labels_is_re
     alone = sampled(run, tmp_path / "alone", "n=2", "guidance=1", "gif_clips=0")["clips"]
     led = sampled(run, tmp_path / "led", "n=2", f"guide={run}", "guidance=3", "gif_clips=0")["clips"]
     np.testing.assert_allclose(led, alone, atol=1e-4)
-    with pytest.raises(ValueError, match="guide: it was trained on another"):
+    named = re.escape(
+        f"guide={unlabelled}: it was trained with another condition than the model it guides (none, not 13 actions)"
+    )
+    with pytest.raises(ValueError, match=named):
         sampled(run, tmp_path / "not", f"guide={unlabelled}", "guidance=2")
 
 
@@ -592,6 +596,10 @@ def test_compare_writes_table_plot_and_picture(run: Path, tmp_path: Path, caplog
         assert low <= value <= high and float(row["seconds_per_clip"]) > 0 and row["n"] == "40"
     assert caplog.text.count("Fréchet distance at n=40: poses") == len(rows)
     assert Image.open(out / "quality.png").size == (2040, 930) and Image.open(out / "quality.gif").n_frames > 1
+    assert (
+        f"{out / 'quality.gif'}: the same noise, a row each: ddim 8, heun 6, ddpm 80 calls; steps=4 is nearest to gif_steps=4"
+        in caplog.text
+    )
 
     more = ["samplers=[unipc]", "steps=[2]", "gif_clips=0", "ancestral=false", f"out={tmp_path / 'more'}", f"beside={out}"]
     compare_script.compare(compose("compare", [f"ckpt={run}", *more, "n=40"]))
@@ -606,6 +614,19 @@ def test_compare_writes_table_plot_and_picture(run: Path, tmp_path: Path, caplog
     path.write_text("sampler,calls\nddim,5\n")
     with pytest.raises(ConfigError, match="no table of this version"):
         compare_script.compare(compose("compare", [f"ckpt={run}", *more, "n=40"]))
+
+
+def test_the_picture_is_of_the_steps_nearest_to_those_asked_for(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    titles: list[str] = []
+    draw = compare_script.draw_clips
+    monkeypatch.setattr(compare_script, "draw_clips", lambda *a, **k: titles.extend(k["titles"]) or draw(*a, **k))
+    arguments = ["samplers=[ddim,ddpm]", "steps=[2,4]", "n=32", "gif_clips=1", "ancestral=false", f"out={tmp_path}"]
+    compare_script.compare(compose("compare", [f"ckpt={run}", *arguments]))
+    assert titles == ["ddim 8, seed 0", "ddpm 8, seed 0"] and (tmp_path / "quality.gif").is_file()
+    assert "a row each: ddim 8, ddpm 8 calls; steps=4 is nearest to gif_steps=10" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,9 @@ def test_a_missing_joint_names_both_lists_and_what_fits() -> None:
 
 def test_counts_without_names() -> None:
     nameless = Recording(np.zeros((1, 25, 3), np.float32), "a.npy")
-    with pytest.raises(DataError, match=r"25 joints without names, the skeleton has 20: hip_center.*ntu25 fits.*data\.joints"):
+    with pytest.raises(
+        DataError, match=r"25 joints without names, the skeleton has 20: hip_center.*data\.joints=ntu25.*ntu25 fits"
+    ):
         plan(nameless, shipped("kinect20"), {})
     assert plan(nameless, shipped("ntu25"), {})[0].tolist() == np.eye(25).tolist()
     with pytest.raises(DataError, match=r"none of .*smpl24 fits"):
@@ -122,7 +124,7 @@ def test_advice_is_to_be_typed_as_it_is() -> None:
     with pytest.raises(DataError, match=r"skeleton=\.\.\., coco17 skeleton\.coords=3 fits"):
         plan(world, shipped("kinect20"), {})
     plan(world, shipped("coco17", coords=3), {})
-    with pytest.raises(DataError, match=r"data\.joints=\[\.\.\.\], data\.joints=kinect20\)"):
+    with pytest.raises(DataError, match=r"data\.joints=\[\.\.\.\], data\.joints=kinect20\), or"):
         plan(Recording(np.zeros((1, 20, 3), np.float32), "a.npy"), shipped("kinect20", keep=["left_leg", "hip_center"]), {})
     with pytest.raises(DataError) as e:
         plan(frame(("snout", "tail"), 2), shipped("kinect20"), {})

@@ -16,7 +16,7 @@ from ddpm import load
 from ddpm.checkpoint_io import DurableCheckpointIO
 from ddpm.config import construct_part
 from ddpm.denoiser import guided_network
-from ddpm.model import Autoguidance
+from ddpm.guide import Autoguidance
 from ddpm.module import MotionDiffusion, build_module
 from ddpm.normalizer import Normalizer
 from ddpm.process.condition import LabelCondition, guided, several
@@ -340,8 +340,23 @@ def test_autoguidance_takes_away_an_error_that_the_other_model_has_twice() -> No
 
 def test_a_guide_of_another_kind_is_refused() -> None:
     other = knowing(told=LabelCondition(("walk", "bow"), [5, 3, 0]))
-    with pytest.raises(ValueError, match=r"guide: .*another condition than"):
+    with pytest.raises(
+        ValueError, match=r"guide: .*another condition than the model it guides \(2 actions, not 3 actions\); give"
+    ):
         knowing().sample(1, guidance=Autoguidance(other, 2.0))
+    for key, value, named in (
+        ("fps", 7.5, r"frame rate .* \(7\.5 frames per second, not "),
+        ("frames", 9, r"length .* \(frames=9, not "),
+    ):
+        other = knowing()
+        setattr(other, key, value)
+        with pytest.raises(ValueError, match=rf"mine: .*another {named}.*trainer\.max_steps=500"):
+            knowing().sample(1, guidance=Autoguidance(other, 2.0, "mine"))
+    for alpha_bar, named in ((lambda old: old[:-1], r"another T .*T=\d+, not T="), (lambda old: old / 2, "another schedule")):
+        other = knowing()
+        other.diffusion.alpha_bar = alpha_bar(other.diffusion.alpha_bar)
+        with pytest.raises(ValueError, match=f"guide: .*{named}"):
+            knowing().sample(1, guidance=Autoguidance(other, 2.0))
     other = knowing()
     other.normalizer.scale *= 2
     with pytest.raises(ValueError, match=r"guide: .*on other data"):

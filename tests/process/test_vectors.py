@@ -19,7 +19,7 @@ from datamodules.split import split_in_time
 from ddpm import load
 from ddpm.checkpoint_io import DurableCheckpointIO
 from ddpm.errors import ConfigError, DataError
-from ddpm.model import Autoguidance
+from ddpm.guide import Autoguidance
 from ddpm.module import build_module
 from ddpm.process.condition import VECTORS, VectorCondition, vector_statistics
 from tests.skeletons import people, shipped
