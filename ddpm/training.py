@@ -1,6 +1,7 @@
 """A training and what comes before it: the module fitted and tried once, loggers made, libraries quietened."""
 
 import functools
+import importlib.util
 import logging
 import os
 import shutil
@@ -112,6 +113,8 @@ def compile_network(module: MotionDiffusion, device: torch.device) -> None:
     found = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "cl"]
     if device.type == "cpu" and not any(map(shutil.which, found)):
         raise ConfigError(f"compile=true needs a C++ compiler, and there is no {', '.join(found)}: install one, or leave it away")
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise ConfigError("compile=true needs triton on a GPU, and it is not there: pip install triton, or leave it away")
     module.diffusion.eps_model.compile()  # pyright: ignore[reportFunctionMemberAccess]
 
 
@@ -252,7 +255,7 @@ def description(module: MotionDiffusion) -> str:
 
 def quiet_lightning() -> None:
     """Hide Lightning's advertisements and the advice that does not apply to data in memory."""
-    noise = ("litlogger", "`weights_only` was not set", "to estimate number of stepping batches", "TPU available")
+    noise = ("litlogger", "Tensor Cores", "`weights_only` was not set", "to estimate number of stepping batches", "TPU available")
     for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.trainer.connectors.checkpoint_connector"):
         logging.getLogger(name).addFilter(lambda record: not any(words in record.getMessage() for words in noise))
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")

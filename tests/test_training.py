@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import importlib.util
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -124,6 +125,10 @@ def test_compiling_needs_a_compiler(tiny_config: dict[str, Any], monkeypatch: py
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(ConfigError, match="compile=true needs a C\\+\\+ compiler, and there is no no-such-compiler"):
         compile_network(module, torch.device("cpu"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="compile=true needs triton on a GPU"):
+        compile_network(module, torch.device("cuda"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: "found")
     compile_network(module, torch.device("cuda"))
 
 
