@@ -2,6 +2,7 @@
 
 import html
 import io
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -73,7 +74,9 @@ class Clips:
         object.__setattr__(self, "positions", x)
         object.__setattr__(self, "lengths", lengths)
         object.__setattr__(self, "seeds", None if self.seeds is None else self.seeds.detach().cpu().long())
-        object.__setattr__(self, "labels", None if self.labels is None else tuple(self.labels))
+        if isinstance(self.labels, str) or not all(isinstance(label, str | None) for label in self.labels or ()):
+            raise ValueError(f"clips: labels={self.labels!s:.100} must be a text for each clip, '' where it is unknown")
+        object.__setattr__(self, "labels", None if self.labels is None else tuple(label or "" for label in self.labels))
 
     @classmethod
     def from_batch(cls, clips: Tensor, mask: Tensor | None, *, fps: float, skeleton: Skeleton) -> "Clips":
@@ -93,8 +96,8 @@ class Clips:
         Args:
             path: of the file, in its ``units``, or else in those of the skeleton.
             skeleton: joints wanted, which are found by name, in any order and as ``data=folder`` finds them, where the file names
-                its joints; None takes the shipped skeleton that has the names and parents of the file, or makes one of these,
-                with y up. Clips in pixels, whose bodies are scaled to one size, need a skeleton in pixels.
+                its joints; None takes that of the file; where it has only names and parents, the shipped skeleton with these, or
+                one that is made of them, with y up. Clips in pixels, whose bodies are scaled to one size, need one in pixels.
             fps: frames per second if the file has none.
 
         Raises:
@@ -111,7 +114,7 @@ class Clips:
         """Write the clips in the format of the ending, each file whole or not at all, and return the files.
 
         ``.npz``: ``clips`` float32 ``(n, frames, joints, coords)``, ``fps``, ``joint_names``, ``parents`` (-1 for the root),
-        ``units``, ``lengths``; ``seeds`` and ``labels`` if there are any; and the additional ``arrays``.
+        ``units``, ``skeleton`` (JSON), ``lengths``; ``seeds`` and ``labels`` if there are any; and the additional ``arrays``.
         ``.gif``, ``.mp4`` (with the extra ``video``): all clips in a grid, under ``titles``, by default seed and label.
         ``.html``: the same as a page to turn, zoom and scrub (`ddpm.viz.viewer.viewer`).
         ``.bvh``: a file a clip, ``NAME_000.bvh`` and so on. ``.glb``: likewise, animated glTF, see `ddpm.viz.gltf.glb`. ``.csv``:
@@ -136,6 +139,7 @@ class Clips:
                     "joint_names": np.array(self.skeleton.names),
                     "parents": np.array(self.skeleton.parents, dtype=np.int64),
                     "units": np.array("m"),
+                    "skeleton": np.array(json.dumps(self.skeleton.to_config())),
                     "lengths": self.lengths.numpy(),
                 }
                 named |= {} if self.seeds is None else {"seeds": self.seeds.numpy()}

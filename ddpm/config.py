@@ -152,11 +152,12 @@ def check(config: Any, key: str = "", trust: Sequence[str] | None = None) -> Non
         named = {name: p for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
         hints = _hints(constructor)
         arguments = {name: value for name, value in node.items() if name not in ("_target_", "_partial_")}
+        if foreign := [name for name in arguments if name not in named and len(named) == len(parameters)]:
+            near = meant(f"{path}.{foreign[0]}", [f"{path}.{argument}" for argument in named]) if len(foreign) == 1 else ""
+            drop = f"; if a default sets it, {' '.join(f'~{path}.{name}' for name in foreign)} removes it"
+            keys = ", ".join(f"{path}.{name}" for name in foreign)
+            raise ConfigError(f"{keys}: {target} takes no such argument; it takes {sorted(named)}{near or drop}")
         for name, value in arguments.items():
-            if name not in named and len(named) == len(parameters):
-                near = meant(f"{path}.{name}", [f"{path}.{argument}" for argument in named])
-                drop = f"; if a default sets it, ~{path}.{name} removes it"
-                raise ConfigError(f"{path}.{name}: {target} takes no such argument; it takes {sorted(named)}{near or drop}")
             if value == "" and name.endswith(("dir", "dirpath", "root", "filename")):
                 raise ConfigError(f"{path}.{name}='' is empty: give the name of a place")
             leaves = list(_leaves(value))

@@ -116,6 +116,8 @@ def checked(config: Mapping[str, Any], given: Sequence[str] = ()) -> dict[str, A
     trainer = {"accelerator": None, "precision": None, **config["trainer"]}
     if trainer.get("precision") == "auto":
         trainer["precision"] = suitable_precision(trainer["accelerator"])
+    if "trainer.max_steps" in given and "trainer.max_epochs" not in given and trainer.get("max_steps") != -1:
+        trainer["max_epochs"] = -1  # so many steps are wanted, also beyond the epochs of the default
     config = with_channels({**config, "trainer": trainer})
     values = flat(config)
     duration, steps = values.get("trainer.max_time"), values.get("sampler.steps")

@@ -7,6 +7,8 @@ import contextlib
 import json
 import logging
 import re
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ddpm.command import message
 from ddpm.config import fits
-from ddpm.errors import ProjectError, quoted
+from ddpm.errors import ConfigError, ProjectError, quoted
 from ddpm.files import write_json
 from ddpm.record import outcome
 from ddpm.resuming import OWN, override_key
@@ -56,8 +58,25 @@ def job_directory(number: int, name: str, sweep: str, resume: str | None) -> str
     return f"{number}_{re.sub('[^A-Za-z0-9.+_-]+', '-', name)}"[:LONGEST].rstrip("-_.")
 
 
+def place_of_jobs(out: str | None, resume: str | None) -> str:
+    """See `ddpm.runs.sweep_directory`; a ConfigError also for a command that goes on with a sweep but has none of its jobs."""
+    place, typed = sweep_directory(out, resume), [word for word in sys.argv[1:] if "=" in word and word[0] != "-"]
+    known = jobs(Path(place)) if resume is not None and not {"-m", "--multirun"}.isdisjoint(sys.argv) else []
+    varied = {o.key_or_group for o in OverridesParser.create().parse_overrides(typed if known else []) if o.is_sweep_override()}
+    if known and all(varied != set(job["varied"]) for _, job in known):
+        first, keys = known[0][1]["overrides"], list(known[0][1]["varied"])
+        values = {key: dict.fromkeys(job["varied"][key] for _, job in known if key in job["varied"]) for key in keys}
+        begun = [*(o for o in first if override_key(o) not in (*OWN, *keys)), *(f"{key}={','.join(values[key])}" for key in keys)]
+        raise ConfigError(
+            f"resume={resume}: the jobs of that sweep vary {', '.join(keys)}, those of this command "
+            f"{', '.join(varied) or 'nothing'}; a sweep goes on with the command that began it: -m {shlex.join(begun)} "
+            f"resume={resume}"
+        )
+    return place
+
+
 # Here, and not in train.py, for the processes of a launcher import this module with the callback below.
-OmegaConf.register_new_resolver("sweep_dir", sweep_directory, replace=True, use_cache=True)
+OmegaConf.register_new_resolver("sweep_dir", place_of_jobs, replace=True, use_cache=True)
 OmegaConf.register_new_resolver("job_dir", job_directory, replace=True)
 
 

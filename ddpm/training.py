@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ProgressBar
+from pytorch_lightning.callbacks import ProgressBar, Timer
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
@@ -189,7 +189,7 @@ def fit(
     Returns:
         What was measured last: the losses, and the results of every callback that is `Measuring`.
     """
-    began = time.monotonic()
+    began, begun = time.monotonic(), None if resume is None else read_checkpoint(resume).get("global_step")
     callbacks: list[pl.Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
     measuring = [callback for callback in callbacks if isinstance(callback, Measuring)]
     results: dict[str, float] = {}
@@ -205,6 +205,10 @@ def fit(
         steps = trainer.global_step or _saved_step(out)  # processes that were spawned took the count with them
         if is_first_process():
             record_end(out, steps, results)
+    if steps == begun:
+        log.warning(
+            "no step was trained: %s is at step %d, and trainer.max_steps, max_epochs or max_time end it there", out, steps
+        )
     if trainer.is_global_zero:
         log.info("%d steps in %.0f s; everything is in %s", steps, time.monotonic() - began, out)
         for callback in measuring:
@@ -226,15 +230,24 @@ def _count_steps_in_epochs(trainer: pl.Trainer) -> None:
     """Let a run with ``max_steps`` or ``max_time`` resume as one without.
 
     Lightning would take every start with ``max_steps`` for one within an epoch, and end an epoch that is complete a second time.
-    It would validate where ``max_time`` ends a run within an epoch, and the resumed run again at the end of the epoch.
+    It would validate where ``max_time`` ends a run within an epoch, and the resumed run again at the end of the epoch. And it
+    would count ``max_time`` over all starts, so that a run whose time was up could never go on.
     """
     # No closures: with strategy=ddp_spawn the trainer is pickled.
     trainer.fit_loop._iteration_based_training = _never  # pyright: ignore[reportAttributeAccessIssue]
     trainer.fit_loop.epoch_loop._should_check_val_fx = functools.partial(_is_due_anyway, trainer)
 
+    for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
+        if isinstance(callback, Timer):
+            callback.load_state_dict = _forgotten
+
 
 def _never() -> bool:
     return False
+
+
+def _forgotten(state_dict: dict[str, Any]) -> None:
+    """In the place of `Timer.load_state_dict`."""
 
 
 def _is_due_anyway(trainer: pl.Trainer, data_fetcher: Any) -> bool:

@@ -79,6 +79,32 @@ def test_a_position_that_float32_cannot_hold_is_not_saved(motions: Clips, tmp_pa
         motions.replace(large).save(tmp_path / "a.npz")
 
 
+def test_the_skeleton_comes_back_whole(tmp_path: Path) -> None:
+    """Also one that is not shipped: sides, feet, parts and the vertical, on which pictures and heights depend."""
+    own = Skeleton(
+        {"hip": None, "left_toe": "hip", "right_toe": "hip", "nose": "hip"}, left_right=[["left_toe", "right_toe"]],
+        feet=["left_toe", "right_toe"], up="-z", parts={"head": ["nose"]},
+    )  # fmt: skip
+    clips = Clips.whole(torch.randn(2, 5, 4, 3), 20.0, own)
+    clips.save(tmp_path / "a.npz")
+    again = Clips.load(tmp_path / "a.npz")
+    assert again.skeleton == own and torch.equal(again.heights, Clips.load(tmp_path / "a.npz", own).heights)
+    with np.load(tmp_path / "a.npz") as content:
+        arrays = dict(content)
+    for text, named in (("{", "cannot be built"), ("[1]", "cannot be built"), ('{"joints": {"a": null}}', "other joints")):
+        np.savez(tmp_path / "b.npz", **(arrays | {"skeleton": np.array(text)}))
+        with pytest.raises(DataError, match=rf"b\.npz: its skeleton .*{named}"):
+            Clips.load(tmp_path / "b.npz")
+
+
+def test_a_label_is_a_text_or_unknown(motions: Clips, tmp_path: Path) -> None:
+    replace(motions, labels=("walk", None, *[""] * 38)).save(tmp_path / "a.npz")  # type: ignore[arg-type]
+    assert Clips.load(tmp_path / "a.npz").labels[:3] == ("walk", "", "")
+    for labels in ("a" * 40, (1,) * 40):
+        with pytest.raises(ValueError, match=r"labels=.* must be a text for each clip"):
+            replace(motions, labels=labels)
+
+
 def test_many_clips_of_few_frames_are_loaded_as_such(skeleton: Skeleton, tmp_path: Path) -> None:
     """Without their lengths 30 clips of 2 frames could be 30 frames of 2 bodies."""
     clips = Clips.whole(torch.arange(30 * 2 * 20 * 3).reshape(30, 2, 20, 3) / 2000, 20.0, skeleton)
@@ -180,7 +206,7 @@ def test_what_is_saved_is_loaded(motions: Clips, flat: Clips, tmp_path: Path) ->
     whole = Clips.whole(flat.positions, 12.5, flat.skeleton)
     whole.save(tmp_path / "flat.npz", arrays={"noise": np.ones(3)})
     with np.load(tmp_path / "flat.npz", allow_pickle=False) as content:
-        assert set(content.files) == {"clips", "fps", "joint_names", "parents", "units", "lengths", "noise"}
+        assert set(content.files) == {"clips", "fps", "joint_names", "parents", "units", "skeleton", "lengths", "noise"}
         assert content["clips"].dtype == np.float32 and content["units"] == "m"
     again = Clips.load(tmp_path / "flat.npz")
     assert (again.seeds, again.labels, again.fps) == (None, None, 12.5)

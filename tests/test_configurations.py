@@ -212,3 +212,10 @@ def test_frames_and_steps_reach_every_place() -> None:
     module = build_module(config, fps=15.0)
     assert (config["model"]["image_size"], config["loader"]["frames"], module.frames) == (48, 48, 48)
     assert module.diffusion.n_steps == 7 and len(module.diffusion.beta) == 7
+
+
+def test_a_number_of_steps_is_not_cut_short_by_the_epochs_of_the_default() -> None:
+    long = ["out=o", "trainer.max_steps=20000"]
+    assert checked(plain(compose("config", long)), ["trainer.max_steps"])["trainer"]["max_epochs"] == -1
+    both = [*long, "trainer.max_epochs=3"]
+    assert checked(plain(compose("config", both)), ["trainer.max_steps", "trainer.max_epochs"])["trainer"]["max_epochs"] == 3

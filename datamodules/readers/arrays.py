@@ -1,5 +1,6 @@
 """NumPy files: ``.npy`` with one clip or several, ``.npz`` with names, lengths and labels besides, as ``sample.py`` writes it."""
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -58,7 +59,7 @@ def read_clips(path: Path, skeleton: Skeleton | None = None, fps: float | None =
     """The clips of a .npz in metres; for the arguments and errors see `ddpm.clips.Clips.load`."""
     if path.suffix.lower() != ".npz":
         raise DataError(f"{path}: clips are read from .npz; other motion is data for data=folder")
-    arrays = read_arrays(path, ("parents", "seeds"))
+    arrays = read_arrays(path, ("parents", "seeds", "skeleton"))
     expected = () if skeleton is None else (len(skeleton.names),)
     recordings = _recordings(path, arrays, 0 if skeleton is None else skeleton.coords, expected)
     first, n = recordings[0], len(recordings)
@@ -71,7 +72,7 @@ def read_clips(path: Path, skeleton: Skeleton | None = None, fps: float | None =
     ):
         raise DataError(f"{path}: seeds must be {n} whole numbers in 0..2^63-1, found {seeds.reshape(-1)[:5].tolist()}")
     try:
-        skeleton = _skeleton(path, first, arrays.get("parents")) if skeleton is None else skeleton
+        skeleton = _skeleton(path, first, arrays.get("parents"), arrays.get("skeleton")) if skeleton is None else skeleton
         if UNITS[first.units or skeleton.units] is None and skeleton.units != "px":
             known = ", ".join(unit for unit, metres in UNITS.items() if metres is not None)
             raise DataError(f"{path}: units {first.units!r} are no length; expected one of {known}; convert the file")
@@ -113,9 +114,17 @@ def _size(positions: np.ndarray, skeleton: Skeleton) -> float:
     return max(ways.values())
 
 
-def _skeleton(path: Path, recording: Recording, parents: np.ndarray | None) -> Skeleton:
-    """The skeleton that a file describes: the shipped one with these joints, or one with nothing but names and parents."""
+def _skeleton(path: Path, recording: Recording, parents: np.ndarray | None, described: np.ndarray | None) -> Skeleton:
+    """The skeleton that a file describes: whole, or as names and parents, for which a shipped one is taken if there is one."""
     names, coords = recording.joints, recording.positions.shape[2]
+    if described is not None:
+        try:
+            skeleton = Skeleton(**json.loads(_texts(described)[0]))
+        except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+            raise DataError(f"{path}: its skeleton cannot be built ({error}); give skeleton=, or save the clips anew") from error
+        if (skeleton.names, skeleton.coords) != (names, coords):
+            raise DataError(f"{path}: its skeleton has other joints than joint_names and clips; give skeleton=")
+        return skeleton
     if names is None or parents is None:
         raise DataError(f"{path}: does not say its joint_names and parents; give skeleton=")
     if parents.dtype.kind not in "iu" or parents.shape != (len(names),) or parents.min() < -1 or parents.max() >= len(names):

@@ -38,6 +38,7 @@ class Posterior:
         prediction: fitted.
     """
 
+    @torch.inference_mode(False)  # the tensors are differentiated through
     def __init__(self, like: Tensor, normalizer: Normalizer, prediction: Prediction) -> None:
         self.normalizer = copy.deepcopy(normalizer).to(like)
         prediction = copy.deepcopy(prediction).to(like.device) if isinstance(prediction, nn.Module) else prediction
@@ -182,6 +183,7 @@ class CostGuidance(Posterior):
             raise ValueError(f"cost={cost!r} must be a function of positions (clips, frames, joints, coords)")
         self.cost, self.steps = cost, steps
 
+    @torch.inference_mode(False)
     @torch.enable_grad()
     def __call__(self, x0_hat: Tensor, alpha_bar: Tensor) -> Tensor:
         """Normalised estimates ``(batch, joint, coord, frame)``, all at one noise level -> those at which the cost is lower.
@@ -190,7 +192,7 @@ class CostGuidance(Posterior):
         """
         noise = 1 - alpha_bar.flatten()[0].to(x0_hat)
         deviation = (noise * self.variance(alpha_bar)).sqrt().to(x0_hat)
-        x0_hat = x0_hat.detach()
+        x0_hat = x0_hat.detach().clone()  # what was computed in inference mode has no gradients
 
         def total(u: Tensor) -> Tensor:
             clips = self.normalizer.inverse(x0_hat + self.back(deviation * u, x0_hat[0]))

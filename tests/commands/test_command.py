@@ -299,6 +299,9 @@ def test_a_sweep_goes_on_with_what_has_not_finished(run: Run, monkeypatch: pytes
     ended, out, _ = run("train", "-m", "seed=1,3,2", f"resume={sweep}")
     assert ended == 0 and worked[2:] == ["1_seed-3", "1_seed-2"] and "0_seed-1: finished before, left as it is" in out
     assert "3 jobs: 3 finished" in out
+    for other in (["T=5"], ["T=5,6"]):
+        ended, out, err = run("train", "-m", *other, f"resume={sweep}")
+        assert ended == 2 and f"-m seed=1,3,2 resume={sweep}" in out + err and len(worked) == 4
 
 
 def test_a_report_that_fails_does_not_fail_the_sweep(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -320,6 +320,26 @@ def test_a_run_without_end_ends_when_its_time_is_up(tmp_path: Path) -> None:
     assert math.isfinite(train_script.train(small(tmp_path, *endless)))
 
 
+def test_time_is_counted_from_each_start(tmp_path: Path) -> None:
+    """Else a run that is trained in slices of its time would never go on; and one that has reached its end says so."""
+    arguments = [
+        *SMALL,
+        "T=7",
+        "logger=none",
+        "~callbacks.skeleton_gif",
+        "~callbacks.motion_metrics",
+        "lr_scheduler=warmup_constant",
+    ]
+    slices = [*arguments, "trainer.max_epochs=-1", "trainer.max_time=00:00:00:01", "resume=auto", "out=o"]
+    steps = []
+    for _ in range(2):
+        assert command("train.py", *slices, cwd=tmp_path).returncode == 0
+        steps.append(json.loads((tmp_path / "o" / "run.json").read_text())["starts"][-1]["steps"])
+    assert 0 < steps[0] < steps[1]
+    done = command("train.py", *slices, f"trainer.max_steps={steps[1]}", cwd=tmp_path)
+    assert done.returncode == 0 and f"o is at step {steps[1]}, and trainer.max_steps" in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(("end", "drawn"), [(KeyboardInterrupt(), True), (SystemExit(), False), (RuntimeError(), False)])
 def test_a_run_stopped_from_the_keyboard_leaves_a_last_picture(end: BaseException, drawn: bool, tmp_path: Path) -> None:
     class Stop(pl.Callback):

@@ -269,3 +269,19 @@ def test_they_are_computed_where_the_clip_is_and_not_where_the_network_is() -> N
     model = module()
     here = Posterior(torch.zeros(J, C, FRAMES, device="meta"), model.normalizer, model.diffusion.prediction)
     assert here.power.device.type == "meta" and model.diffusion.prediction.log_power.device.type == "cpu"  # type: ignore[attr-defined]
+
+
+def test_a_cost_acts_in_inference_mode_too() -> None:
+    model, g = module(), torch.Generator().manual_seed(1)
+    x0_hat = torch.randn(2, J, C, FRAMES, generator=g).double()
+
+    def cost(positions: Tensor) -> Tensor:
+        return positions.square().sum((1, 2, 3))
+
+    def moved() -> Tensor:
+        guidance = CostGuidance(x0_hat[0], model.normalizer, model.diffusion.prediction, cost)
+        return guidance(x0_hat.clone(), torch.tensor([0.5]))
+
+    with torch.inference_mode():
+        found = moved()
+    assert torch.equal(found, moved()) and not torch.equal(found, x0_hat)
