@@ -155,6 +155,8 @@ def check(config: Any, key: str = "", trust: Sequence[str] | None = None) -> Non
         if foreign := [name for name in arguments if name not in named and len(named) == len(parameters)]:
             near = meant(f"{path}.{foreign[0]}", [f"{path}.{argument}" for argument in named]) if len(foreign) == 1 else ""
             drop = f"; if a default sets it, {' '.join(f'~{path}.{name}' for name in foreign)} removes it"
+            if len(foreign) > 3:
+                drop = f"; '~{path}' '+{path}={{_target_: {target}, ...}}' takes the place of another class's defaults"
             keys = ", ".join(f"{path}.{name}" for name in foreign)
             raise ConfigError(f"{keys}: {target} takes no such argument; it takes {sorted(named)}{near or drop}")
         for name, value in arguments.items():

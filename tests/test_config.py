@@ -584,5 +584,9 @@ def test_whether_a_key_can_be_added_is_known_without_importing_other_code(target
 def test_all_arguments_that_a_class_does_not_take_are_named_at_once() -> None:
     """As of a network of one's own, beside the defaults of another."""
     node = {"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1, "width": 3, "depth": 2}
+    with pytest.raises(
+        ConfigError, match=r"model\.a, .* '~model' '\+model=\{_target_: torch\.nn\.Linear, \.\.\.\}' takes the place"
+    ):
+        check({**node, "a": 1, "b": 2}, "model")
     with pytest.raises(ConfigError, match=r"model\.width, model\.depth: .* ~model\.width ~model\.depth removes it"):
         check(node, "model")
