@@ -162,6 +162,8 @@ class MotionModel(nn.Module):
                 another action or length, or too short; an invalid length or guidance; a cost that is not ``(clips,)``,
                 finite and differentiable; a device that is not there; or what the sampler refuses of ``steps``.
         """
+        if not self.normalizer.fitted:
+            raise ValueError("this model was never fitted: call model.fit(batch) with clips in metres, or load a trained one")
         length = self._length(frames, loop, script)
         seeds = seeds_of(seeds)
         self.refuse_large(len(seeds), length)

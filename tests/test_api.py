@@ -152,6 +152,12 @@ def test_arguments_of_another_kind_are_named(model: MotionDiffusion, arguments: 
         model.sample(1, **arguments)
 
 
+def test_a_model_that_was_never_fitted_says_so(tiny_config: dict[str, Any]) -> None:
+    """Its clips would be hundreds of metres large."""
+    with pytest.raises(ValueError, match=r"never fitted: call model\.fit\(batch\)"):
+        build_module(tiny_config, 20.0).sample(1)
+
+
 def test_numbers_of_numpy_are_numbers(model: MotionDiffusion) -> None:
     given = model.sample(2, frames=np.int64(8), steps=np.int64(3), guidance=np.float32(2), project="none")
     assert torch.equal(given.positions, model.sample(2, frames=8, steps=3, guidance=2.0, project=None).positions)

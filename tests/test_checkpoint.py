@@ -368,7 +368,7 @@ def my_network(content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.syspath_prepend(tmp_path)
     config = content["hyper_parameters"]
     config["model"] = {"_target_": "my_package.MyNet", "in_channels": 60, "out_channels": 60}
-    content["state_dict"] = build_module(config, fps=15.0).state_dict()
+    content["state_dict"] = build_module(config, fps=15.0).state_dict() | {"normalizer.fitted": torch.tensor(True)}
     sys.modules.pop("my_package")
     DurableCheckpointIO().save_checkpoint(content, tmp_path / "my.ckpt")
     yield tmp_path / "my.ckpt"

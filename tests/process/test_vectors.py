@@ -108,7 +108,7 @@ def test_a_model_keeps_its_vectors_in_the_checkpoint(tiny_config: dict[str, Any]
     with pytest.raises(ValueError, match="knows no actions"):
         loaded.sample(1, action="walk")
     with pytest.raises(ValueError, match="trained without vectors"):
-        build_module(tiny_config, 15.0).sample(1, condition=KNOWN[0])
+        build_module(tiny_config, 15.0).find_vectors(KNOWN[0], 1)
     with pytest.raises(ValueError, match="cannot be combined"):
         loaded.sample(1, condition=KNOWN[0], labels=KNOWN[:1])
     worse = load(tmp_path / "a.ckpt")
