@@ -1,8 +1,8 @@
 """Speed of one GPU in training steps, samples and runs: ``python benchmarks/gpu.py``.
 
-Prints a table row by row, and writes it to ``--out`` after each. What fails becomes a row with its error; after ``--minutes`` the
-row in work is given up and the rest are skipped. ``--root`` names the skeleton files of MSR Action3D and adds the training of
-``experiment=large`` with its quality. ``--device cpu --small`` tries all but compiling and ``--root`` in seconds.
+Prints a table row by row, and writes it after each to ``--out`` (outputs/gpu.json). What fails becomes a row with its error;
+after ``--minutes`` (6) the row in work is given up and the rest are skipped. ``--root`` names the skeleton files of MSR Action3D
+and adds the training of ``experiment=large`` with its quality. ``--device cpu --small`` tries all but compiling and ``--root``.
 """
 
 import argparse
@@ -216,12 +216,11 @@ def waits(device: torch.device, scale: Scale) -> Row:
 
 def resumed(device: torch.device, scale: Scale) -> Row:
     """How far the weights of a run that was stopped and resumed are from those of one that was not."""
+    length = f"loader.steps_per_epoch={scale.steps}"
     with tempfile.TemporaryDirectory() as folder:
         for out, epochs in (("whole", 2), ("parts", 1), ("parts", 2)):
             with contextlib.chdir(folder):
-                train(
-                    device, scale, *QUIET, f"out={out}", f"trainer.max_epochs={epochs}", f"loader.steps_per_epoch={scale.steps}"
-                )
+                train(device, scale, *QUIET, length, f"out={out}", f"trainer.max_epochs={epochs}")
         one, other = (load(Path(folder, run)).diffusion.eps_model.parameters() for run in ("whole", "parts"))
         pairs = [(a.detach(), b.detach()) for a, b in zip(one, other, strict=True)]
         norm = sum(float(a.square().sum()) for a, _ in pairs) ** 0.5
