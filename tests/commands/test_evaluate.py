@@ -90,8 +90,11 @@ def test_real_clips_score_like_the_floor_and_the_page_stands_alone(
     assert [w["name"] for w in found["warnings"]] == ["copies"], "most of them are clips of training"
     assert found["seeds"] is None and "WARNING: clips look copied from training" in caplog.text
     assert "worse than real clips: 0 of 31" in caplog.text
+    compared = f"{found['clips']['generated_compared']} against {found['clips']['reference_compared']}"
     table = next(record.getMessage() for record in caplog.records if "frechet/pose" in record.getMessage()).splitlines()
-    assert table[0].startswith("Fréchet distance at n=100: poses") and table[3].startswith("bones vary by")
+    assert table[0].startswith(f"Fréchet distance at n=100, {compared} in a repeat: poses") and table[3].startswith(
+        "bones vary by"
+    )
     assert max(map(len, table)) <= 120 and "pfc: physical foot contact score" in "\n".join(table)
     jerk = next(line for line in table if "distance in jerk" in line).split()
     assert [float(x) for x in jerk[-2:]] == pytest.approx(list(found["means"]["jerk"].values()), rel=5e-3), "both means"

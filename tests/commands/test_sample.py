@@ -594,7 +594,7 @@ def test_compare_writes_table_plot_and_picture(run: Path, tmp_path: Path, caplog
     for row in rows:
         low, value, high = (float(row[f"frechet_pose{end}"]) for end in ("_low", "", "_high"))
         assert low <= value <= high and float(row["seconds_per_clip"]) > 0 and row["n"] == "40"
-    assert caplog.text.count("Fréchet distance at n=40: poses") == len(rows)
+    assert caplog.text.count("Fréchet distance at n=40, 20 against ") == len(rows)
     assert Image.open(out / "quality.png").size == (2040, 930) and Image.open(out / "quality.gif").n_frames > 1
     assert (
         f"{out / 'quality.gif'}: the same noise, a row each: ddim 8, heun 6, ddpm 80 calls; steps=4 is nearest to gif_steps=4"
