@@ -667,3 +667,6 @@ def test_plot_quality_shows_every_curve(tmp_path: Path) -> None:
     figure.canvas.draw()
     ticks = [text.get_text() for axis in (calls.xaxis, seconds.xaxis) for text in axis.get_ticklabels(which="both")]
     assert {"10", "100", "1000", "0.1", "1"} <= set(ticks) and not any("10^" in text or "times" in text for text in ticks)
+    boxes = [text.get_window_extent() for text in calls.xaxis.get_ticklabels() if text.get_text()]
+    sides = np.array(sorted((box.x0, box.x1) for box in boxes))
+    assert (sides[1:, 0] > sides[:-1, 1]).all(), "labels do not touch"
