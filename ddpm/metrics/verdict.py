@@ -118,8 +118,8 @@ def findings(evaluation: Evaluation, steps: int | None = None) -> list[Finding]:
         found["copies"] = (
             f"clips look copied from training: {len(m.suspects)} of {len(m.samples)} are closer to a training clip than 99 in "
             f"100 held-out ones are, and a clip is closer than a held-out one with probability {m.closer_than_held_out:.2f} "
-            "(0.5 for new motion). Likely the model has learned its recordings by heart: train less, on more data, or with "
-            "augment=default; good values of the other metrics are then no merit"
+            "(0.5 for new motion). Likely the model has learned its recordings by heart, unless the clips are parts of them: "
+            "train less, on more data, or with augment=default; good values of the other metrics are then no merit"
         )
     if spread < ALIKE or (cover < FEW and precise > PRECISE and (spread < NARROW or reach < MISSED)):
         found["collapsed"] = (
