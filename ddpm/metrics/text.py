@@ -43,13 +43,14 @@ MEANING = {
 
 def headline(evaluation: Evaluation) -> list[str]:
     """What to read first, beside real clips, in a few words each."""
-    metrics, means = evaluation.metrics, evaluation.means
+    metrics, means, sizes = evaluation.metrics, evaluation.means, evaluation.clips
     distances = [
         f"{of} {number(metrics[name].generated.value)} (real {number(metrics[name].real.value)})"
         for name, of in (("frechet/pose", "poses"), ("frechet/spectrum", "spectra"))
         if name in metrics
     ]
-    parts = [f"Fréchet distance at n={evaluation.clips['generated']}: {', '.join(distances)}"]
+    compared = f"{sizes['generated_compared']} against {sizes['reference_compared']} in a repeat"
+    parts = [f"Fréchet distance at n={sizes['generated']}, {compared}: {', '.join(distances)}"]
     if "recall/pose" in metrics:
         parts.append(f"recall {metrics['recall/pose'].generated.value:.2f} (real {metrics['recall/pose'].real.value:.2f})")
     parts.append(f"of real: {', '.join(f'{name} {value:.2f}' for name, value in ratios(evaluation).items())}")
@@ -79,7 +80,7 @@ def lines(evaluation: Evaluation) -> list[str]:
         f"covers splits by subject where subjects are known{degraded}",
         f"! marks a metric significantly worse than real clips: {far} of {len(evaluation.metrics)}",
         f"n={sizes['generated']}: generated clips, of which a repeat compares {sizes['generated_compared']} with "
-        f"{sizes['reference_compared']} real ones; numbers at different n do not compare",
+        f"{sizes['reference_compared']} real ones; only equal numbers compare",
         *(f"  {part}: {text}" for part, text in meanings(evaluation)),
     ]
     if evaluation.memorisation is not None:

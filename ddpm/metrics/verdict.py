@@ -12,8 +12,13 @@ ALIKE, NARROW, SPREAD = 0.4, 0.85, 2.5
 """Ratios to the real mean distance between clips: below the first they collapse, below the second they are too alike, above the
 third they explode."""
 
-FEW, PRECISE = 0.5, 0.5
-"""Ratios to the real coverage and precision: below the first with precision above the second, clips collapse to few modes."""
+FEW, PRECISE, MISSED = 0.5, 0.5, 0.25
+"""Ratios to the real coverage, precision and recall: below the first with precision above the second, clips collapse to few
+modes, if recall is below the third or they are too alike."""
+UNLIKE = 0.1  # ratio to the real precision and recall of poses: with both below it poses are unlike real ones
+COPIED, CLOSER = 0.1, 0.85
+"""Share of suspected copies (of held-out clips 0.01) and probability to be closer to training than those: above both, clips are
+copied. New recordings of people in training, who repeat themselves, reach 0.5 and 0.78."""
 
 
 class Finding(NamedTuple):
@@ -66,10 +71,12 @@ def findings(evaluation: Evaluation, steps: int | None = None) -> list[Finding]:
     speed, jerk, spread = of_real["speed"], of_real["jerk"], of_real.get("spread", 1.0)
     still = metrics["freeze"].generated.value
     of = "pose" if "coverage/pose" in metrics else "kinetic"
-    cover, precise = (
-        ratio(metrics[f"{kind}/{of}"].generated.value, metrics[f"{kind}/{of}"].real.value) for kind in ("coverage", "precision")
+    cover, precise, reach = (
+        ratio(metrics[f"{kind}/{of}"].generated.value, metrics[f"{kind}/{of}"].real.value)
+        for kind in ("coverage", "precision", "recall")
     )
     mine, real = evaluation.frames["generated"], evaluation.frames["reference"]
+    longer = real < 0.75 * mine
     found: dict[str, str] = {}
     frozen = still > 0.5 or speed < SLOW
     if frozen:
@@ -78,7 +85,7 @@ def findings(evaluation: Evaluation, steps: int | None = None) -> list[Finding]:
             f"{speed:.2f} of the real one. Likely too few training steps (the average of all motion stands still): train "
             "longer; else recordings shorter than a clip, which end in a held pose: choose fewer frames"
         )
-    if (spread > SPREAD or speed > WILD) and not frozen:
+    if ((spread > SPREAD and not longer) or speed > WILD) and not frozen:  # longer clips get further apart
         found["exploding"] = (
             f"motion explodes: spread is {spread:.1f} and speed {speed:.1f} times that of real clips. "
             "Likely numbers that are not normalised or not in metres: check the units of the data and the clips; else "
@@ -99,18 +106,34 @@ def findings(evaluation: Evaluation, steps: int | None = None) -> list[Finding]:
             f"{spectrum.real.value:.1f} dB). Likely the network averages over fine detail: prediction=gaussian, more "
             "training steps, or a larger cap of the weights (weighting.gamma)"
         )
-    if spread < ALIKE or (cover < FEW and precise > PRECISE):
+    if of == "pose" and max(precise, reach) < UNLIKE and not found.keys() & {"frozen", "exploding"}:
+        found["unlike"] = (
+            f"poses are unlike real ones: {100 * metrics['precision/pose'].generated.value:.0f} % of the generated clips lie "
+            f"among real ones, {100 * metrics['recall/pose'].generated.value:.0f} % of the real ones among generated ones. Of "
+            "clips from elsewhere check the units, the floor (at 0 m), the up axis and the names of left and right joints; of a "
+            "model: train longer"
+        )
+    m = evaluation.memorisation
+    if m is not None and len(m.suspects) > COPIED * len(m.samples) and m.closer_than_held_out > CLOSER and not frozen:
+        found["copies"] = (
+            f"clips look copied from training: {len(m.suspects)} of {len(m.samples)} are closer to a training clip than 99 in "
+            f"100 held-out ones are, and a clip is closer than a held-out one with probability {m.closer_than_held_out:.2f} "
+            "(0.5 for new motion). Likely the model has learned its recordings by heart, unless the clips are parts of them: "
+            "train less, on more data, or with augment=default; good values of the other metrics are then no merit"
+        )
+    if spread < ALIKE or (cover < FEW and precise > PRECISE and (spread < NARROW or reach < MISSED)):
         found["collapsed"] = (
             f"motion collapses to few modes: coverage is {cover:.2f} and spread (average pairwise distance) {spread:.2f} "
-            f"of those of real clips. Likely too few training steps, or a model that repeats few "
-            "recordings: train longer, or with more data, or a smaller network; see the nearest training clips"
+            f"of those of real clips. Likely {'' if 'copies' in found else 'too few training steps, or '}a model that repeats "
+            f"few recordings: train {'less' if 'copies' in found else 'longer'}, or with more data, or a smaller network; see "
+            "the nearest training clips"
         )
     elif spread < NARROW:
         found["alike"] = (
             f"clips are too alike: their spread is {spread:.2f} of that of real clips. Likely too few training steps; "
             "prediction=gaussian, labels as a condition and a little more guidance increase it"
         )
-    if real < 0.75 * mine:
+    if longer:
         found["length"] = (
             f"lengths differ: generated clips have {mine:.0f} frames, real ones {real:.0f} on average, and metrics that "
             "depend on length are not comparable. Train and sample with fewer frames"

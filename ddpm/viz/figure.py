@@ -12,6 +12,7 @@ from ddpm.viz.camera import canonical, facing
 from ddpm.viz.plots import picture_bytes
 
 GAP = 0.034  # of the figure's height, between two lines of text
+LONGEST = 48  # characters of a name, beyond which it is cut
 
 
 def draw_skeleton(path: str | Path, skeleton: Skeleton, poses: np.ndarray) -> None:
@@ -32,14 +33,21 @@ def draw_skeleton(path: str | Path, skeleton: Skeleton, poses: np.ndarray) -> No
     flat = _clearest(_from_the_front(poses, skeleton), skeleton)
 
     figure = Figure(figsize=(6.4, max(4.2, 0.13 * len(skeleton.names) + 2.2)), dpi=200)
+    names = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in skeleton.names]
+    labels = [figure.text(0, 0, f"{k}  {name}", fontsize=8, parse_math=False) for k, name in enumerate(names)]
+    room = max(label.get_window_extent().width for label in labels) / figure.dpi + 0.06
+    for label in labels:
+        label.remove()
+    # In inches: a name begins 1.92 beside the middle, and takes 1.28 or what the longest needs; the body is between them.
+    figure.set_figwidth(2 * (1.92 + max(1.28, room)))
     axes = figure.add_axes((0.0, 0.07, 1.0, 0.9))
     axes.set_axis_off()
     low, high = flat.min(0), flat.max(0)
     middle = (low + high) / 2
-    # The names take the outer 29 % on either side, the body what is left between them.
-    shape = figure.get_figwidth() / (0.9 * figure.get_figheight())
-    height = max(float(high[1] - low[1]) / 0.94, float(high[0] - low[0]) / (0.42 * shape), 1e-6)
-    width = height * shape
+    tall = 0.9 * figure.get_figheight()
+    height = max(float(high[1] - low[1]) / 0.94, float(high[0] - low[0]) / (2.69 / tall), 1e-6)
+    inch = height / tall
+    width = inch * figure.get_figwidth()
     axes.set_xlim(middle[0] - width / 2, middle[0] + width / 2)
     axes.set_ylim(middle[1] - height / 2, middle[1] + height / 2)
     colours = [_rgb(skeleton.side(joint)) for joint in range(len(skeleton.names))]
@@ -48,17 +56,17 @@ def draw_skeleton(path: str | Path, skeleton: Skeleton, poses: np.ndarray) -> No
     axes.scatter(*flat.T, s=26, c=colours, edgecolors="white", linewidths=0.9, zorder=3)
     axes.scatter(*flat[skeleton.root], s=95, facecolors="none", edgecolors=colours[skeleton.root], linewidths=1.2, zorder=3)
     if feet := [skeleton.index(name) for name in skeleton.feet]:
-        reach = middle[0] + 0.21 * width * np.array([-1, 1])
+        reach = middle[0] + 1.34 * inch * np.array([-1, 1])
         axes.plot(reach, [flat[feet, 1].min()] * 2, color="0.85", linewidth=1.0, zorder=0)
 
     for side, joints in _columns(flat, skeleton).items():
         heights = _spread(flat[joints, 1], GAP * height)
-        edge = middle[0] + side * 0.30 * width
+        edge = middle[0] + side * 1.92 * inch
         for joint, y in zip(joints, heights.tolist(), strict=True):
-            start, bend = edge - side * 0.012 * width, edge - side * 0.06 * width
+            start, bend = edge - side * 0.08 * inch, edge - side * 0.38 * inch
             axes.plot([start, bend, flat[joint, 0]], [y, y, flat[joint, 1]], color="0.72", linewidth=0.6, zorder=1)
             align = "left" if side > 0 else "right"
-            text = f"{joint}  {skeleton.names[joint]}" if side > 0 else f"{skeleton.names[joint]}  {joint}"
+            text = f"{joint}  {names[joint]}" if side > 0 else f"{names[joint]}  {joint}"
             axes.text(edge, y, text, color=colours[joint], fontsize=8, ha=align, va="center", parse_math=False)
     marks = [("left", "left"), ("right", "right"), ("centre", "neither")] if skeleton.left_right else []
     for k, (side, word) in enumerate(marks):

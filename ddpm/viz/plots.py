@@ -41,6 +41,8 @@ def plot_losses(
     Raises:
         ValueError: a curve with more steps than losses, or the reverse.
     """
+    from matplotlib.ticker import MaxNLocator  # as all of it, slow to import
+
     many = len(curves) > 2
     figure = new_figure(*((10.0, max(4.0, 0.5 + 0.2 * len(curves))) if many else (6.4, 4.0)))
     axes = figure.add_subplot()
@@ -66,6 +68,7 @@ def plot_losses(
     else:
         axes.text(0.5, 0.5, "no losses yet", transform=axes.transAxes, ha="center", va="center", color="0.5")
     axes.set(xlabel="optimiser step", ylabel=ylabel)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
     finish(axes)
     save(path, figure)
     return figure
@@ -109,7 +112,8 @@ def plot_quality(path: str | Path, rows: Sequence[Mapping[str, Any]], title: str
         for axis in (axes.xaxis, axes.yaxis):
             low, high = axis.get_view_interval()
             if axis.get_scale() == "log":
-                axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 6 * low else MaxNLocator(4))
+                subs = (1,) if axis is axes.xaxis and high > 40 * low else (1, 2, 5)  # labels side by side need room
+                axis.set_major_locator(LogLocator(subs=subs) if high > 6 * low else MaxNLocator(4))
                 axis.set_minor_formatter(NullFormatter())
             axis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set(xlabel=xlabel)

@@ -33,8 +33,8 @@ COLUMNS = {
 }
 """Column -> its head, and what it is. Results are named without the group that a logger shows them in."""
 GROUPS = ("metrics/", "physics/")
-SAME_LOSS = ("model", "optimizer", "lr_scheduler", "trainer", "callbacks", "seed", "loader.batch_size", "loader.steps_per_epoch")
-"""Keys between whose values losses can be compared; others change what is summed up."""
+SAME_LOSS = ("model", "optimizer", "lr_scheduler", "trainer", "callbacks", "loader.steps_per_epoch")
+"""Keys between whose values losses can be compared; others change what is summed up, or which clips and noise it is of."""
 EMBEDDED = 16 * 2**20  # bytes of all GIFs together up to which they are part of the page
 LOOK = """
 tr.best td { background: #e2f0f8; font-weight: 600; } td.text { text-align: left; white-space: normal; overflow-wrap: anywhere; }
@@ -87,7 +87,7 @@ def _best(jobs: Sequence[Job], keys: Sequence[str], monitor: str, mode: str) -> 
     if monitor == LOSS and (others := ", ".join(key for key in keys if not key.startswith(SAME_LOSS))):
         poses = [job.get(POSE) for job in done]
         if None in poses or len({job.get("n") for job in done}) > 1:
-            by = f"{LOSS}, though {others} may change what it means"
+            by = f"{LOSS}, though {others} may change what it means (callbacks.best.monitor=metrics/frechet_pose ranks by motion)"
         else:
             by, values = f"the distance of poses ({others} may change what {LOSS} means)", poses
     ranked = [(value, i) for i, value in enumerate(values) if value is not None and math.isfinite(value)]

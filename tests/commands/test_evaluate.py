@@ -87,16 +87,21 @@ def test_real_clips_score_like_the_floor_and_the_page_stands_alone(
         assert metric["degraded"].keys() == {"frozen", "shuffled_frames", "noisy_1cm", "mean_pose", "gaussian"}
         if metric["better"] == "lower":
             assert metric["generated"]["value"] <= metric["real"]["high"], name
-    assert found["warnings"] == [] and found["seeds"] is None
+    assert [w["name"] for w in found["warnings"]] == ["copies"], "most of them are clips of training"
+    assert found["seeds"] is None and "WARNING: clips look copied from training" in caplog.text
     assert "worse than real clips: 0 of 31" in caplog.text
+    compared = f"{found['clips']['generated_compared']} against {found['clips']['reference_compared']}"
     table = next(record.getMessage() for record in caplog.records if "frechet/pose" in record.getMessage()).splitlines()
-    assert table[0].startswith("Fréchet distance at n=100: poses") and table[3].startswith("bones vary by")
+    assert table[0].startswith(f"Fréchet distance at n=100, {compared} in a repeat: poses") and table[3].startswith(
+        "bones vary by"
+    )
     assert max(map(len, table)) <= 120 and "pfc: physical foot contact score" in "\n".join(table)
     jerk = next(line for line in table if "distance in jerk" in line).split()
     assert [float(x) for x in jerk[-2:]] == pytest.approx(list(found["means"]["jerk"].values()), rel=5e-3), "both means"
     assert max(len(line) for line in caplog.text.splitlines() if "frechet" in line.lower()) <= 120 + 40, "with the log's prefix"
     page = (tmp_path / "out" / "report.html").read_text()
     assert "frechet/pose n=100" in page and "<b>pfc</b>: physical foot contact score" in page
+    assert "<b>copies</b>: clips look copied" in page and "Nothing freezes" not in page
     assert "http" not in page and "<script" not in page and page.count("<iframe") == 1
     assert page.count("data:image/png;base64,") == 6 and page.count("data:image/gif;base64,") == 3
     assert 100_000 < len(page) < 5_000_000

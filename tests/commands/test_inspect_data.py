@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from ddpm.errors import ConfigError, DataError, EscapedFormatter
+from ddpm.skeleton import Skeleton
 from ddpm.viz.figure import _spread, draw_skeleton
 from inspect_data import Config, inspect_data, with_fitting_skeleton, with_path
 from tests.commands.doors import command, process
@@ -132,6 +133,18 @@ def test_the_figure_names_every_joint(tmp_path: Path, ending: str) -> None:
         assert all(
             f"{k}  {name}" in content.decode() or f"{name}  {k}" in content.decode() for k, name in enumerate(skeleton.names)
         )
+
+
+def test_long_names_are_in_the_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    skeleton, figures = shipped("kinect20"), []
+    names = {"left_hand": "LeftHandThumbProximal1_end", "right_hand": "RightHandOf" * 15}
+    renamed = {names.get(child, child): parent and names.get(parent, parent) for child, parent in skeleton.joints.items()}
+    monkeypatch.setattr("ddpm.viz.figure.picture_bytes", lambda figure, kind: figures.append(figure) or b"")
+    draw_skeleton(tmp_path / "a.png", Skeleton(renamed), people(1)[0])
+    (figure,) = figures
+    shown = {text.get_text(): text.get_window_extent() for text in figure.axes[0].texts}
+    assert all(0 < box.x0 and box.x1 < figure.bbox.width for box in shown.values()), "none is cut off"
+    assert any("LeftHandThumbProximal1_end" in text for text in shown) and any("…" in text for text in shown)
 
 
 def test_what_cannot_be_drawn(tmp_path: Path) -> None:

@@ -594,7 +594,7 @@ def test_compare_writes_table_plot_and_picture(run: Path, tmp_path: Path, caplog
     for row in rows:
         low, value, high = (float(row[f"frechet_pose{end}"]) for end in ("_low", "", "_high"))
         assert low <= value <= high and float(row["seconds_per_clip"]) > 0 and row["n"] == "40"
-    assert caplog.text.count("Fréchet distance at n=40: poses") == len(rows)
+    assert caplog.text.count("Fréchet distance at n=40, 20 against ") == len(rows)
     assert Image.open(out / "quality.png").size == (2040, 930) and Image.open(out / "quality.gif").n_frames > 1
     assert (
         f"{out / 'quality.gif'}: the same noise, a row each: ddim 8, heun 6, ddpm 80 calls; steps=4 is nearest to gif_steps=4"
@@ -667,3 +667,6 @@ def test_plot_quality_shows_every_curve(tmp_path: Path) -> None:
     figure.canvas.draw()
     ticks = [text.get_text() for axis in (calls.xaxis, seconds.xaxis) for text in axis.get_ticklabels(which="both")]
     assert {"10", "100", "1000", "0.1", "1"} <= set(ticks) and not any("10^" in text or "times" in text for text in ticks)
+    boxes = [text.get_window_extent() for text in calls.xaxis.get_ticklabels() if text.get_text()]
+    sides = np.array(sorted((box.x0, box.x1) for box in boxes))
+    assert (sides[1:, 0] > sides[:-1, 1]).all(), "labels do not touch"

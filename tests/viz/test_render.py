@@ -416,6 +416,8 @@ def test_plot_losses_writes_a_picture_and_returns_its_curves(tmp_path: Path) -> 
         image.load()
         assert image.format == "PNG" and min(image.size) >= 400
     assert list(path.parent.iterdir()) == [path]
+    (few,) = plots.plot_losses(path, {"a": ([1, 2], [1.0, 0.5])}).axes
+    assert all(float(tick).is_integer() for tick in few.get_xticks()), "there is no half a step"
 
 
 def test_plot_losses_of_nothing_and_of_what_has_no_logarithm(tmp_path: Path) -> None:

@@ -56,6 +56,8 @@ def test_what_varies_stands_beside_what_was_measured(tmp_path: Path) -> None:
         ("weighting", [{"loss": 0.3, "pose": 0.1, "n": 64}, {"loss": 0.2, "pose": 0.2, "n": 64}], "the distance of poses", 0),
         ("weighting", [{"loss": 0.3, "pose": 0.1, "n": 64}, {"loss": 0.2, "pose": 0.2, "n": 32}], f"{LOSS}, though", 1),
         ("weighting", [{"loss": 0.3, "pose": 0.1, "n": 64}, {"loss": 0.2}], f"{LOSS}, though", 1),
+        ("seed", [{"loss": 0.3, "pose": 0.1, "n": 64}, {"loss": 0.2, "pose": 0.2, "n": 64}], "the distance of poses", 0),
+        ("loader.batch_size", [{"loss": 0.3}, {"loss": 0.2}], f"{LOSS}, though loader.batch_size may change what it means", 1),
         ("model", [{"loss": None}, {"loss": float("nan")}], None, None),
         ("model", [{}, {"loss": 0.7}], LOSS, 1),
     ],
