@@ -160,7 +160,7 @@ def _without(lost: np.ndarray, skeleton: Skeleton) -> str:
         return "without a tracked frame"
     if not never.any():
         return "without a frame in which all joints are seen"
-    names = [name for name, gone in zip(skeleton.names, never, strict=True) if gone]
+    names = [skeleton.names[j] for j in np.flatnonzero(never)]
     more = f" and {len(names) - 3} others are" if len(names) > 3 else " is" if len(names) == 1 else " are"
     return f"in which {', '.join(names[:3])}{more} never seen"
 

@@ -257,7 +257,7 @@ def _numbers(path: Path, rows: Sequence[Sequence[str]], names: Sequence[str], fi
         cells = ((i, j, cell) for i, row in enumerate(rows, first) for j, cell in enumerate(row, 1))
         i, j, cell = next((place for place in cells if not _is_number(place[2])), (first, 1, str(e)))
         if TIME.fullmatch(names[j - 1]):
-            remedy = f" of seconds; write it as one, or {OTHERWISE.format(30)}"
+            remedy = f" of seconds, as 0.05; convert the column, or {OTHERWISE.format(30)}"
         else:
             remedy = "; correct the cell, or empty it, which marks a lost position"
         raise DataError(f"{path}: line {i}, column {j} is {cell[:40]!r}, expected a number{remedy}") from None

@@ -174,7 +174,10 @@ def test_anipose(tmp_path: Path) -> None:
         ([HEADER, *ROWS[:3], ROWS[5]], "line 5: time goes from 0.08 to 0.2, expected steps of 0.04"),
         ([HEADER, *(f"0{row[5:]}" for row in ROWS)], r"line 3: time goes from 0 to 0, but must increase.*set data\.fps=30"),
         ([HEADER, ROWS[0], ROWS[1][5:]], "line 3: time is empty; fill it in"),
-        ([HEADER, *(f"00:00:00.0{row[2:]}" for row in ROWS)], r"expected a number of seconds; .*leave the column out and set"),
+        (
+            [HEADER, *(f"00:00:00.0{row[2:]}" for row in ROWS)],
+            r"expected a number of seconds, as 0\.05; .*leave the column out and set",
+        ),
         (
             ["t,a_x,a_y", *(f"{t},1,2" for t in (0.01, 0.03, 0.11, 0.13, 0.21, 0.23, 0.31))],
             r"t increases unevenly, by 0\.02 to 0\.08, in line 3 .*; leave the column out and set data\.fps=20, or what it is",
