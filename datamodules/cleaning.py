@@ -140,7 +140,7 @@ def clean(
     kept = np.flatnonzero(lengths >= least)
     if longest and len(kept):
         kept = kept[[int(lengths[kept].argmax())]]
-    reason = f"with fewer than {least} sound frames in a row" if sound.any() else "without a tracked frame"
+    reason = f"with fewer than {least} sound frames in a row" if sound.any() else _without(lost, skeleton)
     frames_kept, frames_sound = int(lengths[kept].sum()), int(sound.sum())
     marks = {"lost": lost, "filled": filled & lost, "spikes": filled & spikes, "jumps": jumps}
     frames = {"frames": n, "frames_kept": frames_kept, "frames_lost": n - frames_sound}
@@ -151,6 +151,18 @@ def clean(
         starts=tuple(starts[kept].tolist()), **frames, **{name: int(where.sum()) for name, where in marks.items()},
     )  # fmt: skip
     return [positions[starts[k] : starts[k] + lengths[k]] for k in kept], report
+
+
+def _without(lost: np.ndarray, skeleton: Skeleton) -> str:
+    """Why no frame ``(frames, joints)`` has all joints."""
+    never = lost.all(axis=0)
+    if never.all():
+        return "without a tracked frame"
+    if not never.any():
+        return "without a frame in which all joints are seen"
+    names = [skeleton.names[j] for j in np.flatnonzero(never)]
+    more = f" and {len(names) - 3} others are" if len(names) > 3 else " is" if len(names) == 1 else " are"
+    return f"in which {', '.join(names[:3])}{more} never seen"
 
 
 def set_floor(positions: np.ndarray, skeleton: Skeleton) -> np.ndarray:

@@ -27,6 +27,7 @@ class Recording:
     units: str | None = None  # one of `ddpm.skeleton.UNITS`; None: that of the skeleton
     note: str | None = None  # what the reader took for granted
     condition: np.ndarray | None = None  # (width,) float32 that describes it, such as the embedding of a text; None if unknown
+    fps_counts: bool = False  # fps is 1 as a column of time goes 0, 1, 2, ...; it may count frames, and data.fps goes first
 
 
 class Names(Sequence[str | None]):

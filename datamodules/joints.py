@@ -1,15 +1,16 @@
 """Joints of files -> joints of the skeleton: by name, by another name of the same joint, or as the mean of several."""
 
 import contextlib
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import yaml
 
 from datamodules.clip_set import Recording
-from ddpm.errors import DataError
+from ddpm.errors import DataError, quoted
 from ddpm.skeleton import Skeleton
 
 PRESETS = Path(__file__).parents[1] / "conf" / "skeleton"
@@ -73,6 +74,16 @@ def named(joints: Sequence[str] | str | None) -> tuple[str, ...] | None:
     if joints not in known:
         raise DataError(f"data.joints={joints}: no such skeleton; known are {list(known)}, or give a list of names")
     return known[joints].names
+
+
+def without(skeleton: Skeleton, joints: Collection[str]) -> str:
+    """How to do without some joints of a skeleton, as far as its others hang together."""
+    rest = [name for name in skeleton.names if name not in joints]
+    keep = ",".join(name if re.fullmatch(r"[\w.-]+", name) else quoted(name) for name in rest)
+    with contextlib.suppress(ValueError):
+        Skeleton(**{**skeleton.to_config(), "keep": rest})  # type: ignore[arg-type]
+        return f'train on the other joints, "skeleton.keep=[{keep}]", or choose another skeleton'
+    return "choose another skeleton, without these joints"
 
 
 def fitting(joints: Sequence[str] | int, coords: int) -> list[str]:

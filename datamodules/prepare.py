@@ -10,7 +10,8 @@ import numpy as np
 from datamodules.cleaning import DROPPED, CleaningReport, clean, set_floor
 from datamodules.clip_set import ClipSet, Recording
 from datamodules.flaws import find_flaws, first_pose, lost_flaws, repair_flaws
-from datamodules.joints import plan
+from datamodules.frame_rates import FrameRates
+from datamodules.joints import plan, without
 from datamodules.outliers import BODY, PEOPLE, SET, SIZES, Look, body_size, find_outliers, fixed, is_person, look_of, size_ratio
 from datamodules.readers import bvh_file
 from ddpm.errors import DataError
@@ -46,7 +47,7 @@ def prepare(
     A recording in which tracking was lost for long becomes several, of one name, so that a split by sequence keeps them together.
 
     Args:
-        fps: frames per second of recordings that do not say theirs.
+        fps: frames per second of recordings that do not say theirs, or whose time may count frames.
         target_fps: that all get; None if they have the same.
         lost: what else than confidence 0 marks a lost position: ``nans``, or ``zeros`` in all coordinates; None: nothing, and a
             position that is not finite is an error.
@@ -82,10 +83,11 @@ def prepare(
         raise ValueError(f"data.floor={floor} must be recording, common or false")
     if on_outlier not in get_args(OnOutlier):
         raise ValueError(f"data.on_outlier={on_outlier} must be refuse, drop, fix or keep")
-    report, rates = CleaningReport(), dict[float, list[str]]()
+    report, rates = CleaningReport(), FrameRates(fps)
     replaced: dict[str, str] = {}
     spare: dict[str, None] = {}
     zeros: dict[str, np.ndarray] = {}
+    unseen: dict[str, None] = {}  # joints of the skeleton that are lost in all of a recording
     said: Counter[str] = Counter()
     scales: list[float] = []
     plans: dict[tuple[tuple[str, ...] | None, tuple[int, ...]], np.ndarray] = {}
@@ -95,11 +97,10 @@ def prepare(
         r = replace(r, positions=r.positions[skip:], confidence=None if r.confidence is None else r.confidence[skip:])
         seen = _seen(r, lost, min_confidence)
         if not seen.any():  # its joints may be unknown
-            dropped = ((r.source, "without a tracked frame"),)
+            dropped = ((r.source, "without a tracked frame" if len(seen) or not skip else f"not longer than data.skip={skip}"),)
             report += CleaningReport(1, frames=len(seen), frames_lost=len(seen), lost=seen.size, dropped=dropped)
             continue
-        rate = _rate(r, fps)
-        rates.setdefault(rate, []).append(r.source)
+        rate = rates.add(r)
         said.update([r.note] if r.note else [])
         key = (r.joints, r.positions.shape[1:])
         if key not in plans:
@@ -109,13 +110,16 @@ def prepare(
             spare |= dict.fromkeys(unused)
         weights = plans[key]
         for frame, joint in np.argwhere(seen & ~np.isfinite(r.positions).all(-1))[:1]:
+            bad = r.positions[frame, joint]
+            where = f"{r.source}: frame {skip + frame}, joint {joint if r.joints is None else r.joints[joint]}: {bad.tolist()}"
+            if np.isinf(bad).any():
+                raise DataError(f"{where} is infinite; repair or remove the file, or write nan there and set data.lost=nans")
             raise DataError(
-                f"{r.source}: frame {frame}, joint {joint if r.joints is None else r.joints[joint]}: "
-                f"{r.positions[frame, joint].tolist()} is no position; repair or remove the file, or, if NaN marks what was not "
-                "seen, set data.lost=nans"
+                f"{where} is no position; repair or remove the file, or, if NaN marks what was not seen, set data.lost=nans"
             )
         positions = weights @ np.where(seen[..., None], r.positions, 0)
         seen = seen.astype(int) @ (weights.T > 0) == (weights > 0).sum(1)
+        unseen |= dict.fromkeys(skeleton.names[j] for j in np.flatnonzero(~seen.any(0)))
         if (at_zero := _at_zero(positions, seen, skeleton.root)).any():
             zeros[r.source] = at_zero.sum(0) + zeros.get(r.source, 0)
         metres = UNITS[skeleton.units if r.units is None else r.units]  # None in a picture
@@ -129,14 +133,11 @@ def prepare(
         found.append((replace(r, positions=np.where(seen[..., None], metres * positions, 0).astype(np.float32)), seen, rate))
     if not found and not report.recordings:
         raise DataError(f"{name}: no recordings")
-    if target_fps is None and rates and max(rates) - min(rates) > 1e-3 * min(rates):
-        counts = ", ".join(f"{len(who)} at {rate:g}, as {who[0]}" for rate, who in sorted(rates.items())[:8])
-        most = max(sorted(rates), key=lambda rate: len(rates[rate]))
-        raise DataError(f"{name}: the recordings have several frame rates ({counts}); set data.target_fps={most:g} or another")
+    rates.check(name, target_fps)
     sources = [r.source for r, *_ in found]
     total = report.recordings + len(found)
     outliers = find_outliers(looks, sources, skeleton, bool(scales), total)
-    flaws, size = [], outliers.size
+    flaws, size = rates.flaws(total), outliers.size
     advice = _other_units(size, found[0][0], skeleton, scale) if size else ""
     if len(skeleton.names) > 2 and size and not SIZES[0] <= size <= SIZES[1]:
         raise DataError(
@@ -191,9 +192,7 @@ def prepare(
         notes.append(f"joints under other names: {', '.join(f'{joint} is {way}' for joint, way in replaced.items())}")
     if spare:
         notes.append(f"joints of the files that the skeleton does not have: {', '.join(spare)}")
-    if target_fps is not None:
-        changed = {rate: len(who) for rate, who in sorted(rates.items()) if rate != target_fps}
-        notes += [f"{number} recordings brought from {rate:g} to {target_fps:g} fps" for rate, number in changed.items()]
+    notes += rates.notes(target_fps)
     if scales:
         notes.append(
             f"{len(scales)} recordings in pixels scaled to bodies of one size ({BODY:g} m along the bones), by "
@@ -209,30 +208,23 @@ def prepare(
         flaws += outliers.flaws
     if not kept:
         why = "; ".join((*notes[:1], *outliers.flaws))
+        remedies = f"lower data.skip={skip}; or " if skip else ""
+        remedies += f"{without(skeleton, unseen)}; or " if unseen else ""
         raise DataError(
-            f"{name}: cleaning left nothing: {why}; check the frame rate, and the limits of gaps, lengths and speeds in data "
-            "(--cfg job shows their keys)"
+            f"{name}: cleaning left nothing: {why}; {remedies}check the frame rate, and the limits of gaps, lengths and speeds "
+            "in data (--cfg job shows their keys)"
         )
     if floor == "common":
         together = set_floor(np.concatenate([r.positions for r in kept]), skeleton)
         parts = np.split(together, np.cumsum([len(r.positions) for r in kept])[:-1])
         kept = [replace(r, positions=part) for r, part in zip(kept, parts, strict=True)]
-    clips = ClipSet.from_recordings(kept, fps=target_fps or next(iter(rates)), skeleton=skeleton, notes=notes)
+    clips = ClipSet.from_recordings(kept, fps=target_fps or next(iter(rates.by_rate)), skeleton=skeleton, notes=notes)
     flaws += [
         *lost_flaws(zeros, skeleton, total, scale is None),
         *repair_flaws(repairs, report),
         *find_flaws(clips, total, places),
     ]
     return replace(clips, flaws=tuple(flaws))
-
-
-def _rate(r: Recording, fps: float | None) -> float:
-    rate = fps if r.fps is None else r.fps
-    if rate is None:
-        raise DataError(f"{r.source}: does not say its frames per second; set data.fps=30, or what it is")
-    if not 0.1 <= rate <= 10_000:
-        raise DataError(f"{r.source}: {rate} frames per second, expected 0.1 to 10000; correct the file")
-    return float(rate)
 
 
 def _seen(r: Recording, lost: str | None, min_confidence: float) -> np.ndarray:

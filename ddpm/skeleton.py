@@ -28,7 +28,8 @@ class Skeleton:
             The others are removed from all fields.
 
     Raises:
-        ValueError: an unknown joint, unit or part, a cycle, no root or several, an axis that the coordinates do not have.
+        ValueError: an unknown joint, unit or part, a cycle, no root or several, a joint in two pairs, an axis that they
+            do not have.
     """
 
     joints: Mapping[str, str | None]
@@ -43,6 +44,10 @@ class Skeleton:
     parents: tuple[int, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.joints, Mapping):
+            raise ValueError(
+                f"skeleton: joints must map each joint to its parent, as in {{hip: null, knee: hip}}, got {self.joints!r}"
+            )
         names = tuple(self.joints)
         if len(names) > MAX_JOINTS or any(len(group) > 10 * MAX_JOINTS for group in (self.left_right, self.feet, self.parts)):
             raise ValueError(f"skeleton: {len(names)} joints, at most {MAX_JOINTS} are possible; leave some out")
@@ -58,9 +63,15 @@ class Skeleton:
             raise ValueError(f"skeleton: exactly one joint must have the parent null, found {roots}")
         if any(len(pair) != 2 for pair in self.left_right):
             raise ValueError(f"skeleton: left_right must hold pairs [left, right], got {list(self.left_right)}")
+        sided = [joint for pair in self.left_right for joint in pair]
+        if twice := next((joint for i, joint in enumerate(sided) if joint in sided[:i]), None):
+            among = [list(pair) for pair in self.left_right if twice in pair]
+            raise ValueError(
+                f"skeleton: {twice!r} is twice in left_right, in {among}; a joint has one mirror image, leave one out"
+            )
         if self.coords not in (2, 3):
             raise ValueError(f"skeleton: coords must be 2 or 3, got {self.coords}")
-        if self.up.removeprefix("-") not in AXES[: self.coords]:
+        if not isinstance(self.up, str) or self.up.removeprefix("-") not in AXES[: self.coords]:
             raise ValueError(f"skeleton: up must be one of {AXES[: self.coords]} or its negative, got {self.up!r}")
         if self.units not in UNITS:
             raise ValueError(f"skeleton: units must be one of {list(UNITS)}, got {self.units!r}")

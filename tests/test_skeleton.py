@@ -47,6 +47,18 @@ def test_the_order_of_joints_is_free() -> None:
         ({"joints": {"a": None, "b": "c", "c": "b"}}, "cycle"),
         ({"joints": {"a": None}, "feet": ["toe"]}, "toe"),
         ({"joints": {"a": None}, "left_right": [["a"]]}, "left_right"),
+        ({"joints": {"a": None, "b": "b"}}, "the parents of 'b' form a cycle"),
+        ({"joints": {"a": None, "b": "a"}, "left_right": [["b", "b"]]}, r"'b' is twice in left_right, in \[\['b', 'b'\]\]"),
+        (
+            {"joints": {"a": None, **dict.fromkeys("bcd", "a")}, "left_right": [["b", "c"], ["b", "d"]]},
+            "'b' is twice in left_right",
+        ),
+        (
+            {"joints": {"a": None, **dict.fromkeys("bcd", "a")}, "left_right": [["b", "c"], ["c", "d"]]},
+            "'c' is twice in left_right",
+        ),
+        ({"joints": ["a", "b"]}, r"joints must map each joint to its parent.*got \['a', 'b'\]"),
+        ({"joints": {"a": None}, "up": 1}, "up must be one of .* got 1"),
         ({"joints": {"a": None}, "up": "w"}, "'w'"),
         ({"joints": {"a": None}, "up": "z", "coords": 2}, "'z'"),
         ({"joints": {"a": None}, "coords": 4}, "4"),

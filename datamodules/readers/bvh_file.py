@@ -125,7 +125,7 @@ def _pairs(names: Sequence[str]) -> list[list[str]]:
     for name in names:
         for mark in re.finditer("|".join(marks), name):
             mirrored = name[: mark.start()] + other[mark[0]] + name[mark.end() :]
-            if mirrored in names and mirrored not in pairs.values() and name not in pairs:
+            if mirrored in names and not {name, mirrored} & {*pairs, *pairs.values()}:
                 pairs[name] = mirrored
     return [list(pair) for pair in pairs.items()]
 

@@ -46,6 +46,12 @@ def read_trc(path: Path) -> Recording:
             raise DataError(f"{path}: line {i}: {str(e)[:80]}; expected numbers, replace or remove the file") from None
     if not numbers:
         raise DataError(f"{path}: no frames; remove it")
+    said = about.get("NumFrames", "")
+    if said.isdecimal() and len(numbers) < int(said[:18]):
+        raise DataError(
+            f"{path}: says NumFrames={said[:18]} and holds {len(numbers)}: cut short; replace it, or, if that is all, write "
+            f"NumFrames {len(numbers)} into line 3"
+        )
     return _markers(path, path.name, positions.reshape(len(positions), -1, 3), names, about.get("DataRate"), about.get("Units"))
 
 

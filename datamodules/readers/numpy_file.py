@@ -109,9 +109,11 @@ def _array(stream: IO[bytes], size: int, path: Path, key: str = "") -> np.ndarra
         raise pickled(path, key.encode() + stream.read(UNSUSPICIOUS), where, load, several=shape != ())
     if dtype.hasobject or dtype.kind not in "fiubUS":
         kind = "str" if key in ("joint_names", "labels", "class_names", "subjects", "units") else "'float32'"
+        if dtype.kind == "c":
+            raise DataError(f"{where}: holds complex numbers, {dtype}; save real ones, numpy.asarray(x.real, dtype='float32')")
+        why = "since Python objects can run code" if dtype.hasobject else "since these are no plain numbers or texts"
         raise DataError(
-            f"{where}: holds {dtype}, which is not read since Python objects can run code; save plain numbers or texts, "
-            f"numpy.asarray(x, dtype={kind})"
+            f"{where}: holds {dtype}, which is not read {why}; save plain numbers or texts, numpy.asarray(x, dtype={kind})"
         )
     promised, there = math.prod(shape) * dtype.itemsize, size - stream.tell()
     if promised != there or any(length < 0 for length in shape):

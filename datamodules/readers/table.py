@@ -3,12 +3,14 @@
 import csv
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from datamodules.clip_set import Recording
-from datamodules.readers.raw_files import common_rate, places, read_text
+from datamodules.readers.raw_files import places, read_text
+from datamodules.readers.times import OTHERWISE, check_frames, rate_of
 from ddpm.errors import DataError
 
 COLUMN = re.compile(r"(.+?)[ ._:/-]\(?(x|y|z|c|conf|confidence|score|visibility|likelihood)\)?", re.IGNORECASE)
@@ -38,7 +40,7 @@ def read(path: Path, coords: int = 3) -> list[Recording]:
     With a first line of names such as ``left_knee_x,left_knee_y,left_knee_z`` the joints are those, in the order of their first
     columns; ``left_knee_confidence`` (or c, score, visibility, likelihood) is 0..1, ``time`` gives the frame rate, in seconds, or
     in milli-, micro- or nanoseconds where that would be less than one frame per second, ``frame`` must count on. Without names
-    there are ``joints * coords`` columns. An empty cell is a lost position (NaN).
+    there are ``joints * coords`` columns. A position with an empty cell, or NaN, is lost.
 
     With a column ``track`` there is a body in each line, and ``frame_idx`` may leave frames out (SLEAP). First lines ``scorer``,
     perhaps ``individuals``, ``bodyparts`` and ``coords`` are DeepLabCut's, a body for each individual. In both, empty cells were
@@ -67,7 +69,8 @@ def read(path: Path, coords: int = 3) -> list[Recording]:
                 f"{path}: {len(header)} columns without names are no multiple of {coords} coordinates; add a first line such as "
                 "left_knee_x,left_knee_y,left_knee_z,..."
             )
-        return [Recording(table.reshape(len(table), -1, coords).astype(np.float32), path.name)]
+        positions = table.reshape(len(table), -1, coords).astype(np.float32)
+        return [Recording(positions, path.name, confidence=_seen(positions))]
 
     columns: Columns = {}
     special: dict[str, int] = {}
@@ -106,9 +109,12 @@ def read(path: Path, coords: int = 3) -> list[Recording]:
             frames = table[:, special["frame"]]
         return _tracks(path, columns, table, tracks, frames)
     if "frame" in special:
-        _steps_per_unit(path, table[:, special["frame"]], "frame", same=1.0)
-    fps, note = _rate(path, table[:, special["time"]]) if "time" in special else (None, None)
-    return [_recording(path, path.name, columns, table, fps, note, empty_is_lost=False)]
+        check_frames(path, header[special["frame"]], table[:, special["frame"]])
+    recording = _recording(path, path.name, columns, table)
+    if "time" not in special:
+        return [recording]
+    fps, note, counts = rate_of(path, header[special["time"]], table[:, special["time"]])
+    return [replace(recording, fps=fps, note=note, fps_counts=counts)]
 
 
 def _widened(
@@ -131,27 +137,11 @@ def _widened(
     return columns, wide.reshape(len(bodies), -1), [track for track, _ in bodies], np.array([number for _, number in bodies])
 
 
-def _rate(path: Path, times: np.ndarray) -> tuple[float | None, str | None]:
-    """Frames per second of ``(frames,)`` times, and what is taken for granted of their unit."""
-    fps, unit = _steps_per_unit(path, times, "time"), 0
-    if fps is None:
-        return None, None
-    while fps < 1 and unit < 3:
-        fps, unit = 1000 * fps, unit + 1
-    # 15 and not 15.00002, nor 30.03 of 11 frames in 333 milliseconds, whatever was rounded in the file.
-    off = 1000.0**-unit / (len(times) - 1) if unit and not np.mod(times, 1).any() else 0
-    note = f"time is taken to be in {('', 'milli', 'micro', 'nano')[unit]}seconds" if unit else None
-    return common_rate(1 / fps - off, 1 / fps + off) or round(fps, 3), note
-
-
-def _recording(
-    path: Path, source: str, columns: Columns, table: np.ndarray, fps: float | None, note: str | None, empty_is_lost: bool
-) -> Recording:
-    """One body, from the ``(frames, columns)`` of a table."""
+def _recording(path: Path, source: str, columns: Columns, table: np.ndarray, tracked: bool = False) -> Recording:
+    """One body, from the ``(frames, columns)`` of a table; two coordinates of a ``tracked`` one are pixels."""
     if freemocap := {"body_nose", "body_left_hip"} <= columns.keys():
         columns = {name.removeprefix("body_"): has for name, has in columns.items()}
         columns = {FREEMOCAP.get(name, name): has for name, has in columns.items()}
-        empty_is_lost = True
     axes = [axis for axis in AXES if any(axis in joint for joint in columns.values())]
     for joint, has in columns.items():
         if len(axes) < 2 or not set(axes) <= set(has):
@@ -160,16 +150,20 @@ def _recording(
     if not columns:
         raise DataError(f"{path}: no column is of a joint; call them left_knee_x, left_knee_y, ...")
     positions = np.stack([table[:, [has[axis] for axis in axes]] for has in columns.values()], axis=1).astype(np.float32)
-    confidence = None
-    if empty_is_lost or any("confidence" in has for has in columns.values()):
-        seen = [table[:, has["confidence"]] if "confidence" in has else np.ones(len(table)) for has in columns.values()]
-        confidence = scored(np.stack(seen, axis=1), positions)
-    if empty_is_lost and confidence is not None:
-        confidence[np.isnan(positions).any(-1)] = 0
+    confidence = _seen(positions)
+    if tracked or freemocap or any("confidence" in has for has in columns.values()):
+        given = [table[:, has["confidence"]] if "confidence" in has else np.ones(len(table)) for has in columns.values()]
+        confidence = np.where(np.isnan(positions).any(-1), np.float32(0), scored(np.stack(given, axis=1), positions))
     if any("_" in name for name in columns) and all(map(str.isupper, columns)):  # MediaPipe's LEFT_HIP
         columns = {name.lower(): has for name, has in columns.items()}
-    units = "mm" if freemocap else "px" if empty_is_lost and len(axes) == 2 else None
-    return Recording(positions, source, joints=tuple(columns), fps=fps, confidence=confidence, units=units, note=note)
+    units = "mm" if freemocap else "px" if tracked and len(axes) == 2 else None
+    return Recording(positions, source, joints=tuple(columns), confidence=confidence, units=units)
+
+
+def _seen(positions: np.ndarray) -> np.ndarray | None:
+    """``(frames, joints)`` float32, 0 where a cell is empty and 1 elsewhere; None if there is no empty one."""
+    empty = np.isnan(positions).any(-1)
+    return np.where(empty, np.float32(0), np.float32(1)) if empty.any() else None
 
 
 def scored(confidence: np.ndarray, positions: np.ndarray) -> np.ndarray:
@@ -194,7 +188,7 @@ def _tracks(path: Path, columns: Columns, table: np.ndarray, tracks: Sequence[st
         whole = np.full((at.max() - at.min() + 1, table.shape[1]), np.nan)
         whole[at - at.min()] = table[own]
         source = path.name if len(set(tracks)) == 1 else f"{path.name}, {track or 'without a track'}"
-        recordings.append(_recording(path, source, columns, whole, None, None, empty_is_lost=True))
+        recordings.append(_recording(path, source, columns, whole, tracked=True))
     return recordings
 
 
@@ -237,7 +231,7 @@ def _deeplabcut(path: Path, rows: Sequence[Sequence[str]]) -> list[Recording]:
         for body, columns in bodies.items():
             parts = [video.rpartition("/")[2] if len(set(videos)) > 1 else "", body if len(bodies) > 1 else ""]
             source = ", ".join([path.name, *filter(None, parts)])
-            recordings.append(_recording(path, source, columns, whole, None, None, empty_is_lost=True))
+            recordings.append(_recording(path, source, columns, whole, tracked=True))
     return recordings
 
 
@@ -262,7 +256,11 @@ def _numbers(path: Path, rows: Sequence[Sequence[str]], names: Sequence[str], fi
     except ValueError as e:
         cells = ((i, j, cell) for i, row in enumerate(rows, first) for j, cell in enumerate(row, 1))
         i, j, cell = next((place for place in cells if not _is_number(place[2])), (first, 1, str(e)))
-        raise DataError(f"{path}: line {i}, column {j} is {cell[:40]!r}, expected a number") from None
+        if TIME.fullmatch(names[j - 1]):
+            remedy = f" of seconds, as 0.05; convert the column, or {OTHERWISE.format(30)}"
+        else:
+            remedy = "; correct the cell, or empty it, which marks a lost position"
+        raise DataError(f"{path}: line {i}, column {j} is {cell[:40]!r}, expected a number{remedy}") from None
     table = table.reshape(len(rows), len(names))
     for i, j in np.argwhere(np.isinf(table))[:1]:
         raise DataError(f"{path}: line {i + first}, {names[j]} is infinite; leave lost positions empty")
@@ -275,19 +273,3 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _steps_per_unit(path: Path, values: np.ndarray, name: str, same: float | None = None) -> float | None:
-    """Check that a column counts on evenly, by ``same`` if it is given; returns the steps per unit, None for a single line."""
-    if len(values) < 2:
-        return None
-    steps = np.diff(values)
-    usual = float(np.median(steps)) if same is None else same
-    bad = np.flatnonzero(~(np.abs(steps - usual) <= 0.5 * usual)) if usual > 0 else np.zeros(1, int)
-    if len(bad) or not np.isfinite(usual):
-        i = int(bad[0]) if len(bad) else 0
-        raise DataError(
-            f"{path}: line {i + 3}: {name} goes from {values[i]:g} to {values[i + 1]:g}, expected steps of {usual:g}; add the "
-            "missing frames with empty cells, or sort the file"
-        )
-    return float((len(values) - 1) / (values[-1] - values[0]))

@@ -171,6 +171,7 @@ def npy(content: np.ndarray) -> bytes:
         (header("(-1, -4, 3)", data=bytes(48)), "promises|no sound"),
         (header("(9999999999999999999999, 1, 3)"), "promises"),
         (header("(2, 2, 3)", "|O", bytes(96)), "holds .*Python objects"),
+        (header("(2, 2, 3)", "<c8", bytes(96)), "holds complex numbers, complex64; save real ones"),
         (header("(2, 2, 3)", "<q9", bytes(48)), "not a valid NumPy file"),
         (header("'abc'"), "not a valid NumPy file"),
         (header("(" * 60), "not a valid NumPy file"),

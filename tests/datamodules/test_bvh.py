@@ -259,6 +259,15 @@ def test_sides_are_found(tmp_path: Path, left: str, right: str) -> None:
     assert [left, right] in list(map(list, skeleton_of(written(tmp_path, text)).left_right))
 
 
+def test_a_joint_is_in_one_pair_though_its_name_has_two_marks(tmp_path: Path) -> None:
+    text = TEXT
+    for old, new in {"LeftLeg": "l_L", "RightLeg": "r_L", "LeftFoot": "l_R", "RightFoot": "r_R"}.items():
+        text = text.replace(old, new)
+    pairs = skeleton_of(written(tmp_path, text)).left_right
+    joints = [joint for pair in pairs for joint in pair]
+    assert pairs and len(joints) == len(set(joints))
+
+
 @pytest.mark.parametrize(("one", "other"), [("Lower", "Rower_"), ("Pelvis", "Pervis"), ("LeftArm", "LeftArm2"), ("tail", "tair")])
 def test_no_sides_are_invented(tmp_path: Path, one: str, other: str) -> None:
     text = TEXT.replace("LeftLeg", one).replace("RightLeg", other)

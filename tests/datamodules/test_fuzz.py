@@ -266,7 +266,9 @@ def load(path: Path) -> ClipSet:
         return bvh(skeleton(str(path)), str(path))
     if (path.suffix == ".json" and path.stem != "world") or path.name in ("dlc.csv", "sleap.csv"):
         return folder(shipped("coco17"), str(path), fps=15, min_seconds=0.2)
-    return folder(shipped("ntu25") if path.suffix == ".skeleton" else KINECT, str(path), fps=15, lost="zeros", min_seconds=0.2)
+    if path.suffix == ".skeleton":  # at 30 frames per second, all of them
+        return folder(shipped("ntu25"), str(path), lost="zeros", min_seconds=0.2)
+    return folder(KINECT, str(path), fps=15, lost="zeros", min_seconds=0.2)
 
 
 def survives(place: Path, case: Damaged) -> None:

@@ -32,7 +32,7 @@ def test_trc(tmp_path: Path, separator: str) -> None:
     assert r.joints == NAMES and (r.fps, r.units, r.source) == (50, "mm", "a.trc")
     np.testing.assert_allclose(r.positions, POSITIONS, atol=1e-3)
     lost = [["1", "0", *["1"] * 6, "", "", ""], ["2", "0.02", *["1"] * 6], ["3", "0.04", *["nan"] * 3, *["1"] * 6]]
-    r = read_trc(trc(tmp_path / "b.trc", separator, lost))
+    r = read_trc(trc(tmp_path / "b.trc", separator, lost, NumFrames="3"))
     assert (
         r.confidence is not None and r.confidence.tolist() == [[1, 1, 0], [1, 1, 0], [0, 1, 1]] and (r.positions[1, 2] == 0).all()
     )
@@ -62,6 +62,18 @@ def test_damage_is_located(tmp_path: Path, change: tuple[str, str], named: str) 
     path.write_text(text[:-30])
     with pytest.raises(DataError, match=r"line 36 ends after \d+ of 11 columns; the file is truncated"):
         read_trc(path)
+
+
+def test_a_trc_that_is_cut_short_at_the_end_of_a_line_is_refused(tmp_path: Path) -> None:
+    path = trc(tmp_path / "a.trc", "\t")
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines[:-10]) + "\n")
+    with pytest.raises(DataError, match=r"a\.trc: says NumFrames=30 and holds 20: cut short.*write NumFrames 20 into line 3"):
+        read_trc(path)
+    path.write_text(path.read_text().replace("\t30\t", "\t20\t"))
+    assert len(read_trc(path).positions) == 20
+    path.write_text(path.read_text().replace("\t20\t", "\tmany\t"))
+    assert len(read_trc(path).positions) == 20
 
 
 def c3d(path: Path, names: list[str], others: list[str], lost: tuple[int, int] | None = None) -> Path:

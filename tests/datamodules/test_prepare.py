@@ -1,5 +1,6 @@
 """The way from recordings to a ClipSet: what comes out is known, for what goes in was made from it."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -114,8 +115,47 @@ def test_what_is_no_position_is_named(value: float) -> None:
     with pytest.raises(DataError, match=r"a\.npy: frame 7, joint head: .*data\.lost=nans"):
         made(Recording(positions, "a.npy", joints=SKELETON.names))
     if np.isinf(value):
-        with pytest.raises(DataError, match="frame 7, joint 3"):
+        with pytest.raises(DataError, match=r"frame 7, joint 3: .* is infinite; .*write nan there and set data\.lost=nans"):
             made(Recording(positions, "a.npy"), lost="nans")
+        positions[7, 3, 1] = np.nan
+        assert len(made(Recording(positions, "a.npy"), lost="nans")) == len(WALK)
+
+
+def test_a_joint_that_is_never_seen_is_named_with_a_skeleton_without_it() -> None:
+    positions = WALK.copy()
+    positions[:, SKELETON.index("left_hand")] = np.nan
+    with pytest.raises(DataError, match="1 in which left_hand is never seen: a") as e:
+        made(Recording(positions, "a", joints=SKELETON.names), lost="nans")
+    advice = re.search(r'"skeleton\.keep=\[(.*)\]"', str(e.value))
+    assert advice
+    rest = Skeleton(**{**SKELETON.to_config(), "keep": advice[1].split(",")})  # type: ignore[arg-type]
+    assert len(made(Recording(positions, "a", joints=SKELETON.names), skeleton=rest, lost="nans")) == len(WALK)
+    positions[:, SKELETON.root] = np.nan
+    with pytest.raises(DataError, match=r"hip_center, left_hand are never seen.*; choose another skeleton"):
+        made(Recording(positions, "a", joints=SKELETON.names), lost="nans")
+
+
+def test_what_data_skip_leaves_nothing_of_is_named() -> None:
+    with pytest.raises(DataError, match=r"1 not longer than data\.skip=500: a.*lower data\.skip=500"):
+        made(Recording(WALK, "a"), skip=500)
+
+
+def test_a_rate_of_files_that_differs_from_data_fps_is_never_silent() -> None:
+    known, unknown = Recording(WALK, "known", fps=30.0), Recording(JUMP, "unknown")
+    with pytest.raises(DataError, match=r"known: says 30 frames per second, data\.fps=20 says otherwise; leave data\.fps away"):
+        made(known)
+    assert (made(known, fps=None) == WALK).all() and (made(known, fps=30.1) == WALK).all()
+    clips = prepare([known, unknown], SKELETON, name="test", fps=20, target_fps=30)
+    assert [flaw for flaw in clips.flaws or () if "in 1 of 2 recordings (known) the files say 30 frames per second" in flaw]
+
+
+def test_time_that_counts_frames_gives_way_to_data_fps() -> None:
+    counting = Recording(WALK, "a", fps=1.0, fps_counts=True)
+    clips = prepare([counting], SKELETON, name="test", fps=20)
+    assert clips.fps == 20 and any("counts frames, data.fps=20 holds" in note for note in clips.notes)
+    assert not [flaw for flaw in clips.flaws or () if "steps of 1" in flaw]
+    clips = prepare([counting], SKELETON, name="test")
+    assert clips.fps == 1 and [flaw for flaw in clips.flaws or () if "steps of 1" in flaw and "set data.fps=30" in flaw]
 
 
 def test_long_gaps_split_and_the_parts_stay_together() -> None:

@@ -62,6 +62,26 @@ def test_empty_cells_are_lost_positions(tmp_path: Path) -> None:
     assert np.isnan(r.positions).tolist() == [[[False, True], [False, False]], [[False, False], [True, True]]]
 
 
+def test_an_empty_cell_needs_no_data_lost(tmp_path: Path) -> None:
+    (r,) = read(written(tmp_path / "a.csv", "a_x,a_y,b_x,b_y,b_score", "1,,2,3,0.5", "1,2,NA,nan,0.5"))
+    assert r.confidence is not None and r.confidence.tolist() == [[0, 0.5], [1, 0]] and r.units is None
+    (r,) = read(written(tmp_path / "a.csv", "1,,2", "3,4,5"))
+    assert r.confidence is not None and r.confidence.tolist() == [[0], [1]]
+
+
+def test_the_remedy_for_a_hole_in_time_works(tmp_path: Path) -> None:
+    lines = [HEADER, *ROWS[:3], *ROWS[4:]]
+    with pytest.raises(DataError, match=r"add the missing lines, with their time and empty cells, or .*data\.fps=25, or"):
+        read(written(tmp_path / "a.csv", *lines))
+    (r,) = read(written(tmp_path / "a.csv", *lines[:4], "0.12" + 7 * ",", *lines[4:]))
+    assert r.fps == 25 and r.confidence is not None and (r.confidence[3] == 0).all()
+
+
+def test_a_time_that_counts_lines_is_marked(tmp_path: Path) -> None:
+    counts = [read(written(tmp_path / "a.csv", "time,a_x,a_y", *(f"{s * k},1,2" for k in range(9))))[0] for s in (1, 0.05)]
+    assert [(r.fps, r.fps_counts) for r in counts] == [(1, True), (20, False)]
+
+
 def deeplabcut(*rows: str, animals: str = "", likelihood: bool = True) -> list[str]:
     """The first lines of a file with the points A and B, and the given ones, whose cells before the numbers have no names."""
     blank = "," * (rows[0].count("/") if rows else 0)
@@ -152,6 +172,16 @@ def test_anipose(tmp_path: Path) -> None:
         ([HEADER, ROWS[0], ROWS[1].replace("3", "inf", 1)], r"line 3, head\.X is infinite"),
         ([HEADER, *ROWS[:3], ROWS[1], *ROWS[2:]], "line 5: time goes from 0.08 to 0.04"),
         ([HEADER, *ROWS[:3], ROWS[5]], "line 5: time goes from 0.08 to 0.2, expected steps of 0.04"),
+        ([HEADER, *(f"0{row[5:]}" for row in ROWS)], r"line 3: time goes from 0 to 0, but must increase.*set data\.fps=30"),
+        ([HEADER, ROWS[0], ROWS[1][5:]], "line 3: time is empty; fill it in"),
+        (
+            [HEADER, *(f"00:00:00.0{row[2:]}" for row in ROWS)],
+            r"expected a number of seconds, as 0\.05; .*leave the column out and set",
+        ),
+        (
+            ["t,a_x,a_y", *(f"{t},1,2" for t in (0.01, 0.03, 0.11, 0.13, 0.21, 0.23, 0.31))],
+            r"t increases unevenly, by 0\.02 to 0\.08, in line 3 .*; leave the column out and set data\.fps=20, or what it is",
+        ),
         (["frame,a_x,a_y", "1,0,0", "3,0,0"], "line 3: frame goes from 1 to 3, expected steps of 1"),
         (["a_x,a_y,b_x", "1,2,3"], "joint 'b' has no column for y"),
         (["a_x,b_x", "1,2"], "joint 'a' has no column for y"),
