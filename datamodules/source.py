@@ -1,5 +1,6 @@
 """Clips to start from: those of a file, at the frame rate and in the windows that a model was trained on."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -44,9 +45,11 @@ def read_whole(path: str, skeleton: Skeleton, fps: float, number: int) -> tuple[
 
 
 def _read(path: str, skeleton: Skeleton, fps: float, first: int, floor: Floor = "recording") -> ClipSet:
+    recordings = read_file(Path(path), skeleton.coords)
+    recordings = [replace(r, fps=fps) if r.fps is None or r.fps_counts else r for r in recordings]
     found = prepare(
-        read_file(Path(path), skeleton.coords), skeleton, name=path, fps=fps, target_fps=fps, min_seconds=0.0, max_speed=None,
-        longest=True, floor=floor, on_outlier="keep",
+        recordings, skeleton, name=path, target_fps=fps, min_seconds=0.0, max_speed=None, longest=True, floor=floor,
+        on_outlier="keep",
     )  # fmt: skip
     refuse_beyond(first, len(found), path)
     return found
