@@ -1,6 +1,7 @@
 """Optical markers: TRC, a table of text, and C3D, which is read with the library ezc3d."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,12 +48,9 @@ def read_trc(path: Path) -> Recording:
     if not numbers:
         raise DataError(f"{path}: no frames; remove it")
     said = about.get("NumFrames", "")
-    if said.isdecimal() and len(numbers) < int(said[:18]):
-        raise DataError(
-            f"{path}: says NumFrames={said[:18]} and holds {len(numbers)}: cut short; replace it, or, if that is all, write "
-            f"NumFrames {len(numbers)} into line 3"
-        )
-    return _markers(path, path.name, positions.reshape(len(positions), -1, 3), names, about.get("DataRate"), about.get("Units"))
+    short = said.isdecimal() and len(numbers) < int(said[:18])  # as of excerpts, and of files that were cut off
+    r = _markers(path, path.name, positions.reshape(len(positions), -1, 3), names, about.get("DataRate"), about.get("Units"))
+    return replace(r, note="fewer frames than NumFrames says, the end may be missing") if short else r
 
 
 def read_c3d(path: Path) -> list[Recording]:
