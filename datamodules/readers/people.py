@@ -145,6 +145,7 @@ def _tracks(frames: Frames) -> list[dict[int, np.ndarray]]:
     return tracks
 
 
+@np.errstate(over="ignore")  # of a position of 1e300 the square is infinite, and so is its distance
 def _distances(before: Sequence[np.ndarray], now: Sequence[np.ndarray]) -> np.ndarray:
     """``(before, now)``: mean distance of the joints that both show, in parts of the earlier body's extent; inf: unknown."""
     if not before or not now:
