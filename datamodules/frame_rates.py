@@ -43,7 +43,8 @@ class FrameRates:
             source, rate = next(iter(self._other.items()))
             raise DataError(
                 f"{source}: says {rate:g} frames per second, data.fps={self.fps:g} says otherwise; leave data.fps away, or, "
-                "where the file is wrong, correct its rate or remove it from the file"
+                f"where the file is wrong, correct its rate or remove it from the file; of a run that has it stored, type "
+                f"data.fps={rate:g} for train.py and +data.fps={rate:g} for the others"
             )
         rates = self.by_rate
         if target_fps is None and rates and max(rates) - min(rates) > 1e-3 * min(rates):

@@ -16,7 +16,9 @@ def rigid_bones(clips: Tensor, skeleton: Skeleton) -> Tensor:
     """
     if not skeleton.bones:
         return clips
-    child, parent, sides, above = _tables(skeleton.parents, tuple(skeleton.bone_pairs), clips.device)
+    # What is traced, by torch.export or torch.compile, has no numbers that could be kept.
+    tables = _tables.__wrapped__ if torch.compiler.is_compiling() else _tables
+    child, parent, sides, above = tables(skeleton.parents, tuple(skeleton.bone_pairs), clips.device)
     bone = clips[:, child] - clips[:, parent]
     length = torch.linalg.vector_norm(bone, dim=2, keepdim=True)
     # The lower median, which median() computes too, but not deterministically on every device.

@@ -51,7 +51,7 @@ class Clips:
     given: Tensor | None = None
 
     def __post_init__(self) -> None:
-        x = self.positions.detach().to("cpu", torch.float64, copy=True)
+        x = self.positions.detach().cpu().to(torch.float64, copy=True)
         lengths = self.lengths.detach().cpu().long()
         shape = (len(self.skeleton.names), self.skeleton.coords)
         if x.ndim != 4 or x.shape[2:] != shape or 0 in x.shape:
@@ -74,9 +74,10 @@ class Clips:
         object.__setattr__(self, "positions", x)
         object.__setattr__(self, "lengths", lengths)
         object.__setattr__(self, "seeds", None if self.seeds is None else self.seeds.detach().cpu().long())
-        if isinstance(self.labels, str) or not all(isinstance(label, str | None) for label in self.labels or ()):
+        labels = None if self.labels is None else tuple(self.labels)
+        if isinstance(self.labels, str) or not all(isinstance(label, str | None) for label in labels or ()):
             raise ValueError(f"clips: labels={self.labels!s:.100} must be a text for each clip, '' where it is unknown")
-        object.__setattr__(self, "labels", None if self.labels is None else tuple(label or "" for label in self.labels))
+        object.__setattr__(self, "labels", None if labels is None else tuple(label or "" for label in labels))
 
     @classmethod
     def from_batch(cls, clips: Tensor, mask: Tensor | None, *, fps: float, skeleton: Skeleton) -> "Clips":

@@ -66,6 +66,8 @@ def _from_home(override: str) -> str:
     """``KEY=~/PLACE`` with the home directory written out, for shells that leave that to the program."""
     key, equals, value = override.partition("=")
     place = value.strip("'\"")
+    if place == value and re.search(r"[,\\]", value):  # several values, or escapes
+        return override
     if equals and key.lstrip("+") in HOMES and re.match("~(/|$)", place):
         return f"{key}={quoted(os.path.expanduser(place))}"
     return override

@@ -116,7 +116,7 @@ def checked(config: Mapping[str, Any], given: Sequence[str] = ()) -> dict[str, A
     trainer = {"accelerator": None, "precision": None, **config["trainer"]}
     if trainer.get("precision") == "auto":
         trainer["precision"] = suitable_precision(trainer["accelerator"])
-    if "trainer.max_steps" in given and "trainer.max_epochs" not in given and trainer.get("max_steps") != -1:
+    if "trainer.max_steps" in given and "trainer.max_epochs" not in given and trainer.get("max_steps", -1) != -1:
         trainer["max_epochs"] = -1  # so many steps are wanted, also beyond the epochs of the default
     config = with_channels({**config, "trainer": trainer})
     values = flat(config)
@@ -202,8 +202,8 @@ def refuse_unheld_monitor(callbacks: Sequence[pl.Callback], data: RealData) -> N
     if measuring and not holds_out_enough(data):
         raise ConfigError(
             f"callbacks: monitor={measuring[0]}: fewer than {ENOUGH} windows are held out, so that generated clips are "
-            "compared with training clips too, and copies of those would look best; monitor val/loss, or hold out more "
-            "(loader.val_fraction)"
+            "compared with training clips too, and copies of those would look best; monitor val/loss, or, in a new run, "
+            "hold out more (loader.val_fraction)"
         )
 
 

@@ -352,6 +352,7 @@ class MotionModel(nn.Module):
             guidance.model.to(self.device).eval()
         elif self.condition is None and weight not in (None, 1):
             raise ValueError(f"guidance={weight}: this model has no condition to guide towards, it was trained without labels")
+        weight = weight.item() if isinstance(weight, Tensor) and weight.ndim == 0 else weight
         if weight is not None and not (isinstance(weight, Real) and 0 <= weight < math.inf):
             raise ValueError(f"guidance={weight!r} must be a number that is not negative; 1 is none")
         if project not in (None, "bones"):

@@ -47,7 +47,7 @@ SAVED = (
 
 
 MAY_DIFFER = (
-    *("sampler", "project", "condition.guidance", "condition.interval", "data.root", "loader.num_workers"),
+    *("sampler", "project", "condition.guidance", "condition.interval", "data.root", "data.fps", "loader.num_workers"),
     *("skeleton.parts", "data.skeleton.parts", "optimizer.fused"),
     *("trainer.max_", "trainer.accelerator", "trainer.log_every_n_steps", "trainer.check_val", "trainer.fast_dev_run"),
 )

@@ -20,7 +20,7 @@ def seeds_of(seeds: SupportsIndex | Iterable[SupportsIndex]) -> Sequence[int]:
         if isinstance(seeds, bool):
             raise TypeError
         is_number = isinstance(seeds, int) or getattr(seeds, "ndim", None) == 0  # also one of numpy or torch
-        given = range(operator.index(seeds)) if is_number else seeds  # type: ignore[arg-type]
+        given = range(min(operator.index(seeds), 2**63 - 1)) if is_number else seeds  # type: ignore[arg-type]
         found = given if isinstance(given, range) else [operator.index(seed) for seed in given]  # type: ignore[union-attr]
     except TypeError as error:
         raise ValueError(f"seeds={seeds!r} must be whole numbers; {give}") from error

@@ -63,7 +63,7 @@ class Skeleton:
             raise ValueError(f"skeleton: exactly one joint must have the parent null, found {roots}")
         if any(len(pair) != 2 for pair in self.left_right):
             raise ValueError(f"skeleton: left_right must hold pairs [left, right], got {list(self.left_right)}")
-        sided = [joint for pair in self.left_right for joint in pair]
+        sided = [joint for pair in dict.fromkeys(tuple(sorted(pair)) for pair in self.left_right) for joint in pair]
         if twice := next((joint for i, joint in enumerate(sided) if joint in sided[:i]), None):
             among = [list(pair) for pair in self.left_right if twice in pair]
             raise ValueError(

@@ -63,14 +63,19 @@ def place_of_jobs(out: str | None, resume: str | None) -> str:
     place, typed = sweep_directory(out, resume), [word for word in sys.argv[1:] if "=" in word and word[0] != "-"]
     known = jobs(Path(place)) if resume is not None and not {"-m", "--multirun"}.isdisjoint(sys.argv) else []
     varied = {o.key_or_group for o in OverridesParser.create().parse_overrides(typed if known else []) if o.is_sweep_override()}
-    if known and all(varied != set(job["varied"]) for _, job in known):
+    begun_by = Path(place, "multirun.yaml")  # of what a file sweeps over nothing is typed
+    by_file = begun_by.is_file() and OmegaConf.select(OmegaConf.load(begun_by), "hydra.sweeper.params")
+    if known and not by_file and all(varied != set(job["varied"]) for _, job in known):
         first, keys = known[0][1]["overrides"], list(known[0][1]["varied"])
         values = {key: dict.fromkeys(job["varied"][key] for _, job in known if key in job["varied"]) for key in keys}
-        begun = [*(o for o in first if override_key(o) not in (*OWN, *keys)), *(f"{key}={','.join(values[key])}" for key in keys)]
+        begun = [
+            *(o for o in first if override_key(o) not in ("out", "resume", *keys)),
+            *(f"{key}={','.join(values[key])}" for key in keys),
+        ]
         raise ConfigError(
             f"resume={resume}: the jobs of that sweep vary {', '.join(keys)}, those of this command "
-            f"{', '.join(varied) or 'nothing'}; a sweep goes on with the command that began it: -m {shlex.join(begun)} "
-            f"resume={resume}"
+            f"{', '.join(varied) or 'nothing'}; a sweep goes on with the command that began it: "
+            f"-m {shlex.join([*begun, f'resume={place}'])}"
         )
     return place
 

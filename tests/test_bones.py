@@ -215,3 +215,16 @@ def test_pictures_have_no_rigid_bones(tiny_config: dict[str, Any]) -> None:
     assert build_module(tiny_config | changes, fps=15.0).project is None
     assert build_module(tiny_config | {"project": "bones"}, fps=15.0).project == "bones"
     assert build_module(tiny_config, fps=15.0).project is None
+
+
+def test_what_is_traced_leaves_nothing_behind() -> None:
+    """The tables of a skeleton are kept; those of a trace hold no numbers."""
+    body = Skeleton({"root": None, "left_far": "root", "right_far": "root"}, left_right=[["left_far", "right_far"]])
+
+    class Rigid(torch.nn.Module):
+        def forward(self, clips: Tensor) -> Tensor:
+            return rigid_bones(clips, body)
+
+    clips = torch.randn(1, 3, 3, 5)
+    program = torch.export.export(Rigid(), (clips,))
+    assert torch.equal(program.module()(clips), rigid_bones(clips, body)) and type(rigid_bones(clips, body)) is Tensor

@@ -217,5 +217,7 @@ def test_frames_and_steps_reach_every_place() -> None:
 def test_a_number_of_steps_is_not_cut_short_by_the_epochs_of_the_default() -> None:
     long = ["out=o", "trainer.max_steps=20000"]
     assert checked(plain(compose("config", long)), ["trainer.max_steps"])["trainer"]["max_epochs"] == -1
+    none = ["out=o", "~trainer.max_steps"]
+    assert checked(plain(compose("config", none)), ["trainer.max_steps"])["trainer"]["max_epochs"] == 20
     both = [*long, "trainer.max_epochs=3"]
     assert checked(plain(compose("config", both)), ["trainer.max_steps", "trainer.max_epochs"])["trainer"]["max_epochs"] == 3

@@ -17,7 +17,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 import inspect_data
 from ddpm import command, errors, runs
 from ddpm.errors import CheckpointError, WriteError
-from ddpm.sweep import jobs
+from ddpm.sweep import jobs, place_of_jobs
 from ddpm.viz import sweep_page
 from tests.commands import doors
 from tests.commands.doors import DOORS
@@ -53,6 +53,7 @@ def test_the_home_directory_is_written_out(value: str, run: Run, monkeypatch: py
     replace_work(monkeypatch, "sample", lambda cfg: seen.extend([cfg.ckpt, cfg.out]))
     assert run("sample", f"ckpt={value}", f"out={value}") == (0, "", "")
     assert seen == [str(tmp_path / "my home" / "deep" / "run")] * 2 and not (tmp_path / "~").exists()
+    assert run("sample", "ckpt=~/a,~/b")[0] == 2, "two places are not one"
 
 
 @pytest.mark.parametrize("door", DOORS)
@@ -302,6 +303,11 @@ def test_a_sweep_goes_on_with_what_has_not_finished(run: Run, monkeypatch: pytes
     for other in (["T=5"], ["T=5,6"]):
         ended, out, err = run("train", "-m", *other, f"resume={sweep}")
         assert ended == 2 and f"-m seed=1,3,2 resume={sweep}" in out + err and len(worked) == 4
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m"])
+    with pytest.raises(errors.ConfigError, match="vary seed, those of this command nothing"):
+        place_of_jobs(None, str(sweep))
+    (sweep / "multirun.yaml").write_text("hydra: {sweeper: {params: {seed: '1,2'}}}")
+    assert place_of_jobs(None, str(sweep)) == str(sweep), "nothing is typed of a sweep that a file describes"
 
 
 def test_a_report_that_fails_does_not_fail_the_sweep(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
