@@ -192,24 +192,22 @@ def fit(
     began, begun = time.monotonic(), None if resume is None else read_checkpoint(resume).get("global_step")
     callbacks: list[pl.Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
     measuring = [callback for callback in callbacks if isinstance(callback, Measuring)]
-    results: dict[str, float] = {}
     try:
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     except (KeyboardInterrupt, SystemExit):  # SIGTERM is one of the latter
         log.info("\nstopped after step %d; continue with %s", trainer.global_step, typed("resume", str(out)))
         raise
     finally:
-        results |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+        results = {name: float(value) for name, value in trainer.callback_metrics.items()}
         for callback in measuring:
             results |= callback.results()
         steps = trainer.global_step or _saved_step(out)  # processes that were spawned took the count with them
         if is_first_process():
             record_end(out, steps, results)
-    if steps == begun:
-        log.warning(
-            "no step was trained: %s is at step %d, and trainer.max_steps, max_epochs or max_time end it there", out, steps
-        )
     if trainer.is_global_zero:
+        if steps == begun:
+            said = "no step was trained: %s is at step %d, and trainer.max_steps, max_epochs or max_time end it there"
+            log.warning(said, out, steps)
         log.info("%d steps in %.0f s; everything is in %s", steps, time.monotonic() - began, out)
         for callback in measuring:
             if callback.summary:
